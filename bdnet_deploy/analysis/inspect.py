@@ -1,0 +1,93 @@
+"""``inspect``: what a model consists of, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bdnet_deploy.analysis.macs import KINDS, RULES, count_macs, node_kind, node_macs
+from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Value
+from bdnet_deploy.iodesc import IODescription, describe_io
+from bdnet_deploy.passes import merge_affine
+from bdnet_deploy.plan.packing import planes, words
+from bdnet_deploy.report import Column, Report, Table
+from bdnet_deploy.report import Value as Cell
+
+
+def weight_bytes(value: Value, depthwise: bool) -> int:
+    """Bytes of a layer's weights as packed for the runtime: bit planes, or one byte a full-precision weight."""
+    shape = value.type.shape
+    if not value.type.dtype.is_packed:
+        return value.type.size
+    if depthwise:
+        return shape[1] * shape[2] * planes(value.type.dtype) * words(shape[0]) * 4
+    taps = int(np.prod(shape[1:-1]))
+    return shape[0] * taps * planes(value.type.dtype) * words(shape[-1]) * 4
+
+
+def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str = "layers") -> Report:
+    """Layers with shapes, dtypes, MACs by kind, weights in bytes, and why a layer is not binary."""
+    graph = merge_affine(graph) if graph.numerics == "real" else graph
+    layers = Table(
+        title,
+        [
+            Column("layer"),
+            Column("kind"),
+            Column("input"),
+            Column("output"),
+            Column("kernel"),
+            Column("macs", "MACs", align="right", format=","),
+            Column("weight_bytes", "weights", "B", "right", ","),
+            Column("reason", "why not binary"),
+        ],
+        key="layers",
+    )
+    for node in graph.nodes:
+        if not isinstance(node.op, Conv2d | Linear):
+            continue
+        x, w = node.inputs[0].type, node.inputs[1].type
+        kind = node_kind(node)
+        stride = node.op.strides[0] if isinstance(node.op, Conv2d) else 1
+        window = f"{w.shape[1]}x{w.shape[2]}/{stride}" if isinstance(node.op, Conv2d) else "linear"
+        layers.add(
+            layer=node.source or node.name,
+            kind=kind,
+            input=f"{_dtype(x.dtype)} {_shape(x.shape)}",
+            output=_shape(node.output.type.shape),
+            kernel=f"{_dtype(w.dtype)} {window}",
+            macs=node_macs(node),
+            weight_bytes=weight_bytes(node.inputs[1], kind.startswith("depth-wise")),
+            reason=graph.reasons.get(node.source) if kind == "full-precision" else None,
+        )
+    layers.notes.append("Full-precision weights count one byte each (int8).")
+    macs = count_macs(graph)
+    kinds = Table(
+        "multiply-accumulates", [Column("kind"), Column("macs", "MACs", align="right", format=",")], key="macs"
+    )
+    for kind in KINDS:
+        if macs.by_kind[kind]:
+            kinds.add(kind=kind, macs=macs.by_kind[kind])
+    operations = Table(
+        "operations",
+        [Column("convention"), Column("ops_millions", "OPs", "M", "right", ".2f"), Column("rule")],
+        key="operations",
+    )
+    operations.add(convention="bireal", ops_millions=macs.ops_bireal / 1e6, rule=RULES["bireal"])
+    operations.add(convention="flops", ops_millions=macs.ops_flops / 1e6, rule=RULES["flops"])
+    total = sum(int(str(row["weight_bytes"])) for row in layers.rows)
+    facts: dict[str, Cell] = {
+        "model": graph.name,
+        "inputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.inputs),
+        "outputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.outputs),
+        "preprocessing": describe_io(io),
+        "binary layers": f"{sum(r['kind'] != 'full-precision' for r in layers.rows)} of {len(layers.rows)}",
+        "weights in bytes": total,
+    }
+    return Report("inspect", facts, [layers, kinds, operations])
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape[1:]))
+
+
+def _dtype(dtype: DType) -> str:
+    return {DType.F32: "real", DType.F64: "real", DType.BIT: "1-bit", DType.TRIT: "1.58-bit"}.get(dtype, dtype.value)

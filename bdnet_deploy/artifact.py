@@ -1,0 +1,117 @@
+"""Exported files: what was written, and how."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdnet_deploy import __version__
+from bdnet_deploy.errors import BdnetError, UsageError
+from bdnet_deploy.files import write_atomic
+from bdnet_deploy.report import Report
+
+if TYPE_CHECKING:
+    from bdnet_deploy.graph import Array
+    from bdnet_deploy.model import Model, PathLike, Progress
+    from bdnet_deploy.samples import Samples
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported model: ``paths`` (the first is the model itself), and what made it."""
+
+    target: str
+    paths: tuple[Path, ...]
+    provenance: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def report(self) -> Report:
+        """What was written."""
+        from bdnet_deploy.report import Column, Table
+
+        files = Table("files", [Column("file"), Column("bytes", align="right", format=","), Column("sha256")])
+        for path in self.paths:
+            data = path.read_bytes()
+            files.add(file=str(path), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        files.notes += self.notes
+        return Report("export", {"target": self.target}, [files], provenance=dict(self.provenance))
+
+
+def provenance(model: Model, target: str, **options: Any) -> dict[str, Any]:
+    """What made a file: tool, source, options. No times and no paths: the same input gives the same bytes."""
+    facts: dict[str, Any] = {"made_by": f"bdnet-deploy {__version__}", "target": target, "model": model.name}
+    if model.source_sha256:
+        facts["source_sha256"] = model.source_sha256
+    facts.update({key: value for key, value in options.items() if value is not None})
+    return facts
+
+
+def foreign_bytes(model: Model, target: str) -> bytes:
+    """The model as TFLite or ONNX: float numerics."""
+    graph = model.lowered("float").graph
+    if target == "tflite":
+        from bdnet_deploy.export import tflite
+
+        return tflite.write(graph, io=model.io)
+    from bdnet_deploy.export import onnx
+
+    return onnx.write(graph, io=model.io)
+
+
+def export_model(
+    model: Model,
+    target: str,
+    path: PathLike | None,
+    *,
+    numerics: str | None,
+    calibrate: PathLike | Array | Samples | None,
+    progress: Progress | None,
+) -> Artifact:
+    """See :meth:`bdnet_deploy.model.Model.export`."""
+    from bdnet_deploy.model import TARGETS
+
+    out = Path(path) if path is not None else Path(model.name + TARGETS[target])
+    if out.is_dir():
+        raise UsageError(
+            "the output is a folder", where=str(out), fix=f"name a file: -o {out / (model.name + TARGETS[target])}"
+        )
+    if target in ("tflite", "onnx"):
+        if numerics not in (None, "float"):
+            raise UsageError(f"{target} files are written in float numerics", fix="leave --numerics out")
+        _write({out: foreign_bytes(model, target)})
+        return Artifact(target, (out,), provenance(model, target))
+    numerics = numerics or ("fixed16" if target == "c" else "float")
+    if numerics != "float" and calibrate is None:
+        raise UsageError(
+            f"{numerics} needs calibration samples",
+            why="they set the ranges of the integers between the layers",
+            fix="--calibrate samples.npz (array x: a hundred raw samples of the training set), or --numerics float",
+        )
+    lowered = model.lowered(numerics, calibrate, progress=progress)
+    meta = provenance(model, target, numerics=numerics)
+    sample = None
+    if calibrate is not None:
+        sample = lowered.encode(model.samples(calibrate).x[:1])
+    if target == "bdn":
+        from bdnet_deploy.export.bdn import write_bdn
+
+        _write({out: write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample)})
+        return Artifact(target, (out,), meta, lowered.notes)
+    from bdnet_deploy.export.c import c_identifier, write_c
+
+    if c_identifier(out.stem) != out.stem:
+        raise UsageError(f"'{out.stem}' is no C identifier", where=str(out), fix=f"-o {c_identifier(out.stem)}.c")
+    source, header = write_c(lowered.plan, name=out.stem, io=model.io, meta=meta, sample=sample)
+    files = {out: source.encode("utf-8"), out.with_suffix(".h"): header.encode("utf-8")}
+    _write(files)
+    return Artifact(target, tuple(files), meta, lowered.notes)
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    for path, data in files.items():
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            raise BdnetError("the file cannot be written", where=str(path), why=str(error)) from error

@@ -1,0 +1,226 @@
+"""Options that are the same in every command, their types, and how a result is shown."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bdnet_deploy.cli import console
+from bdnet_deploy.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from bdnet_deploy.report import Report
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+"""A path. That the file exists is checked by the API, which says more than click can."""
+
+
+class Choice(click.Choice):
+    """A choice whose error names the nearest three values."""
+
+    def __init__(self, kind: str, values: Sequence[str]) -> None:
+        super().__init__(values)
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            raise unknown_name(self._kind, str(value), [str(choice) for choice in self.choices])
+        return super().convert(value, param, ctx)
+
+
+class Shape(click.ParamType):
+    """A shape: ``1x3x224x224`` becomes ``(1, 3, 224, 224)``."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise UsageError(
+                f"'{value}' is not a shape",
+                where="--input",
+                fix="positive numbers with an x between them, batch first: --input 1x3x224x224",
+            )
+        return tuple(int(part) for part in parts)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` as (key, value); numbers, true, false, none and Python literals get their type.
+
+    Raises:
+        UsageError: when there is no ``=`` or no key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise UsageError(f"'{text}' is not key=value", where="--set", fix="for example: --set width=0.5")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return key, words[value.lower()]
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    return dict(parse_setting(value) for value in values)
+
+
+def _verbosity(ctx: click.Context, param: click.Parameter, value: int | bool) -> None:
+    if value:
+        console.set_verbosity(-1 if param.name == "quiet" else int(value))
+
+
+def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with ``-v``, ``-q`` and ``-h``."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        options = [
+            click.option(
+                "-v", "--verbose", count=True, expose_value=False, is_eager=True, callback=_verbosity,
+                help="Tell more; -vv shows tracebacks too.",
+            ),
+            click.option(
+                "-q", "--quiet", is_flag=True, expose_value=False, is_eager=True, callback=_verbosity,
+                help="Print results and errors only.",
+            ),
+        ]  # fmt: skip
+        for option in reversed(options):
+            function = option(function)
+        return click.command(name)(function)
+
+    return decorate
+
+
+# One target.
+board = click.option("--board", metavar="NAME", help="Target board (see: bdnet-deploy boards).")
+core = click.option("--core", metavar="NAME", help="Target core (see: bdnet-deploy cores).")
+numerics = click.option(
+    "--numerics",
+    type=Choice("numerics", ("float", "fixed16", "fixed8")),
+    help="Arithmetic between the binary layers  [default: fixed16 on Cortex-M, else float].",
+)
+calibrate = click.option(
+    "--calibrate",
+    type=PATH,
+    metavar="DATA.npz",
+    help="Samples (array x) that set the ranges of fixed16 and fixed8.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads on hosts that have several.",
+)
+output_path = click.option("-o", "--output", "output_path", type=PATH, metavar="PATH", help="Where to write.")
+
+
+def model_options(function: _F) -> _F:
+    """A model from the argument MODEL, or from code by ``--model``.
+
+    The command gets ``source`` (Path or None), ``arch``, ``factory`` (``"package.module:name"`` or None),
+    ``settings`` (dict), ``weights`` (Path or None) and ``inputs`` (tuple of shapes).
+    """
+    options = [
+        click.argument("source", type=PATH, required=False, metavar="[MODEL]"),
+        click.option("--arch", metavar="NAME", help="Architecture of a bare state dict."),
+        click.option("--model", "factory", metavar="PACKAGE.MODULE:FACTORY", help="Build the model by code."),
+        click.option(
+            "--set", "settings", metavar="KEY=VALUE", multiple=True, callback=_settings,
+            help="Argument of the architecture or factory; may be repeated.",
+        ),
+        click.option("--weights", type=PATH, metavar="FILE", help="State dict for --model."),
+        click.option(
+            "--input", "inputs", type=Shape(), metavar="SHAPE", multiple=True,
+            help="Input shape, batch first, e.g. 1x3x224x224; repeat it for several inputs.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the user wants to see a report: ``--format`` and ``--report``."""
+
+    format: str
+    file: Path | None
+
+    def show(self, report: Report) -> None:
+        """Print the report on stdout, and write the file that ``--report`` names."""
+        if self.file is not None:
+            from bdnet_deploy.files import write_atomic
+
+            write_atomic(self.file, _view(report, _SUFFIXES[self.file.suffix.lower()]))
+            console.note(f"wrote {self.file}")
+        console.write(_view(report, self.format, terminal=True))
+
+
+_SUFFIXES = {".html": "html", ".json": "json", ".txt": "text"}
+
+
+def _view(report: Report, kind: str, *, terminal: bool = False) -> str:
+    """The report as text, JSON or HTML; text fits the terminal when it goes there."""
+    if kind == "json":
+        from bdnet_deploy.report import json_view
+
+        return json_view.render(report)
+    if kind == "html":
+        from bdnet_deploy.report import html
+
+        return html.render(report)
+    from bdnet_deploy.report import text
+
+    if not terminal:
+        return text.render(report)
+    return text.render(
+        report,
+        width=console.width(sys.stdout),
+        unicode=sys.stdout.isatty() and console.encodes(sys.stdout, "─"),
+        colour=console.colours(sys.stdout),
+    )
+
+
+def _report_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in _SUFFIXES:
+        raise UsageError(
+            f"no view of a report ends in '{value.suffix}'",
+            where=str(value),
+            fix=f"use {', '.join(_SUFFIXES)}",
+        )
+    return value
+
+
+def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--format`` and ``--report``; the command gets them as ``output``, an :class:`Output`."""
+
+    @click.option(
+        "--format",
+        "format_",
+        type=Choice("format", ("text", "json")),
+        default="text",
+        show_default=True,
+        help="How to print the result.",
+    )
+    @click.option(
+        "--report", "report_file", type=PATH, metavar="FILE", callback=_report_file,
+        help="Write the result to FILE too (.html, .json or .txt).",
+    )  # fmt: skip
+    @functools.wraps(function)
+    def wrapper(*args: Any, format_: str, report_file: Path | None, **kwargs: Any) -> Any:
+        return function(*args, output=Output(format_, report_file), **kwargs)
+
+    return wrapper

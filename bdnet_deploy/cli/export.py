@@ -1,0 +1,46 @@
+"""``bdnet-deploy export``: write a model for a runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bdnet_deploy.cli import common, console
+
+_TARGETS = ("tflite", "onnx", "bdn", "c")
+
+
+@common.command("export")
+@common.model_options
+@click.option(
+    "--target",
+    type=common.Choice("target", _TARGETS),
+    required=True,
+    help="tflite (Larq Compute Engine), onnx, bdn (our runtime) or c (our runtime, as C source).",
+)
+@common.output_path
+@common.numerics
+@common.calibrate
+@common.report_options
+def command(
+    target: str,
+    output_path: Path | None,
+    numerics: str | None,
+    calibrate: Path | None,
+    output: common.Output,
+    **options: Any,
+) -> None:
+    """Write MODEL for a runtime.
+
+    Without -o the file is <model>.<target> in the current folder. Numerics of bdn default to float, of c to fixed16;
+    tflite and onnx are float.
+    """
+    from bdnet_deploy.cli._model import load_model
+
+    model = load_model(**options)
+    with console.steps() as progress:
+        artifact = model.export(target, output_path, numerics=numerics, calibrate=calibrate, progress=progress)
+    console.note(f"wrote {', '.join(map(str, artifact.paths))}")
+    output.show(artifact.report())

@@ -1,0 +1,37 @@
+"""``bdnet-deploy profile``: instructions, time and memory on a core or board, emulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bdnet_deploy.cli import common, console
+from bdnet_deploy.errors import UsageError
+
+
+@common.command("profile")
+@common.model_options
+@common.core
+@common.board
+@common.numerics
+@common.calibrate
+@common.report_options
+def command(
+    core: str | None,
+    board: str | None,
+    numerics: str | None,
+    calibrate: Path | None,
+    output: common.Output,
+    **options: Any,
+) -> None:
+    """Count what MODEL executes on an emulated core or board, per layer, and read its memory from the linked image.
+
+    Needs no samples: counts of fixed numerics do not depend on the input.
+    """
+    if (core is None) == (board is None):
+        raise UsageError("name one target", fix="--core cortex-m4 or --board pico; see: bdnet-deploy cores")
+    from bdnet_deploy.cli._model import load_model
+
+    model = load_model(**options)
+    console.note("building and running")
+    output.show(model.profile(core or board or "", numerics=numerics, calibrate=calibrate))

@@ -1,0 +1,32 @@
+"""``bdnet-deploy run``: predictions of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bdnet_deploy.cli import common
+
+
+@common.command("run")
+@common.model_options
+@click.option("--data", type=common.PATH, required=True, metavar="DATA.npz", help="Samples: array x.")
+@common.numerics
+@common.calibrate
+@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="Use at most so many samples.")
+@common.report_options
+def command(
+    data: Path, numerics: str | None, calibrate: Path | None, limit: int, output: common.Output, **options: Any
+) -> None:
+    """Run MODEL (.pt, .bdn, or --model) on samples in the host library and print its predictions."""
+    from bdnet_deploy.analysis.run import run_file, run_model
+
+    source = options["source"]
+    if source is not None and source.suffix.lower() in (".bdn", ".c"):
+        output.show(run_file(source, data, limit=limit))
+        return
+    from bdnet_deploy.cli._model import load_model
+
+    output.show(run_model(load_model(**options), data, numerics or "float", calibrate, limit=limit))

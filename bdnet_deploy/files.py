@@ -1,0 +1,40 @@
+"""Writing files: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: the file; its folder must exist. An existing file is replaced.
+        data: bytes, or text that is written as UTF-8 with ``\\n`` line ends on every system.
+
+    Raises:
+        OSError: when the folder is missing or not writable, or the disk is full; nothing is left behind then.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    # In the same folder: os.replace is atomic within one file system only.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        temporary.chmod(_mode(path))  # mkstemp gives 0600
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, else those that a new file gets."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,70 @@
+"""What the importer knows about PyTorch's operators, by name (without overload and in-place underscore)."""
+
+from __future__ import annotations
+
+#: The value is unchanged.
+IDENTITY = frozenset(
+    "alias clone contiguous detach dropout lift lift_fresh lift_fresh_copy native_dropout _to_copy to view_as".split()
+)
+
+#: Constants of an activation's shape.
+FILLS = frozenset(
+    "empty_like fill full_like new_full new_ones new_zeros ones_like scalar_tensor zero zeros_like".split()
+)
+
+#: Steps: without one of them a function cannot take few levels.
+DISCRETE = frozenset(
+    "bucketize ceil eq floor ge gt heaviside isfinite le logical_and logical_not logical_or lt masked_fill ne round sgn "
+    "sign signbit trunc where".split()
+)
+
+#: The output's element depends on the same element of the input alone (and on constants).
+ELEMENTWISE = (
+    IDENTITY
+    | FILLS
+    | DISCRETE
+    | frozenset(
+        "_prelu_kernel abs add bitwise_and bitwise_not bitwise_or bitwise_xor clamp clamp_max clamp_min copy div elu exp "
+        "expand expand_as gelu hardsigmoid hardswish hardtanh leaky_relu log logical_xor maximum minimum mul neg pow "
+        "prelu reciprocal relu relu6 rsqrt rsub sigmoid silu softplus sqrt square sub tanh threshold type_as".split()
+    )
+)
+
+#: ``a * x + b`` with constants, when one argument depends on the input.
+CONSTANT_AFFINE = frozenset("add sub rsub mul div neg".split())
+
+#: Values are moved, repeated or averaged.
+MOVES = frozenset(
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d _reshape_alias _unsafe_view avg_pool1d avg_pool2d avg_pool3d cat chunk "
+    "concat expand flatten index_select mean movedim permute repeat reshape select slice split split_with_sizes "
+    "squeeze stack sum t transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view".split()
+)
+
+BATCH_NORMS = frozenset(
+    "_batch_norm_no_update _batch_norm_with_update _native_batch_norm_legit _native_batch_norm_legit_no_training "
+    "batch_norm cudnn_batch_norm miopen_batch_norm native_batch_norm".split()
+)
+
+CONVOLUTIONS = frozenset("_convolution conv2d convolution cudnn_convolution mkldnn_convolution".split())
+
+LINEARS = frozenset("addmm linear mm mkldnn_linear".split())
+
+_SHOWN = {
+    "_prelu_kernel": "prelu",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "_unsafe_view": "view",
+    "_to_copy": "to",
+    "constant_pad_nd": "pad",
+    "max_pool2d_with_indices": "max_pool2d",
+    "addmm": "linear",
+    "mm": "linear",
+    "convolution": "conv2d",
+    "_softmax": "softmax",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+}
+
+
+def shown(name: str) -> str:
+    """The name that a user knows the operator by."""
+    return "batch_norm" if name in BATCH_NORMS else _SHOWN.get(name, name)

@@ -1,0 +1,160 @@
+"""Sign and ternary activations, recognised by probing the function before a layer.
+
+A quantizer is a function of one tensor, element by element, that saturates, takes two or three levels and is monotone.
+Its thresholds are found by bisection over the float32 numbers in their order, so they are exact for the expression that
+PyTorch evaluates, tie rule included: the first float32 at which the level is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bdnet_deploy.graph import Array
+from bdnet_deploy.importers.torch.aten import DISCRETE
+from bdnet_deploy.importers.torch.cone import Cone, NotElementwise, cones
+from bdnet_deploy.importers.torch.trace import Traced
+
+_MAX_SOURCES = 16
+# Beyond it, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
+_BOUND = np.float32(2.0**20)
+# Thresholds of channels that never change: finite, so that later arithmetic stays finite.
+_NEVER = float(np.finfo(np.float32).max)
+_GRID = np.unique(
+    np.concatenate([np.linspace(-4, 4, 97), [0, 1e3, -1e3], *([s * 2.0**k] for k in range(-12, 10) for s in (-1, 1))])
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantizer:
+    """``mul * t + add`` with t = -1 below ``low``, +1 from ``high`` on, 0 between; all (C,), of ``source``'s channels.
+
+    ``low == high`` everywhere makes it binary. ``tie`` says that the middle level is met at a single float only
+    (``sign(0) = 0``).
+    """
+
+    source: Traced
+    low: Array
+    high: Array
+    mul: Array
+    add: Array
+    tie: bool
+
+    @property
+    def binary(self) -> bool:
+        return bool((self.low == self.high).all())
+
+
+def find_quantizer(target: Traced) -> Quantizer | str | None:
+    """The quantizer whose output is ``target``; the reason where it is nearly one; None where nothing quantizes."""
+    reason: str | None = None
+    found: Quantizer | None = None
+    for n, cone in enumerate(cones(target)):
+        if n >= _MAX_SOURCES:
+            break
+        if not any(step.name in DISCRETE for step in cone.steps):
+            continue
+        try:
+            result = _probe(cone)
+        except NotElementwise as error:
+            result = str(error)
+        if isinstance(result, Quantizer):
+            found = result
+        elif found is not None:
+            break
+        elif result:
+            reason = reason or result
+        # What nothing else reads (shifts, clamps, an RPReLU) is part of the thresholds.
+        if found is not None and any(reader not in cone.steps for reader in cone.source.readers):
+            break
+    return found or reason
+
+
+def _probe(cone: Cone) -> Quantizer | str | None:
+    channels = cone.channels
+
+    def f(x: Array) -> Array:
+        return cone(x, double=False)
+
+    ends = f(np.repeat(np.float32([-1e6, -1e3, 1e3, 1e6])[:, None], channels, 1)).astype(np.float64)
+    if not np.isfinite(ends).all():
+        return None
+    lo, hi = ends[0], ends[3]
+    grid = f(np.repeat(_GRID.astype(np.float32)[:, None], channels, 1)).astype(np.float64)
+    size = np.maximum(np.abs(ends).max(0), np.abs(grid).max(0))
+    near = 1e-3 * np.maximum(size, 1e-30)
+    if (np.abs(ends[1] - lo) > near).any() or (np.abs(ends[2] - hi) > near).any():
+        return None
+    states = np.where(np.abs(grid - lo) <= near, 0, np.where(np.abs(grid - hi) <= near, 2, 1))
+    steps = np.abs(hi - lo) > near
+    middle = grid[states == 1]
+    if (states[:, ~steps] == 1).any() or (np.diff(states[:, steps], axis=0) < 0).any():
+        return "activation: the function before this layer is not monotone" if len(middle) == 0 else None
+    if not steps.any():
+        return None
+    spread = np.where(states == 1, grid, np.nan)
+    counts = (states == 1).any(0)
+    if counts.any() and (np.nanmax(spread[:, counts], 0) - np.nanmin(spread[:, counts], 0) > near[counts]).any():
+        levels = len(np.unique(np.round(grid / near[None])))
+        return f"activation: it takes {levels} levels, not 2 or 3" if levels <= 256 else None
+    low, high = _thresholds(f, lo, hi, channels)
+    return _levels(cone, low, high, steps)
+
+
+def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | str:
+    """The real values of the levels, in double where rounding does not blur them, and what they mean."""
+    with np.errstate(over="ignore"):
+        below = np.where(steps, low - (1 + np.abs(low)), 0.0)
+        above = np.where(steps, high + (1 + np.abs(high)), 0.0)
+    lo, hi = cone(np.stack([below, above]), double=True)
+    between = high > low
+    middle = np.where(between, (lo + hi) / 2, 0.0)
+    if between.any():
+        before = np.nextafter(high.astype(np.float32), np.float32(-np.inf))
+        inside = cone(np.stack([low.astype(np.float32), before]), double=False)
+        size = np.maximum(np.abs(lo), np.abs(hi))
+        if (np.abs(inside - middle) > 1e-3 * size)[:, between].any():
+            return "activation: its three levels are not equally spaced"
+    mul, add = (hi - lo) / 2, (hi + lo) / 2
+    size = np.abs(mul)
+    if not steps.all():
+        # A channel that never changes sits on one of the levels of the others.
+        common = float(np.median(size[steps]))
+        if (np.abs(np.abs(lo[~steps]) - common) > 1e-4 * common).any():
+            return "activation: channels that never change have levels of their own"
+        low, high = low.copy(), high.copy()
+        low[~steps] = high[~steps] = np.where(lo[~steps] > 0, -_NEVER, _NEVER)
+        mul[~steps], add[~steps] = common, 0.0
+    exact = np.round(np.stack([mul, add]) * 4) / 4
+    mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
+    single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
+    tie = bool(between.any() and single.all())
+    return Quantizer(cone.source, low, high, mul, add, tie)
+
+
+def _thresholds(f: Callable[[Array], Array], lo: Array, hi: Array, channels: int) -> tuple[Array, Array]:
+    """The first float32 at which f leaves ``lo``, and the first at which it is ``hi``, per channel."""
+    quarter = 0.25 * np.abs(hi - lo)
+    first = np.full((2, channels), _to_order(-_BOUND), np.int64)
+    last = np.full((2, channels), _to_order(_BOUND), np.int64)
+    for _ in range(33):
+        middle = (first + last) // 2
+        y = f(_from_order(middle)).astype(np.float64)
+        reached = np.stack([np.abs(y[0] - lo) > quarter, np.abs(y[1] - hi) <= quarter])
+        last = np.where(reached, middle, last)
+        first = np.where(reached, first, middle)
+    low, high = _from_order(last).astype(np.float64)
+    return low, high
+
+
+def _to_order(x: np.float32) -> int:
+    """float32 -> an integer such that integers are in the order of the numbers; both zeros are 0."""
+    bits = int(np.asarray(x, np.float32).view(np.int32))
+    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+
+def _from_order(i: Array) -> Array:
+    bits = np.where(i >= 0, i, -i | 0x80000000).astype(np.uint32)
+    return bits.view(np.float32)

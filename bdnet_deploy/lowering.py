@@ -1,0 +1,93 @@
+"""From an imported graph to one with numerics, and its plan: the passes in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bdnet_deploy.errors import UnsupportedError, UsageError, unknown_name
+from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
+from bdnet_deploy.iodesc import IODescription
+from bdnet_deploy.passes import QuantizeReport, calibrate, fold_thresholds, merge_affine, quantize, to_float
+from bdnet_deploy.plan import Plan, make_plan
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A graph whose references define every byte, and its plan. ``ranges`` is None in float."""
+
+    graph: Graph
+    plan: Plan
+    ranges: QuantizeReport | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def timing_only(self) -> bool:
+        """Whether the ranges came from random inputs, so that only memory and time mean anything."""
+        return self.ranges is not None and self.ranges.timing_only
+
+    def encode(self, x: Array) -> Array:
+        """Float samples (N, ...) as the graph's first input takes them."""
+        value = self.graph.inputs[0].type
+        return x.astype(np.float32) if value.quant is None else value.quant.quantize(x, value.dtype)
+
+    def decode(self, y: Array) -> Array:
+        """The first output's values (N, ...) as the real numbers that they stand for, float64."""
+        value = self.graph.outputs[0].type
+        return y.astype(np.float64) if value.quant is None else value.quant.dequantize(y)
+
+
+def lower(
+    graph: Graph,
+    numerics: str,
+    *,
+    io: IODescription | None = None,
+    samples: Array | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Lowered:
+    """Choose numerics for a real graph.
+
+    Args:
+        graph: as an importer returns it.
+        numerics: ``"float"``, ``"fixed16"`` or ``"fixed8"``.
+        io: lets fixed-point models take raw pixels where the normalisation is one scale and a whole zero point.
+        samples: (N, ...) float calibration samples; None: ranges from random inputs, "timing only".
+        progress: of the calibration: (samples done, samples in all).
+
+    Raises:
+        UsageError: unknown numerics.
+        UnsupportedError: a layer that no kernel runs, or parameters that fixed point cannot carry.
+    """
+    if numerics not in NUMERICS:
+        raise unknown_name("numerics", numerics, NUMERICS)
+    real = merge_affine(graph)
+    notes: list[str] = []
+    report = None
+    if numerics == "float":
+        lowered = to_float(real)
+    else:
+        if samples is not None and not np.isfinite(samples).all():
+            raise UsageError("a calibration sample holds NaN or infinity")
+        ranges = calibrate(real, None if samples is None else [samples], progress=progress)
+        try:
+            lowered, report = quantize(real, numerics, ranges, inputs=_raw_inputs(real, io))
+        except ArithmeticError as error:
+            raise UnsupportedError(f"{numerics} is not possible for this model", why=str(error)) from error
+    lowered = fold_thresholds(lowered, report=notes.append)
+    return Lowered(lowered, make_plan(lowered), report, notes)
+
+
+def _raw_inputs(graph: Graph, io: IODescription | None) -> list[tuple[DType, Quant]] | None:
+    """u8 inputs where the I/O description is exact for them: one scale, and a zero point among the pixel values."""
+    if io is None or len(io.inputs) != len(graph.inputs):
+        return None
+    types = []
+    for description in io.inputs:
+        zero, factor = description.affine()
+        plain = description.dtype == "u8" and np.ptp(zero) == 0.0 and np.ptp(factor) == 0.0 and factor[0] > 0
+        if not plain or zero[0] != np.rint(zero[0]) or not 0 <= zero[0] <= 255:
+            return None
+        types.append((DType.U8, Quant.of(factor[0], zero[0])))
+    return types

@@ -1,0 +1,244 @@
+"""The Python API: a model, and what can be done with it. The command line prints what these calls return."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bdnet_deploy.errors import BdnetError, UsageError, unknown_name
+from bdnet_deploy.graph import Array, Graph
+from bdnet_deploy.iodesc import IODescription
+from bdnet_deploy.lowering import Lowered, lower
+from bdnet_deploy.samples import Samples, load_samples
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bdnet_deploy.artifact import Artifact
+    from bdnet_deploy.report import Report
+
+PathLike = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]
+#: Export targets -> file suffix.
+TARGETS = {"bdn": ".bdn", "c": ".c", "onnx": ".onnx", "tflite": ".tflite"}
+
+
+@dataclass(eq=False)
+class Model:
+    """An imported model.
+
+    Attributes:
+        name: used for files and C symbols.
+        graph: as imported, parameters in double.
+        io: what inputs and outputs mean, or None.
+        source: the file it came from, if any.
+        source_sha256: of that file.
+    """
+
+    name: str
+    graph: Graph
+    io: IODescription | None = None
+    source: Path | None = None
+    source_sha256: str | None = None
+    _module: nn.Module | None = None
+    _lowered: dict[tuple[str, str], Lowered] = field(default_factory=dict)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def module(self) -> nn.Module:
+        """The trainable torch module.
+
+        Raises:
+            UsageError: the model did not come from PyTorch.
+        """
+        if self._module is None:
+            raise UsageError(f"model '{self.name}' has no torch module")
+        return self._module
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of the first input."""
+        return self.graph.inputs[0].type.shape[1:]
+
+    def samples(self, data: PathLike | Array | Samples, *, limit: int | None = None) -> Samples:
+        """Samples from an ``.npz`` file, or from raw samples in memory."""
+        if isinstance(data, Samples):
+            return data
+        if isinstance(data, str | os.PathLike):
+            return load_samples(Path(data), self.io, self.sample_shape, limit=limit)
+        x = self.io.preprocess(data) if self.io is not None else data
+        return Samples(x[:limit], None)
+
+    def lowered(
+        self,
+        numerics: str = "float",
+        calibrate: PathLike | Array | Samples | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Lowered:
+        """The graph in ``numerics`` and its plan; see :func:`bdnet_deploy.lowering.lower`.
+
+        ``calibrate``: samples that set the ranges of fixed point; None: random inputs, marked "timing only".
+        """
+        samples = None if calibrate is None or numerics == "float" else self.samples(calibrate).x
+        digest = hashlib.sha256(samples.tobytes()).hexdigest() if samples is not None else ""
+        if (numerics, digest) not in self._lowered:
+            step = (lambda done, total: progress("calibrating", done, total)) if progress else None
+            self._lowered[numerics, digest] = lower(self.graph, numerics, io=self.io, samples=samples, progress=step)
+        return self._lowered[numerics, digest]
+
+    # -- questions and products ---------------------------------------------------------------------------------------
+
+    def inspect(self) -> Report:
+        """Layers, shapes, MACs, weights, and why a layer is not binary."""
+        from bdnet_deploy.analysis.inspect import inspect_graph
+
+        return inspect_graph(self.graph, io=self.io)
+
+    def export(
+        self,
+        target: str,
+        path: PathLike | None = None,
+        *,
+        numerics: str | None = None,
+        calibrate: PathLike | Array | Samples | None = None,
+        progress: Progress | None = None,
+    ) -> Artifact:
+        """Write the model for a runtime.
+
+        Args:
+            target: ``"tflite"`` (Larq-compatible, stock runtimes), ``"onnx"``, ``"bdn"`` or ``"c"`` (our runtime).
+            path: the file; by default ``<name>.<suffix>`` in the current folder. For ``c`` a header is written
+                beside it. An older file is replaced, whole or not at all.
+            numerics: of ``bdn`` and ``c``: ``"float"`` (default of bdn), ``"fixed16"`` (default of c), ``"fixed8"``.
+            calibrate: samples, necessary for fixed numerics.
+
+        Raises:
+            UsageError: unknown target or numerics, or fixed numerics without samples.
+            UnsupportedError: the target cannot express a layer.
+        """
+        from bdnet_deploy.artifact import export_model
+
+        if target not in TARGETS:
+            raise unknown_name("target", target, TARGETS)
+        return export_model(self, target, path, numerics=numerics, calibrate=calibrate, progress=progress)
+
+    def verify(
+        self, artifact: PathLike, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20
+    ) -> Report:
+        """Compare an exported file with this model: decoded parameters, then layer by layer, then end to end.
+
+        Raises:
+            MismatchError: they differ; ``error.report`` is the report, and the first divergent layer is named.
+        """
+        from bdnet_deploy.analysis.verify import verify
+
+        return verify(self, Path(artifact), inputs=inputs, limit=limit)
+
+    def evaluate(
+        self,
+        data: PathLike | Samples,
+        backends: Sequence[str] = ("pytorch", "host:float"),
+        *,
+        calibrate: PathLike | Array | Samples | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Top-1 accuracy of several back ends side by side, and how often they agree with the first."""
+        from bdnet_deploy.analysis.evaluate import evaluate
+
+        return evaluate(self, data, backends, calibrate=calibrate, limit=limit, progress=progress)
+
+    def profile(
+        self,
+        core: str,
+        *,
+        numerics: str | None = None,
+        calibrate: PathLike | Array | Samples | None = None,
+    ) -> Report:
+        """Counted instructions per layer, estimated time, and memory on an emulated core or board."""
+        from bdnet_deploy.analysis.profile import profile
+
+        return profile(self, core, numerics=numerics, calibrate=calibrate)
+
+    def run(self, data: PathLike | Samples, *, numerics: str = "float", limit: int | None = None) -> Array:
+        """Logits (N, classes) of the host library."""
+        from bdnet_deploy.backends import make_backend
+
+        samples = self.samples(data, limit=limit)
+        return make_backend(self, f"host:{numerics}").predict(samples.x)
+
+
+def load(
+    path: PathLike | None = None,
+    *,
+    arch: str | None = None,
+    model: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    weights: PathLike | None = None,
+    inputs: Sequence[Sequence[int]] | None = None,
+    preprocess: Mapping[str, Any] | IODescription | None = None,
+    labels: Sequence[str] | None = None,
+) -> Model:
+    """Import a PyTorch model.
+
+    Args:
+        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``. Code in it never runs.
+        arch: an architecture of :mod:`bdnet_deploy.models`.
+        model: ``"package.module:factory"``, the user's own code, instead of ``path``.
+        settings: arguments of ``arch`` or ``model``.
+        weights: a state dict for ``model``.
+        inputs: input shapes as torch sees them, batch first; by default what the checkpoint says.
+        preprocess, labels: the I/O description, where the checkpoint has none.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or of another kind.
+        UnsupportedError: a layer that cannot be carried over; it is named.
+    """
+    from bdnet_deploy.checkpoint import load_module
+    from bdnet_deploy.importers.torch import import_module
+
+    module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
+    io = getattr(module, "bdnet_io", None)
+    shape = _input_shape(module, io, inputs)
+    graph = import_module(module, shape, name=_model_name(path, arch, model))
+    if preprocess is not None or labels is not None:
+        io = (
+            preprocess
+            if isinstance(preprocess, IODescription)
+            else IODescription.from_settings(preprocess, labels, graph.inputs[0].type.shape[1:])
+        )
+    source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
+    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
+    return Model(graph.name, graph, io, source, digest, module)
+
+
+def _model_name(path: PathLike | None, arch: str | None, model: str | None) -> str:
+    if path is not None:
+        return Path(path).stem
+    return arch or (model or "model").rpartition(":")[2]
+
+
+def _input_shape(
+    module: nn.Module, io: IODescription | None, inputs: Sequence[Sequence[int]] | None
+) -> tuple[int, ...]:
+    """The first input's shape, batch first, channels before space."""
+    if inputs:
+        if len(inputs) > 1:
+            raise BdnetError("models with several inputs cannot be imported yet", where="--input")
+        shape = tuple(inputs[0])
+        if shape[0] != 1:
+            raise UsageError(f"the batch of {'x'.join(map(str, shape))} is not 1", where="--input",
+                             fix=f"--input {'x'.join(map(str, (1, *shape[1:])))}")  # fmt: skip
+        return shape
+    if io is not None and io.inputs and io.inputs[0].shape:
+        *space, channels = io.inputs[0].shape
+        return (1, channels, *space)
+    if hasattr(module, "bdnet_arch"):  # ours know their (H, W, C)
+        height, width, channels = module.input_shape  # type: ignore[misc]
+        return (1, channels, height, width)
+    raise UsageError("the model does not say the shape of its input", fix="add --input 1x3x224x224 (batch first)")

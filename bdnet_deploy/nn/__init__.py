@@ -1,0 +1,32 @@
+"""Trainable binary and 1.58-bit layers (needs PyTorch: ``pip install 'bdnet-deploy[torch]'``).
+
+Every forward pass is plain tensor code, so that a recorder of operators, ``torch.export`` and ONNX exporters
+see through it.
+"""
+
+from __future__ import annotations
+
+from bdnet_deploy.errors import require
+
+require("torch", extra="torch")
+
+from bdnet_deploy.nn.activations import RSign, TernaryActivation  # noqa: E402
+from bdnet_deploy.nn.block import BDBlockHalf  # noqa: E402
+from bdnet_deploy.nn.conv import BinaryConv2d  # noqa: E402
+from bdnet_deploy.nn.dual_binary import DualBinaryConv2d  # noqa: E402
+from bdnet_deploy.nn.quantizers import sign_ste, ternary_ste, ternary_weight_ste  # noqa: E402
+from bdnet_deploy.nn.residual import BroadcastResidual  # noqa: E402
+from bdnet_deploy.nn.rprelu import RPReLU  # noqa: E402
+
+__all__ = [
+    "BDBlockHalf",
+    "BinaryConv2d",
+    "BroadcastResidual",
+    "DualBinaryConv2d",
+    "RPReLU",
+    "RSign",
+    "TernaryActivation",
+    "sign_ste",
+    "ternary_ste",
+    "ternary_weight_ste",
+]

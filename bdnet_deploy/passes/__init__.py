@@ -1,0 +1,18 @@
+"""Small rewrites of the graph, one a file: pattern, check (with the reason where it does not apply), rewrite."""
+
+from bdnet_deploy.passes.fold_thresholds import fold_thresholds
+from bdnet_deploy.passes.merge_affine import merge_affine
+from bdnet_deploy.passes.quantize import QuantizeReport, quantize
+from bdnet_deploy.passes.ranges import Ranges, calibrate, random_inputs
+from bdnet_deploy.passes.to_float import to_float
+
+__all__ = [
+    "QuantizeReport",
+    "Ranges",
+    "calibrate",
+    "fold_thresholds",
+    "merge_affine",
+    "quantize",
+    "random_inputs",
+    "to_float",
+]

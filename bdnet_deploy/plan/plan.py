@@ -1,0 +1,135 @@
+"""The plan: which kernels run on which tensors, in which memory. Values never change here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bdnet_deploy.graph import Array, DType, Graph, Node, Value
+from bdnet_deploy.plan.packing import planes, words
+
+ALIGNMENT = 16
+
+
+def align(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(eq=False)
+class PlanTensor:
+    """A feature map as the runtime holds it. ``values`` names the graph values that lie in it (aliases share)."""
+
+    values: list[Value]
+    height: int
+    width: int
+    channels: int
+    dtype: DType
+    place: str = "arena"  # arena, input, output
+    offset: int = 0  # bytes in the arena; index of the input or output otherwise
+
+    @property
+    def row_stride(self) -> int:
+        """Bytes of a row: dense elements, or the planes one after the other."""
+        if self.dtype.is_packed:
+            return planes(self.dtype) * self.width * words(self.channels) * 4
+        row = self.width * self.channels * self.dtype.numpy.itemsize
+        return row if self.place != "arena" else -(-row // 4) * 4
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.height * self.row_stride
+
+
+@dataclass(eq=False)
+class Epilogue:
+    """What happens to a step's accumulators: see ``bd_epilogue`` in docs/bdn-format.md. Arrays are per channel."""
+
+    dtype: DType
+    mul: Array | None = None
+    add: Array | None = None
+    residual_mul: Array | None = None
+    positive: Array | None = None
+    negative: Array | None = None
+    bias: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
+    shift: int = 0
+    residual_shift: int = 0
+    residual_channels: int = 0
+
+
+@dataclass(eq=False)
+class PlanStep:
+    """One step. ``nodes`` are the graph nodes that it computes, the convolution (if any) first."""
+
+    kernel: str | None
+    epilogue_kernel: str | None
+    nodes: list[Node]
+    inputs: list[PlanTensor]
+    trunk: PlanTensor | None
+    packed: PlanTensor | None
+    out_shape: tuple[int, int, int]  # of the accumulators
+    acc_dtype: DType
+    kind: str = "window"
+    groups: int = 1
+    window: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad_top_left: tuple[int, int] = (0, 0)
+    pad_value: int = 0
+    zero_point: int = 0
+    weights: Array | None = None  # packed as the kernel reads it
+    weight_planes: int = 0
+    epilogue: Epilogue | None = None
+    rows_per_call: int = 1
+
+    @property
+    def name(self) -> str:
+        """The layer: where the step's first node came from."""
+        return self.nodes[0].source or self.nodes[0].name
+
+    @property
+    def outputs(self) -> list[PlanTensor]:
+        return [t for t in (self.trunk, self.packed) if t is not None]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of accumulators that wait for the epilogue."""
+        if self.kernel is None or self.epilogue_kernel is None:
+            return 0
+        _, width, channels = self.out_shape
+        row = -(-width * channels * self.acc_dtype.numpy.itemsize // 4) * 4
+        return align(self.rows_per_call * row)
+
+
+@dataclass(eq=False)
+class Plan:
+    """Steps in order over tensors. ``lower_bound``: the largest sum of tensors and scratch that any step needs."""
+
+    graph: Graph
+    tensors: list[PlanTensor]
+    steps: list[PlanStep]
+    tensor_bytes: int = 0
+    lower_bound: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return max((s.scratch for s in self.steps), default=0)
+
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the kernels that the model needs, sorted."""
+        return sorted({k for s in self.steps for k in (s.kernel, s.epilogue_kernel) if k})
+
+    def tensor_of(self, value: Value) -> PlanTensor | None:
+        return next((t for t in self.tensors if value in t.values), None)
+
+
+def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(1, H, W, C) or (1, C) as height, width, channels."""
+    if len(shape) == 4:
+        return shape[1], shape[2], shape[3]
+    return 1, 1, int(np.prod(shape))

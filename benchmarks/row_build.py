@@ -1,0 +1,145 @@
+"""Compiles the kernels of ``runtime/bench`` for one core and calls them in the emulator (``row_worker.py``)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bdnet_deploy import errors
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RUNTIME = REPOSITORY / "runtime"
+DATA_ADDRESS = 0x20000000
+
+
+@dataclass(frozen=True)
+class Core:
+    """What to compile for and what to emulate."""
+
+    name: str
+    cpu: str
+    emulated: str
+    sources: tuple[str, ...]
+
+
+CORES = {
+    "cortex-m4": Core("cortex-m4", "cortex_m4", "UC_CPU_ARM_CORTEX_M4", ("pw_lut7.c", "dw_tb.c", "epilogue_quad.c")),
+    "cortex-m0plus": Core(
+        "cortex-m0plus", "cortex_m0plus", "UC_CPU_ARM_CORTEX_M0", ("pw_lut7.c", "dw_tb.c", "epilogue_word.c")
+    ),
+}
+
+FLAGS = (
+    "-std=c99 -pedantic -Wall -Wextra -Wconversion -Wshadow -Werror -O2 -g0 -ffreestanding -fno-sanitize=all "
+    "-fomit-frame-pointer -fno-unwind-tables -fno-asynchronous-unwind-tables -fno-stack-protector -ffunction-sections "
+    "-fdata-sections -ffp-contract=off"
+).split()
+
+SCRIPT = """SECTIONS {
+  .text 0x100 : { *(.text .text.*) }
+  .rodata : ALIGN(16) { KEEP(*(.rodata .rodata.*)) }
+  /DISCARD/ : { *(.ARM.exidx* .ARM.extab* .eh_frame* .comment) }
+}
+"""
+
+
+def compiler() -> str:
+    """The compiler's name and version.
+
+    Raises:
+        MissingPackageError: ziglang is not installed.
+    """
+    errors.require("ziglang", extra="emulate")
+    return f"zig {importlib.metadata.version('ziglang')}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel's function; ``memory`` is the data area at :data:`DATA_ADDRESS` before it."""
+
+    kernel: str
+    arguments: tuple[int, ...]
+    memory: bytes
+    check: bool = False  # call bd_kernel.check in place of run
+
+
+@dataclass(frozen=True)
+class Result:
+    """``memory`` is the data area afterwards; ``stack`` the bytes of stack that were written."""
+
+    returned: int
+    instructions: int
+    stack: int
+    memory: bytes
+
+
+class Program:
+    """The linked kernels of one core.
+
+    Raises:
+        MissingPackageError: ziglang, pyelftools or unicorn are not installed.
+        BdnetError: a kernel does not compile.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        errors.require("ziglang", extra="emulate")
+        errors.require("unicorn", extra="emulate")
+        errors.require("elftools", extra="emulate")
+        from elftools.elf.elffile import ELFFile
+
+        with tempfile.TemporaryDirectory() as folder:
+            script, elf = Path(folder) / "bench.ld", Path(folder) / "bench.elf"
+            script.write_text(SCRIPT, encoding="utf-8")
+            command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", f"-mcpu={core.cpu}"]
+            command += [*FLAGS, f"-I{RUNTIME / 'include'}", f"-I{RUNTIME / 'src'}", "-nostdlib", "-static"]
+            command += ["-rtlib=compiler-rt", "-T", str(script), "-Wl,--build-id=none", "-Wl,-e,0", "-o", str(elf)]
+            command += [str(RUNTIME / "bench" / name) for name in core.sources]
+            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+            if done.returncode != 0:
+                raise errors.BdnetError("the kernels do not compile", where=core.name, why=done.stderr.strip())
+            with elf.open("rb") as stream:
+                read = ELFFile(stream)
+                self.image = [
+                    (s["sh_addr"], s.data()) for s in read.iter_sections() if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS"
+                ]
+                symbols = read.get_section_by_name(".symtab")
+                self.symbols = {s.name: int(s["st_value"]) for s in symbols.iter_symbols()}
+                self.sizes = {s.name: int(s["st_size"]) for s in symbols.iter_symbols()}
+
+    def _word(self, address: int) -> int:
+        for start, content in self.image:
+            if start <= address < start + len(content):
+                return int.from_bytes(content[address - start : address - start + 4], "little")
+        raise KeyError(address)
+
+    def call(self, calls: Sequence[Call]) -> list[Result]:
+        """Run the calls in one emulator process, in order."""
+        size = max(len(c.memory) for c in calls)
+        job = {
+            "cpu": self.core.emulated,
+            "image": [(at, content.hex()) for at, content in self.image],
+            "data": {"address": DATA_ADDRESS, "size": size},
+            "calls": [
+                {
+                    "address": self._word(self.symbols[c.kernel] + (8 if c.check else 4)),
+                    "arguments": list(c.arguments),
+                    "memory": c.memory.ljust(size, b"\0").hex(),
+                }
+                for c in calls
+            ],
+        }
+        worker = [sys.executable, str(Path(__file__).with_name("row_worker.py"))]
+        done = subprocess.run(worker, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8", check=False)
+        if done.returncode != 0:
+            raise errors.BdnetError("the emulator failed", where=self.core.name, why=done.stderr.strip()[-2000:])
+        return [
+            Result(r["returned"], r["instructions"], r["stack"], bytes.fromhex(r["memory"])[: len(c.memory)])
+            for r, c in zip(json.loads(done.stdout), calls, strict=True)
+        ]

@@ -1,0 +1,1 @@
+"""Exporters: a graph or plan as bytes that other programs run."""

@@ -1,0 +1,185 @@
+"""Plan to ``.bdn``: the one model format of the runtime (docs/bdn-format.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from bdnet_deploy import __version__, bdn_format
+from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
+from bdnet_deploy.iodesc import IODescription
+from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
+
+_DTYPE_CODES = {
+    DType.F32: 0,
+    DType.U8: 1,
+    DType.I8: 2,
+    DType.I16: 3,
+    DType.I32: 4,
+    DType.BIT: 5,
+    DType.TRIT: 6,
+}
+_PLACES = {"arena": 0, "input": 1, "output": 2}
+_KINDS = {"window": 0, "accumulate": 1, "whole": 2}
+_NONE, _ABSENT = 0xFFFF, 0xFFFFFFFF
+#: A test vector up to this size is stored literally, else as a seed and a checksum.
+LITERAL_LIMIT = 4096
+
+
+def write_bdn(
+    plan: Plan,
+    *,
+    io: IODescription | None = None,
+    meta: dict[str, Any] | None = None,
+    sample: Array | None = None,
+    model_version: int = 0,
+) -> bytes:
+    """The model file.
+
+    Args:
+        plan: from :func:`bdnet_deploy.plan.make_plan`.
+        io: what the inputs and outputs mean.
+        meta: facts about the file's origin, JSON-able; the tool's version and the numerics are added.
+        sample: (1, ...) one input as the graph takes it, for the test vector; None for the format's generator.
+        model_version: the user's own.
+    """
+    constants = _Constants()
+    kernels = plan.kernels
+    steps = np.zeros(len(plan.steps), bdn_format.STEP)
+    index = {tensor: i for i, tensor in enumerate(plan.tensors)}
+    for record, step in zip(steps, plan.steps, strict=True):
+        _fill_step(record, step, index, kernels, constants)
+    tensors = np.zeros(len(plan.tensors), bdn_format.TENSOR)
+    for record, tensor in zip(tensors, plan.tensors, strict=True):
+        _fill_tensor(record, tensor)
+    facts = {"made_by": f"bdnet-deploy {__version__}", "numerics": plan.graph.numerics, **(meta or {})}
+    records = {bdn_format.Record.META: _json(facts), bdn_format.Record.MAP: _json(_map(plan))}
+    if io is not None:
+        records[bdn_format.Record.IO] = io.to_json().encode("utf-8")
+    if len(plan.graph.inputs) == len(plan.graph.outputs) == 1:
+        records[bdn_format.Record.TEST] = _test_vector(plan, sample)
+    return bdn_format.write(
+        model_version=model_version,
+        tensor_bytes=plan.tensor_bytes,
+        scratch_bytes=plan.scratch_bytes,
+        numerics=NUMERICS.index(plan.graph.numerics),
+        kernels=kernels,
+        tensors=tensors,
+        steps=steps,
+        constants=bytes(constants.data),
+        records=records,
+    )
+
+
+class _Constants:
+    """The constants' payload; equal arrays are stored once."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._known: dict[bytes, int] = {}
+
+    def add(self, blob: bytes) -> int:
+        """Offset of ``blob``, aligned to 16 bytes."""
+        if blob not in self._known:
+            self.data += bytes(-len(self.data) % 16)
+            self._known[blob] = len(self.data)
+            self.data += blob
+        return self._known[blob]
+
+    def array(self, values: Array | None, dtype: str) -> int:
+        return _ABSENT if values is None else self.add(np.ascontiguousarray(values, dtype).tobytes())
+
+
+def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
+    record["offset"] = tensor.offset
+    record["row_stride"] = tensor.row_stride
+    record["height"], record["width"], record["channels"] = tensor.height, tensor.width, tensor.channels
+    record["rows_held"] = tensor.height
+    record["dtype"] = _DTYPE_CODES[tensor.dtype]
+    record["place"] = _PLACES[tensor.place]
+
+
+def _fill_step(
+    record: Any, step: PlanStep, index: dict[PlanTensor, int], kernels: list[str], constants: _Constants
+) -> None:
+    record["kernel"] = kernels.index(step.kernel) if step.kernel else _NONE
+    record["epilogue"] = kernels.index(step.epilogue_kernel) if step.epilogue_kernel else _NONE
+    operands = [index[t] for t in step.inputs] + [_NONE] * (2 - len(step.inputs))
+    record["in"] = operands
+    record["out"] = [_NONE if t is None else index[t] for t in (step.trunk, step.packed)]
+    record["out_height"], record["out_width"], record["out_channels"] = step.out_shape
+    record["groups"] = step.groups
+    record["kernel_h"], record["kernel_w"] = step.window
+    record["stride_h"], record["stride_w"] = step.strides
+    record["dilation_h"], record["dilation_w"] = step.dilation
+    record["pad_top"], record["pad_left"] = step.pad_top_left
+    record["pad_value"] = step.pad_value
+    record["acc_dtype"] = _DTYPE_CODES[step.acc_dtype]
+    record["weight_planes"] = step.weight_planes
+    record["kind"] = _KINDS[step.kind]
+    record["rows_per_call"] = step.rows_per_call
+    record["zero_point"] = step.zero_point
+    record["weights"], record["weights_size"] = _ABSENT, 0
+    if step.weights is not None:
+        blob = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).tobytes()
+        record["weights"], record["weights_size"] = constants.add(blob), len(blob)
+    record["epilogue_at"] = _ABSENT if step.epilogue is None else _add_epilogue(step.epilogue, constants)
+    record["scratch"] = step.scratch
+
+
+def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
+    dtype = "<f4" if epilogue.dtype is DType.F32 else "<i4"
+    record = np.zeros((), bdn_format.EPILOGUE)
+    for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
+        record[name] = constants.array(getattr(epilogue, name), dtype)
+    record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
+    record["dtype"] = _DTYPE_CODES[epilogue.dtype]
+    record["residual_channels"] = epilogue.residual_channels
+    return constants.add(record.tobytes())
+
+
+def _map(plan: Plan) -> dict[str, Any]:
+    """Which graph values lie in which tensor, and what each step computes: lets ``verify`` decode any step."""
+    return {
+        "tensors": [[v.name for v in t.values] for t in plan.tensors],
+        "steps": [{"name": s.name, "values": [n.name for n in s.nodes]} for s in plan.steps],
+        "inputs": [_quantization(v) for v in plan.graph.inputs],
+        "outputs": [_quantization(v) for v in plan.graph.outputs],
+    }
+
+
+def _quantization(value: Value) -> dict[str, Any]:
+    """What the integers of an input or output mean: real = (q - zero_point) * scale."""
+    quant = value.type.quant
+    if quant is None:
+        return {"name": value.name, "dtype": value.type.dtype.value}
+    return {
+        "name": value.name,
+        "dtype": value.type.dtype.value,
+        "scale": float(quant.scale),
+        "zero_point": float(quant.zero_point),
+    }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def _test_vector(plan: Plan, sample: Array | None, seed: int = 0x9E3779B9) -> bytes:
+    """A literal input and output, or a seed and the output's checksum when they are large or no sample is given."""
+    graph = plan.graph
+    value = graph.inputs[0].type
+    if sample is None:
+        x = bdn_format.test_input(seed, value.shape, _DTYPE_CODES[value.dtype])
+    else:
+        x = np.ascontiguousarray(sample, value.dtype.numpy)
+    tensor = plan.tensor_of(graph.outputs[0])
+    assert tensor is not None
+    y = evaluate(graph, [x])[graph.outputs[0].name].astype(tensor.dtype.numpy)
+    if sample is None:
+        return bdn_format.test_record(seed, x.nbytes, y.tobytes())
+    if x.nbytes + y.nbytes > LITERAL_LIMIT:
+        return _test_vector(plan, None, seed)
+    return bdn_format.test_record(x, x.nbytes, y.tobytes())

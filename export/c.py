@@ -1,0 +1,127 @@
+"""The ``.bdn`` bytes as a C array, with the kernel table that names only what the model uses, and a header."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from bdnet_deploy import __version__
+from bdnet_deploy.export.bdn import write_bdn
+from bdnet_deploy.graph import Array, DType
+from bdnet_deploy.iodesc import IODescription, describe_io
+from bdnet_deploy.plan import Plan, PlanTensor
+
+_C_TYPES = {
+    DType.F32: "float",
+    DType.U8: "uint8_t",
+    DType.I8: "int8_t",
+    DType.I16: "int16_t",
+    DType.I32: "int32_t",
+}
+_WORDS_PER_LINE = 8
+
+
+def c_identifier(name: str) -> str:
+    """``name`` as a C identifier in lower case."""
+    identifier = re.sub(r"\W", "_", name, flags=re.ASCII).lower()
+    return identifier if identifier and not identifier[0].isdigit() else f"model_{identifier}"
+
+
+def write_c(
+    plan: Plan,
+    *,
+    name: str,
+    io: IODescription | None = None,
+    meta: dict[str, Any] | None = None,
+    sample: Array | None = None,
+) -> tuple[str, str]:
+    """``(source, header)`` of a model.
+
+    The header defines ``<NAME>_BYTES``, ``_ARENA_BYTES``, ``_DATA``, ``_KERNELS`` and, per input and output, ``_TYPE``,
+    ``_HEIGHT``, ``_WIDTH``, ``_CHANNELS``, ``_ELEMENTS``, ``_SCALE`` and ``_ZERO_POINT``. Arguments as
+    :func:`~bdnet_deploy.export.bdn.write_bdn`.
+    """
+    data = write_bdn(plan, io=io, meta=meta, sample=sample)
+    symbol = c_identifier(name)
+    return _source(symbol, data, plan), _header(symbol, data, plan, io)
+
+
+def _source(symbol: str, data: bytes, plan: Plan) -> str:
+    words = np.frombuffer(data, "<u4")  # files are padded to 16 bytes
+    lines = [
+        ", ".join(f"0x{w:08x}u" for w in words[i : i + _WORDS_PER_LINE]) for i in range(0, len(words), _WORDS_PER_LINE)
+    ]
+    kernels = ",\n    ".join(f"&{k}" for k in plan.kernels)
+    body = ",\n    ".join(lines)
+    return f"""/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit. */
+#include "{symbol}.h"
+
+#include "bd_kernels.h"
+
+#if defined(__GNUC__)
+__attribute__((aligned(16)))
+#endif
+const uint32_t {symbol}_data[{len(words)}] = {{
+    {body}}};
+
+static const bd_kernel *const used[] = {{
+    {kernels}}};
+
+const bd_kernel_table {symbol}_kernels = {{used, {len(plan.kernels)}u}};
+"""
+
+
+def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> str:
+    upper = symbol.upper()
+    arena = f"{len(plan.kernels)}u, {plan.tensor_bytes}u, {plan.scratch_bytes}u"
+    samples = describe_io(io).replace("*/", "* /")
+    lines = [
+        f"/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit.",
+        f" * Numerics: {plan.graph.numerics}. Input samples: {samples}. */",
+        f"#ifndef {upper}_H",
+        f"#define {upper}_H",
+        "",
+        '#include "bdnet.h"',
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        f"extern const uint32_t {symbol}_data[];",
+        f"extern const struct bd_kernel_table {symbol}_kernels;",
+        "",
+        f"#define {upper}_DATA {symbol}_data",
+        f"#define {upper}_KERNELS {symbol}_kernels",
+        f"#define {upper}_BYTES {len(data)}u",
+        f"#define {upper}_ARENA_BYTES BD_ARENA_BYTES({arena})",
+    ]
+    graph = plan.graph
+    for kind, values in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
+        lines.append(f"#define {upper}_{kind}S {len(values)}")
+        for i, value in enumerate(values):
+            tensor = plan.tensor_of(value)
+            assert tensor is not None
+            prefix = f"{upper}_{kind}" if len(values) == 1 else f"{upper}_{kind}{i}"
+            lines += ["", *_tensor_macros(prefix, tensor, value.type.quant)]
+    if io is not None and io.outputs and io.outputs[0].labels:
+        labels = ", ".join(json.dumps(label) for label in io.outputs[0].labels)
+        lines += ["", f"/* Initialiser of an array of strings. */\n#define {upper}_LABELS {{{labels}}}"]
+    lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
+    return "\n".join(lines)
+
+
+def _tensor_macros(prefix: str, tensor: PlanTensor, quant: Any) -> list[str]:
+    values: dict[str, str | int] = {
+        "TYPE": _C_TYPES[tensor.dtype],
+        "HEIGHT": tensor.height,
+        "WIDTH": tensor.width,
+        "CHANNELS": tensor.channels,
+        "ELEMENTS": tensor.height * tensor.width * tensor.channels,
+    }
+    if quant is not None and np.ndim(quant.scale) == 0:
+        values["SCALE"] = f"{float(quant.scale):.9g}f"
+        values["ZERO_POINT"] = int(quant.zero_point)
+    return [f"#define {prefix}_{key} {value}" for key, value in values.items()]

@@ -1,0 +1,106 @@
+"""What the exporters for other people's runtimes (TensorFlow Lite, ONNX) share.
+
+Those runtimes compute in f32, so they carry graphs of numerics "float". Integers travel as floats, which is exact up
+to 2**24.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+import bdnet_deploy
+from bdnet_deploy.errors import UnsupportedError
+from bdnet_deploy.graph import Affine, Conv2d, DType, GlobalAvgPool, Graph, Linear, Node, Value
+from bdnet_deploy.iodesc import IODescription
+
+#: Key of our JSON in the metadata of a file.
+METADATA_KEY = "bdnet_deploy"
+#: Version of that JSON.
+METADATA_FORMAT = 1
+#: Every integer up to here is a float32.
+EXACT = 1 << 24
+
+
+def refuse(node: Node, why: str, *, target: str, fix: str | None = None) -> UnsupportedError:
+    """The error for a node that ``target`` cannot carry; it names the value and the user's layer."""
+    where = f"{node.source} ({node.name})" if node.source and node.source != node.name else node.name
+    return UnsupportedError(f"{node.op.name} cannot be exported to {target}", where=where, why=why, fix=fix)
+
+
+def check_graph(graph: Graph, target: str) -> dict[Value, int]:
+    """Check what every operator must fulfil; the largest absolute value of each integer, bit or trit value.
+
+    Raises:
+        UnsupportedError: the numerics are not "float", a parameter is computed, or an integer is quantized, comes from
+            fixed point or may reach 2**24.
+    """
+    if graph.numerics != "float":
+        raise UnsupportedError(
+            f"a graph of numerics '{graph.numerics}' cannot be exported to {target}",
+            where=graph.name,
+            why=f"{target} computes in float32",
+            fix="export with --numerics float",
+        )
+    for v in graph.inputs:
+        if v.type.quant is not None:
+            raise UnsupportedError(f"a quantized input cannot be exported to {target}", where=v.name)
+    bounds = {v: _range(v) for v in graph.inputs if not v.type.dtype.is_float}
+    for node in graph.nodes:
+        terms = node.op.terms if isinstance(node.op, Affine) else 1
+        if any(v.is_constant for v in node.inputs[:terms]) or not all(v.is_constant for v in node.inputs[terms:]):
+            raise refuse(node, "its parameters are computed, or its input is constant", target=target)
+        if node.output.type.dtype is DType.F64 or any(v.type.quant for v in (*node.inputs, node.output)):
+            raise refuse(node, f"{node.output.type} is neither float32 nor a plain integer", target=target)
+        if not node.output.type.dtype.is_float:
+            bounds[node.output] = _bound(node, bounds, target)
+    return bounds
+
+
+def _bound(node: Node, bounds: dict[Value, int], target: str) -> int:
+    out, x = node.output, node.inputs[0]
+    if out.type.dtype.is_packed:
+        return 1
+    if out.type.dtype is not DType.I32:
+        raise refuse(node, f"it computes {out.type.dtype.value} in fixed point", target=target)
+    bound = bounds[x]
+    if isinstance(node.op, (Conv2d, Linear)):
+        w = node.inputs[1]
+        # A padded tap may be 1 where all of x is 0.
+        bound = max(bound, 1) * _range(w) * int(np.prod(w.type.shape[1:]))
+    elif isinstance(node.op, GlobalAvgPool):
+        bound *= x.type.shape[1] * x.type.shape[2]
+    if bound >= EXACT:
+        raise refuse(node, f"its sums may reach {bound}: float32 is exact up to {EXACT}", target=target)
+    return bound
+
+
+def _range(value: Value) -> int:
+    if value.data is not None:
+        return int(np.abs(value.data.astype(np.int64)).max(initial=0))
+    low, high = value.type.dtype.range
+    return max(-low, high)
+
+
+def integer_threshold(threshold: Value, bound: int) -> Any:
+    """i32 thresholds as float32 that compare alike with any |x| <= ``bound`` < 2**24."""
+    assert threshold.data is not None
+    return np.clip(threshold.data.astype(np.int64), -bound, bound + 1).astype(np.float32)
+
+
+def describe(graph: Graph, io: IODescription | None, **details: Any) -> bytes:
+    """The JSON that travels in the file: who made it, the I/O description, and ``details`` for our reader.
+
+    Canonical (sorted keys, no spaces, no dates): equal graphs give equal bytes.
+    """
+    content = {
+        "format": METADATA_FORMAT,
+        "producer": f"bdnet-deploy {bdnet_deploy.__version__}",
+        "model": graph.name,
+        "numerics": graph.numerics,
+        "io": None if io is None else json.loads(io.to_json()),
+        **details,
+    }
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")

@@ -1,0 +1,150 @@
+"""Appends operators to a TensorFlow Lite model: built-in ones and those of Larq Compute Engine (LCE).
+
+Methods take and return tensor indices. LCE's operators are described in its source,
+``larq_compute_engine/tflite/kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from flatbuffers import flexbuffers
+
+from bdnet_deploy.export.tflite.packing import words
+from bdnet_deploy.export.tflite.schema import ABSENT, Array, Model, Operator, Tensor, TensorKind
+
+SAME, VALID = 0, 1
+F32, I32, I8 = TensorKind.FLOAT32, TensorKind.INT32, TensorKind.INT8
+#: Versions of the built-in operators that int8 needs.
+_INT8_VERSION = {"ADD": 2, "PAD": 2, "PADV2": 2, "DEQUANTIZE": 2, "DEPTHWISE_CONV_2D": 3}
+
+
+class Builder:
+    """Holds the model that grows."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._names: set[str] = {t.name for t in model.tensors}
+
+    # -- tensors ----------------------------------------------------------------------------------------------------
+
+    def unique(self, name: str) -> str:
+        candidate, n = name, 0
+        while candidate in self._names:
+            n += 1
+            candidate = f"{name}.{n}"
+        self._names.add(candidate)
+        return candidate
+
+    def tensor(self, name: str, shape: Sequence[int], kind: TensorKind = F32, scale: float | None = None) -> int:
+        """A tensor that an operator or the caller fills; int8 stands for ``value * scale``."""
+        quantization = None if scale is None else np.array([scale], np.float32)
+        self.model.tensors.append(Tensor(self.unique(name), tuple(map(int, shape)), kind, scale=quantization))
+        return len(self.model.tensors) - 1
+
+    def constant(self, name: str, data: Array, scale: Array | None = None, axis: int = 0) -> int:
+        """A constant of float32, int32 or int8, whichever ``data`` has."""
+        kind = {"f": F32, "i": I8 if data.dtype.itemsize == 1 else I32}[data.dtype.kind]
+        content = np.ascontiguousarray(data, kind.numpy)
+        self.model.tensors.append(Tensor(self.unique(name), content.shape, kind, content, scale, axis))
+        return len(self.model.tensors) - 1
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        return self.model.tensors[index].shape
+
+    def name(self, index: int) -> str:
+        return self.model.tensors[index].name
+
+    # -- built-in operators -----------------------------------------------------------------------------------------
+
+    def op(self, operator: str, inputs: Sequence[int], output: int, **options: int) -> int:
+        """Append a built-in operator that fills ``output``; returns ``output``."""
+        kind = self.model.tensors[inputs[0]].kind
+        version = _INT8_VERSION.get(operator, 1) if kind is I8 else 1
+        self.model.operators.append(Operator(operator, tuple(inputs), (output,), options, version=version))
+        return output
+
+    def add(self, a: int, b: int, name: str) -> int:
+        return self.op("ADD", (a, b), self.tensor(name, self.shape(a)), pot_scale_int16=0)
+
+    def multiply(self, a: int, b: int, name: str) -> int:
+        return self.op("MUL", (a, b), self.tensor(name, self.shape(a)))
+
+    def reshape(self, x: int, shape: Sequence[int], name: str) -> int:
+        target = self.constant(f"{name}/shape", np.array(shape, np.int32))
+        return self.op("RESHAPE", (x, target), self.tensor(name, shape, self.model.tensors[x].kind))
+
+    def concatenate(self, items: Sequence[int], name: str) -> int:
+        """Along the last axis."""
+        shape = (*self.shape(items[0])[:-1], sum(self.shape(i)[-1] for i in items))
+        output = self.tensor(name, shape, self.model.tensors[items[0]].kind)
+        return self.op("CONCATENATION", items, output, axis=len(shape) - 1)
+
+    def reduce(self, operator: str, x: int, axes: Sequence[int], name: str) -> int:
+        """``MEAN`` or ``SUM`` over ``axes``, which disappear."""
+        indices = self.constant(f"{name}/axes", np.array(axes, np.int32))
+        shape = [s for i, s in enumerate(self.shape(x)) if i not in axes]
+        return self.op(operator, (x, indices), self.tensor(name, shape), keep_dims=0)
+
+    def pad(self, x: int, padding: tuple[int, int, int, int], value: int, name: str) -> int:
+        """Pad height and width of NHWC (top, bottom, left, right) with ``value``, in the units that are stored."""
+        top, bottom, left, right = padding
+        n, h, w, c = self.shape(x)
+        source = self.model.tensors[x]
+        amounts = self.constant(f"{name}/amounts", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+        fill = self.constant(f"{name}/value", np.array(value, source.kind.numpy), source.scale)
+        output = self.tensor(name, (n, h + top + bottom, w + left + right, c), source.kind)
+        self.model.tensors[output].scale = source.scale
+        return self.op("PADV2", (x, amounts, fill), output)
+
+    # -- operators of Larq Compute Engine -----------------------------------------------------------------------------
+
+    def lce_quantize(self, x: int, name: str) -> int:
+        """Bits of x < 0, packed along the last axis. x may hold no -0.0 (the Arm kernel looks at the raw sign)."""
+        shape = self.shape(x)
+        output = self.tensor(name, (*shape[:-1], words(shape[-1])), I32)
+        self.model.operators.append(Operator("LceQuantize", (x,), (output,)))
+        return output
+
+    def lce_dequantize(self, x: int, channels: int, kind: TensorKind, name: str) -> int:
+        """-1 or +1 as float32, or as int8 of scale 1."""
+        scale = 1.0 if kind is I8 else None
+        output = self.tensor(name, (*self.shape(x)[:-1], channels), kind, scale)
+        self.model.operators.append(Operator("LceDequantize", (x,), (output,)))
+        return output
+
+    def lce_bconv2d(
+        self,
+        x: int,
+        weights: int,
+        output: int,
+        channels_in: int,
+        *,
+        multiplier: int = ABSENT,
+        bias: int = ABSENT,
+        threshold: int = ABSENT,
+        padding: int = VALID,
+        pad_values: int = 0,
+        strides: tuple[int, int] = (1, 1),
+        dilation: tuple[int, int] = (1, 1),
+    ) -> int:
+        """Binary convolution of packed x and OHWI weights.
+
+        With multiplier and bias (both (O,) float32): ``dot * multiplier + bias``. With threshold ((O,) int32): packed
+        bits, -1 where more than threshold products are negative.
+        """
+        options = {
+            "channels_in": channels_in,
+            "dilation_height_factor": dilation[0],
+            "dilation_width_factor": dilation[1],
+            "fused_activation_function": 0,
+            "pad_values": pad_values,
+            "padding": padding,
+            "stride_height": strides[0],
+            "stride_width": strides[1],
+        }
+        custom = bytes(flexbuffers.Dumps(options))
+        inputs = (x, weights, multiplier, bias, threshold)
+        self.model.operators.append(Operator("LceBconv2d", inputs, (output,), custom_options=custom))
+        return output

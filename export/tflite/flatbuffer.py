@@ -1,0 +1,312 @@
+"""A :class:`~bdnet_deploy.export.tflite.schema.Model` as the bytes of a ``.tflite`` file, and back.
+
+Writing is deterministic; every buffer starts at a multiple of 16 bytes, and equal constants share one. Reading trusts
+nothing: each offset and length is checked against the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import flatbuffers
+import numpy as np
+
+from bdnet_deploy.errors import ModelFileError
+from bdnet_deploy.export.tflite.schema import (
+    BUILTINS,
+    CUSTOM,
+    IDENTIFIER,
+    VERSION,
+    Array,
+    Model,
+    Operator,
+    Tensor,
+    TensorKind,
+)
+
+_ALIGNMENT = 16
+# Far above what we write; without them overlapping vectors of a hostile file could keep the reader busy for days.
+_MAX_RANK, _MAX_OPERANDS, _MAX_STRING, _MAX_METADATA = 8, 4096, 4096, 16
+_T = TypeVar("_T")
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def to_bytes(model: Model) -> bytes:
+    """The file: little-endian, identifier ``TFL3``."""
+    b = flatbuffers.Builder(1 << 16)
+    buffers = _Buffers()
+    tensors = [_write_tensor(b, t, buffers.index(t.data)) for t in model.tensors]
+    codes: dict[tuple[str, int], int] = {}
+    operators = [_write_operator(b, op, codes.setdefault((op.name, op.version), len(codes))) for op in model.operators]
+    vectors = [
+        _offsets(b, tensors),
+        _scalars(b, np.array(model.inputs, "<i4")),
+        _scalars(b, np.array(model.outputs, "<i4")),
+        _offsets(b, operators),
+        b.CreateString("main"),
+    ]
+    subgraphs = _offsets(b, [_table(b, [("offset", v) for v in vectors])])
+    metadata = []
+    for name, content in model.metadata.items():
+        key = b.CreateString(name)
+        metadata.append(_table(b, [("offset", key), ("u32", buffers.index(np.frombuffer(content, np.uint8)))]))
+    metadata_vector = _offsets(b, metadata)
+    code_vector = _offsets(b, [_write_code(b, name, version) for name, version in codes])
+    buffer_vector = _offsets(b, [_table(b, [("offset", _scalars(b, data, _ALIGNMENT))]) for data in buffers.contents])
+    root = _table(
+        b,
+        [
+            ("u32", VERSION),
+            ("offset", code_vector),
+            ("offset", subgraphs),
+            ("offset", b.CreateString(model.description)),
+            ("offset", buffer_vector),
+            ("offset", 0),
+            ("offset", metadata_vector),
+        ],
+    )
+    b.Finish(root, file_identifier=IDENTIFIER)
+    return bytes(b.Output())
+
+
+class _Buffers:
+    """Constants by content. Buffer 0 is empty: the data of tensors that are computed."""
+
+    def __init__(self) -> None:
+        self.contents: list[Array] = [np.zeros(0, np.uint8)]
+        self._known: dict[bytes, int] = {}
+
+    def index(self, data: Array | None) -> int:
+        if data is None:
+            return 0
+        content = data.tobytes()
+        if content not in self._known:
+            self._known[content] = len(self.contents)
+            self.contents.append(np.frombuffer(content, np.uint8))
+        return self._known[content]
+
+
+def _table(b: flatbuffers.Builder, fields: Sequence[tuple[str, int] | tuple[str, int, int]]) -> int:
+    """A table whose slot i holds ``fields[i]``: (kind, value) or (kind, value, default of the schema)."""
+    b.StartObject(len(fields))
+    for slot, (kind, value, *rest) in enumerate(fields):
+        default = rest[0] if rest else 0
+        if kind == "offset":
+            b.PrependUOffsetTRelativeSlot(slot, value, 0)
+        elif kind == "i8":
+            b.PrependInt8Slot(slot, value, default)
+        elif kind == "i32":
+            b.PrependInt32Slot(slot, value, default)
+        elif kind == "bool":
+            b.PrependBoolSlot(slot, bool(value), bool(default))
+        else:
+            {"u32": b.PrependUint32Slot, "u8": b.PrependUint8Slot}[kind](slot, value, default)
+    return int(b.EndObject())
+
+
+def _offsets(b: flatbuffers.Builder, items: Sequence[int]) -> int:
+    b.StartVector(4, len(items), 4)
+    for item in reversed(items):
+        b.PrependUOffsetTRelative(item)
+    return int(b.EndVector())
+
+
+def _scalars(b: flatbuffers.Builder, data: Array, alignment: int | None = None) -> int:
+    """A vector of little-endian scalars; none at all (offset 0) for an aligned vector without content."""
+    if alignment and not data.size:
+        return 0
+    content = data.tobytes()
+    b.StartVector(data.itemsize, data.size, alignment or data.itemsize)
+    b.head = b.head - len(content)
+    b.Bytes[b.head : b.head + len(content)] = content
+    return int(b.EndVector())
+
+
+def _write_tensor(b: flatbuffers.Builder, tensor: Tensor, buffer: int) -> int:
+    quantization = 0
+    if tensor.scale is not None:
+        scale = _scalars(b, np.atleast_1d(tensor.scale).astype("<f4"))
+        zero_point = _scalars(b, np.zeros(np.size(tensor.scale), "<i8"))
+        values: list[tuple[str, int]] = [("offset", 0), ("offset", 0), ("offset", scale), ("offset", zero_point)]
+        quantization = _table(b, [*values, ("u8", 0), ("offset", 0), ("i32", tensor.axis)])
+    shape = _scalars(b, np.array(tensor.shape, "<i4"))
+    name = b.CreateString(tensor.name)
+    return _table(
+        b, [("offset", shape), ("i8", int(tensor.kind)), ("u32", buffer), ("offset", name), ("offset", quantization)]
+    )
+
+
+def _write_operator(b: flatbuffers.Builder, op: Operator, code: int) -> int:
+    options_type, options, custom = 0, 0, 0
+    if op.is_custom:
+        # An operator without options has an empty vector, as in files of Larq's own converter.
+        custom = _scalars(b, np.frombuffer(op.custom_options, np.uint8))
+    else:
+        builtin = BUILTINS[op.name]
+        options_type = builtin.options_type
+        if options_type:
+            options = _table(b, [(kind, op.options.get(key, d), d) for key, kind, d in builtin.options])
+    inputs = _scalars(b, np.array(op.inputs, "<i4"))
+    outputs = _scalars(b, np.array(op.outputs, "<i4"))
+    tensors: list[tuple[str, int]] = [("offset", inputs), ("offset", outputs)]
+    return _table(b, [("u32", code), *tensors, ("u8", options_type), ("offset", options), ("offset", custom)])
+
+
+def _write_code(b: flatbuffers.Builder, name: str, version: int) -> int:
+    builtin = BUILTINS.get(name)
+    code = builtin.code if builtin else CUSTOM
+    custom = 0 if builtin else b.CreateString(name)
+    return _table(b, [("i8", code), ("offset", custom), ("i32", version, 1), ("i32", code)])
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def from_bytes(data: bytes) -> Model:
+    """Read a file that :func:`to_bytes` could have written.
+
+    Raises:
+        ModelFileError: it is no TensorFlow Lite file, damaged, or uses more of the format than we write.
+    """
+    if data[4:8] != IDENTIFIER:
+        raise ModelFileError("this is not a TensorFlow Lite file", why="the identifier TFL3 is missing")
+    try:
+        return _read_model(_View(data).root())
+    except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise ModelFileError("the TensorFlow Lite file is damaged", why=str(error) or type(error).__name__) from error
+
+
+class _View:
+    """A table at ``position``. Every access is checked; errors are ValueError or struct.error."""
+
+    def __init__(self, data: bytes, position: int = 0) -> None:
+        self.data, self.position = data, position
+
+    def _unpack(self, fmt: str, position: int) -> Any:
+        if position < 0:
+            raise ValueError("an offset points before the file")
+        return struct.unpack_from("<" + fmt, self.data, position)[0]
+
+    def root(self) -> _View:
+        return _View(self.data, self._unpack("I", 0))
+
+    def _field(self, slot: int) -> int:
+        """Position of a field, 0 when absent."""
+        table = self.position - self._unpack("i", self.position)
+        size = self._unpack("H", table)
+        relative = self._unpack("H", table + 4 + 2 * slot) if 4 + 2 * slot + 2 <= size else 0
+        return self.position + relative if relative else 0
+
+    def scalar(self, slot: int, fmt: str, default: int = 0) -> int:
+        position = self._field(slot)
+        return int(self._unpack(fmt, position)) if position else default
+
+    def _target(self, slot: int) -> int:
+        position = self._field(slot)
+        return position + self._unpack("I", position) if position else 0
+
+    def table(self, slot: int) -> _View | None:
+        target = self._target(slot)
+        return _View(self.data, target) if target else None
+
+    def vector(self, slot: int, dtype: str) -> Array:
+        target, size = self._target(slot), np.dtype(dtype).itemsize
+        if not target:
+            return np.zeros(0, dtype)
+        length = self._unpack("I", target)
+        if length * size > len(self.data) - target - 4:
+            raise ValueError("a vector is longer than the file")
+        return np.frombuffer(self.data, dtype, length, target + 4)
+
+    def tables(self, slot: int, read: Callable[[_View], _T]) -> list[_T]:
+        offsets = self.vector(slot, "<u4")
+        base = self._target(slot) + 4
+        return [read(_View(self.data, base + 4 * i + int(offset))) for i, offset in enumerate(offsets)]
+
+    def string(self, slot: int) -> str:
+        content = self.vector(slot, "u1")
+        if content.size > _MAX_STRING:
+            raise ValueError(f"a name of {content.size} bytes")
+        return content.tobytes().decode("utf-8")
+
+    def ints(self, slot: int, limit: int = _MAX_OPERANDS) -> tuple[int, ...]:
+        content = self.vector(slot, "<i4")
+        if content.size > limit:
+            raise ValueError(f"a list of {content.size} numbers where at most {limit} are possible")
+        return tuple(int(v) for v in content)
+
+
+def _read_model(root: _View) -> Model:
+    if root.scalar(0, "I") != VERSION:
+        raise ValueError(f"version {root.scalar(0, 'I')}, expected {VERSION}")
+    codes = root.tables(1, _read_code)
+    buffers = root.tables(4, lambda v: v.vector(0, "u1"))
+    subgraphs = root.tables(2, lambda v: v)
+    if len(subgraphs) != 1:
+        raise ValueError(f"{len(subgraphs)} subgraphs, expected one")
+    graph = subgraphs[0]
+    if root.vector(6, "<u4").size > _MAX_METADATA:
+        raise ValueError("too many metadata entries")
+    model = Model(
+        tensors=graph.tables(0, lambda v: _read_tensor(v, buffers)),
+        operators=graph.tables(3, lambda v: _read_operator(v, codes)),
+        inputs=list(graph.ints(1)),
+        outputs=list(graph.ints(2)),
+        metadata=dict(root.tables(6, lambda v: (v.string(0), buffers[v.scalar(1, "I")].tobytes()))),
+        description=root.string(3),
+    )
+    used = [*model.inputs, *model.outputs, *(i for op in model.operators for i in op.outputs)]
+    if any(not 0 <= i < len(model.tensors) for i in used) or any(
+        not -1 <= i < len(model.tensors) for op in model.operators for i in op.inputs
+    ):
+        raise ValueError("an operator names a tensor that does not exist")
+    return model
+
+
+_BUILTIN_NAMES = {builtin.code: name for name, builtin in BUILTINS.items()}
+
+
+def _read_code(view: _View) -> tuple[str, int]:
+    code = max(view.scalar(0, "b"), view.scalar(3, "i"))
+    if code != CUSTOM and code not in _BUILTIN_NAMES:
+        raise ValueError(f"built-in operator {code}, which bdnet-deploy never writes")
+    name = view.string(1) if code == CUSTOM else _BUILTIN_NAMES[code]
+    return name, view.scalar(2, "i", 1)
+
+
+def _read_tensor(view: _View, buffers: list[Array]) -> Tensor:
+    kind = TensorKind(view.scalar(1, "b"))
+    shape = view.ints(0, _MAX_RANK)
+    content = buffers[view.scalar(2, "I")]
+    data = None
+    if content.size:
+        if min(shape, default=1) < 0:
+            raise ValueError("a constant has a negative dimension")
+        data = content.view(kind.numpy).reshape(shape)
+    quantization = view.table(4)
+    scale = quantization.vector(2, "<f4") if quantization else np.zeros(0, "<f4")
+    return Tensor(
+        name=view.string(3),
+        shape=shape,
+        kind=kind,
+        data=data,
+        scale=scale if scale.size else None,
+        axis=quantization.scalar(6, "i") if quantization else 0,
+    )
+
+
+def _read_operator(view: _View, codes: list[tuple[str, int]]) -> Operator:
+    name, version = codes[view.scalar(0, "I")]
+    op = Operator(name, view.ints(1), view.ints(2), version=version)
+    if op.is_custom:
+        op.custom_options = view.vector(5, "u1").tobytes()
+        return op
+    options = view.table(4)
+    formats = {"i8": "b", "i32": "i", "bool": "?"}
+    for slot, (key, kind, default) in enumerate(BUILTINS[name].options):
+        op.options[key] = options.scalar(slot, formats[kind], default) if options else default
+    return op

@@ -1,0 +1,127 @@
+/* Runs models for a program at the other end of the port: the image that verify, evaluate and profile emulate.
+ *
+ * With BD_LINKED_MODEL the model is compiled in (model.h); without, every kernel is, and models arrive over the port.
+ * A request is a word, then its data; the answer is a bd_status word, then the output if it is BD_OK.
+ *     'L' size model    loads a model (not when one is linked in)
+ *     'R' input         one inference; the output follows the status
+ *     'T'               the model's self-test; a word follows the status: 1 passed, 0 failed
+ * It ends when the input does. */
+#include "bd_internal.h"
+#include "port.h"
+
+#ifdef BD_LINKED_MODEL
+#    include "model.h"
+static uint8_t arena[BD_MODEL_ARENA_BYTES] __attribute__((aligned(16)));
+#else
+#    ifndef BD_RUNNER_MODEL_BYTES
+#        define BD_RUNNER_MODEL_BYTES (512 * 1024)
+#    endif
+#    ifndef BD_RUNNER_ARENA_BYTES
+#        define BD_RUNNER_ARENA_BYTES (1024 * 1024)
+#    endif
+static uint8_t model_buffer[BD_RUNNER_MODEL_BYTES] __attribute__((aligned(16)));
+static uint8_t arena[BD_RUNNER_ARENA_BYTES] __attribute__((aligned(16)));
+#endif
+
+#ifndef BD_RUNNER_IO_BYTES
+#    define BD_RUNNER_IO_BYTES (256 * 1024)
+#endif
+static uint8_t input[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
+static uint8_t output[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
+static bd_context *context;
+
+static int read_all(void *buffer, uint32_t size)
+{
+    uint8_t *at = buffer;
+    while (size > 0) {
+        const int32_t got = port_read(at, size);
+        if (got <= 0) {
+            return 0;
+        }
+        at += got;
+        size -= (uint32_t)got;
+    }
+    return 1;
+}
+
+static uint32_t bytes_of(const bd_shape *shape)
+{
+    return (uint32_t)shape->height * shape->width * shape->channels * bd_element_bytes(shape->dtype);
+}
+
+/* Bytes of the first input (or output) of the loaded model, 0 if it does not fit the buffer. */
+static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_shape *))
+{
+    bd_shape shape;
+    if (context == NULL || shape_of(context, 0, &shape) != BD_OK) {
+        return 0;
+    }
+    const uint32_t bytes = bytes_of(&shape);
+    return bytes <= sizeof input ? bytes : 0;
+}
+
+static void answer(bd_status status, const void *data, uint32_t size)
+{
+    const uint32_t word = (uint32_t)status;
+    port_write(&word, sizeof word);
+    if (status == BD_OK && size > 0) {
+        port_write(data, size);
+    }
+}
+
+static bd_status load(void)
+{
+#ifdef BD_LINKED_MODEL
+    return bd_load(arena, sizeof arena, BD_MODEL_DATA, BD_MODEL_BYTES, &BD_MODEL_KERNELS, &context);
+#else
+    uint32_t size = 0;
+    context = NULL;
+    if (!read_all(&size, sizeof size) || size > sizeof model_buffer || !read_all(model_buffer, size)) {
+        return BD_ERROR_TRUNCATED;
+    }
+    return bd_load(arena, sizeof arena, model_buffer, size, &bd_kernels_all, &context);
+#endif
+}
+
+static void infer(void)
+{
+    const uint32_t in_bytes = io_bytes(bd_input_shape), out_bytes = io_bytes(bd_output_shape);
+    if (in_bytes == 0 || out_bytes == 0 || !read_all(input, in_bytes)) {
+        answer(BD_ERROR_ARGUMENT, NULL, 0);
+        return;
+    }
+    const void *const inputs[] = {input};
+    void *const outputs[] = {output};
+    answer(bd_run(context, inputs, 1, outputs, 1), output, out_bytes);
+}
+
+static void self_test(void)
+{
+    int passed = 0;
+    const int fits = io_bytes(bd_input_shape) > 0 && io_bytes(bd_output_shape) > 0;
+    const bd_status status = fits ? bd_self_test(context, input, output, &passed) : BD_ERROR_ARGUMENT;
+    const uint32_t word = (uint32_t)passed;
+    answer(status, &word, sizeof word);
+}
+
+int main(void)
+{
+    uint32_t request;
+#ifdef BD_LINKED_MODEL
+    if (load() != BD_OK) {
+        return 1;
+    }
+#endif
+    while (read_all(&request, sizeof request)) {
+        if (request == 'R') {
+            infer();
+        } else if (request == 'T') {
+            self_test();
+        } else if (request == 'L') {
+            answer(load(), NULL, 0);
+        } else {
+            return 2;
+        }
+    }
+    return 0;
+}

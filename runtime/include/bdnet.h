@@ -1,0 +1,102 @@
+/* bdnet runtime: runs .bdn models of binary and 1.58-bit networks. C99, freestanding, no malloc, no globals.
+ *
+ * One call sequence:
+ *
+ *     bd_model_info info;
+ *     bd_inspect(model, model_size, &bd_kernels_all, &info);         checks the file, tells the arena's size
+ *     bd_load(arena, info.arena_bytes, model, model_size, &bd_kernels_all, &context);
+ *     bd_run(context, inputs, 1, outputs, 1);
+ *
+ * The model stays where it is (flash, a mapped file) and must stay there. The arena and the model must be aligned to
+ * BD_ALIGN bytes. Every function is re-entrant; a context is used by one thread at a time.
+ */
+#ifndef BDNET_H
+#define BDNET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BD_API_VERSION 1
+#define BD_ALIGN 16u
+
+/* What bd_load needs, as a constant expression for the size of a static arena: kernels is the number of names in the
+ * model's kernel record, the others stand in its header. bd_inspect reports the same number. */
+#define BD_CONTEXT_BYTES (12u * sizeof(void *) + 32u)
+#define BD_ARENA_BYTES(kernels, tensor_bytes, scratch_bytes) \
+    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN + (tensor_bytes) + \
+     (scratch_bytes))
+
+typedef enum bd_status {
+    BD_OK = 0,
+    BD_ERROR_TRUNCATED = 1,   /* the file is shorter than it says, or than a header */
+    BD_ERROR_MAGIC = 2,       /* not a .bdn file */
+    BD_ERROR_VERSION = 3,     /* a format that this runtime does not read */
+    BD_ERROR_CRC = 4,         /* damaged: the checksum differs */
+    BD_ERROR_RECORD = 5,      /* a record is missing, repeated, misplaced or of an impossible size */
+    BD_ERROR_TENSOR = 6,      /* a tensor's shape, type or place is impossible */
+    BD_ERROR_STEP = 7,        /* a step's operands, geometry or constants do not fit its kernel */
+    BD_ERROR_KERNEL = 8,      /* a kernel that this build does not contain; bd_model_info.missing_kernel names it */
+    BD_ERROR_ARENA = 9,       /* the arena is too small or misaligned */
+    BD_ERROR_ALIGNMENT = 10,  /* the model or an input or output buffer is misaligned */
+    BD_ERROR_ARGUMENT = 11    /* a null pointer, or a wrong number of inputs or outputs */
+} bd_status;
+
+typedef enum bd_dtype {
+    BD_F32 = 0,
+    BD_U8 = 1,
+    BD_I8 = 2,
+    BD_I16 = 3,
+    BD_I32 = 4,
+    BD_BIT = 5,  /* one plane: bit 1 is -1, LSB first, 32 channels a word, tail bits 0 */
+    BD_TRIT = 6  /* two planes a, b with a <= b: +1 is (0,0), 0 is (0,1), -1 is (1,1); tail bits 0 */
+} bd_dtype;
+
+typedef struct bd_shape {
+    uint16_t height, width, channels;
+    uint16_t dtype; /* bd_dtype */
+} bd_shape;
+
+typedef struct bd_model_info {
+    uint32_t arena_bytes; /* what bd_load needs, exactly */
+    uint32_t model_version;
+    uint16_t inputs, outputs, steps;
+    const char *missing_kernel; /* inside the model, or NULL */
+} bd_model_info;
+
+struct bd_kernel_table; /* see bd_kernel.h; generated per model, or one of those below */
+typedef struct bd_context bd_context;
+
+/* Every kernel of this build. Naming it links them all: firmware uses a generated table instead. */
+extern const struct bd_kernel_table bd_kernels_all;
+
+/* Checks a model completely, in time linear in its size, without running or writing anything but *info. */
+bd_status bd_inspect(const void *model, uint32_t model_size, const struct bd_kernel_table *kernels,
+                     bd_model_info *info);
+
+/* Checks the model and sets up a context inside the arena. */
+bd_status bd_load(void *arena, uint32_t arena_size, const void *model, uint32_t model_size,
+                  const struct bd_kernel_table *kernels, bd_context **context);
+
+/* Shape of an input or output. Buffers are dense NHWC, aligned to 4 bytes. */
+bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape);
+bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape);
+
+/* One inference. Inputs are not written; no input may overlap an output. */
+bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
+                 uint32_t n_outputs);
+
+/* Runs the model's own test vector in the given buffers; *passed is 1 when the output is the recorded one.
+ * input and output must hold the model's first input and output; models with one of each have a vector. */
+bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed);
+
+/* A constant string for a status, for logs. */
+const char *bd_status_name(bd_status status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,74 @@
+/* The loader's questions about an epilogue, float or fixed. */
+#include "bd_check.h"
+#include "bd_epilogue.h"
+
+static int dtype_in(const bd_view *view, uint32_t set)
+{
+    return view->rows_held != 0 && view->dtype <= BD_I32 && ((set >> view->dtype) & 1u) != 0;
+}
+
+/* Absent, or a whole array. */
+static int optional(uint32_t offset, uint32_t channels, uint32_t constants_size)
+{
+    return offset == BD_ABSENT || bd_holds_words(constants_size, offset, channels);
+}
+
+static int arrays_fit(const bd_epilogue *e, uint32_t channels, uint32_t constants_size)
+{
+    return optional(e->mul, channels, constants_size) && optional(e->add, channels, constants_size) &&
+           optional(e->residual_mul, channels, constants_size) && optional(e->positive, channels, constants_size) &&
+           optional(e->negative, channels, constants_size) && optional(e->bias, channels, constants_size) &&
+           optional(e->low, channels, constants_size) && optional(e->high, channels, constants_size);
+}
+
+/* Parameters that belong together are there together. */
+static int stages_agree(const bd_epilogue *e, const bd_view *residual, const bd_view *packed)
+{
+    const int affine = e->mul != BD_ABSENT, slopes = e->positive != BD_ABSENT;
+    return (e->add != BD_ABSENT) == affine && (e->negative != BD_ABSENT) == slopes &&
+           (e->residual_mul == BD_ABSENT || affine) && (e->bias == BD_ABSENT || slopes) &&
+           (e->residual_mul != BD_ABSENT) == !bd_is_absent(residual) &&
+           (e->low != BD_ABSENT) == !bd_is_absent(packed) &&
+           (e->high != BD_ABSENT) == (!bd_is_absent(packed) && packed->dtype == BD_TRIT);
+}
+
+static int shift_fits(int shift)
+{
+    return shift >= -31 && shift <= 15;
+}
+
+bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                            const bd_view in[], const bd_view out[], uint32_t accumulators, uint32_t residuals,
+                            uint32_t produced)
+{
+    const bd_view *acc = &in[0], *residual = &in[1], *trunk = &out[0], *packed = &out[1];
+    if (step->epilogue_at % BD_ALIGN != 0 ||
+        (uint64_t)step->epilogue_at + sizeof(bd_epilogue) > constants_size) {
+        return BD_ERROR_STEP;
+    }
+    const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
+    const int computes = e->mul != BD_ABSENT || e->positive != BD_ABSENT;
+    int fits = dtype_in(acc, accumulators) && bd_is_output(step, acc) && stages_agree(e, residual, packed);
+    fits = fits && arrays_fit(e, step->out_channels, constants_size);
+    fits = fits && shift_fits(e->shift) && shift_fits(e->residual_shift);
+    if (computes || produced == BD_F32) {
+        fits = fits && e->dtype == produced;
+    } else { /* as they are, or widened */
+        fits = fits && (e->dtype == acc->dtype || e->dtype == BD_I32);
+    }
+    if (e->positive != BD_ABSENT && e->mul == BD_ABSENT && produced != BD_F32) {
+        fits = fits && acc->dtype != BD_I32; /* a fixed slope's product needs an operand of 16 bits */
+    }
+    if (!bd_is_absent(residual)) {
+        fits = fits && dtype_in(residual, residuals) && residual->height == acc->height &&
+               residual->width == acc->width && residual->channels == e->residual_channels &&
+               e->residual_channels <= step->out_channels;
+    }
+    if (!bd_is_absent(trunk)) {
+        fits = fits && bd_is(trunk, e->dtype) && bd_is_output(step, trunk);
+    }
+    if (!bd_is_absent(packed)) {
+        fits = fits && (bd_is(packed, BD_BIT) || bd_is(packed, BD_TRIT)) && bd_is_output(step, packed);
+    }
+    return fits && (!bd_is_absent(trunk) || !bd_is_absent(packed)) ? BD_OK : BD_ERROR_STEP;
+}
