@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy import bdn_format
-from bdnet_deploy.bdn_format import Record
+from bdnet_deploy.bdn_format import RECORD_IO, RECORD_MAP, RECORD_META
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.graph import NUMERICS, Array, DType, Node, Quant
 from bdnet_deploy.host import HostModel
@@ -62,14 +62,14 @@ class BdnReader:
     @property
     def io(self) -> IODescription | None:
         """The I/O description in the file."""
-        content = self.file.records.get(Record.IO)
+        content = self.file.records.get(RECORD_IO)
         return None if content is None else IODescription.from_json(content.decode("utf-8", "replace"))
 
     @property
     def meta(self) -> dict[str, Any]:
         """What made the file; empty when it does not say."""
         try:
-            meta = json.loads(self.file.records.get(Record.META, b"{}"))
+            meta = json.loads(self.file.records.get(RECORD_META, b"{}"))
         except ValueError:
             return {}
         return meta if isinstance(meta, dict) else {}
@@ -151,7 +151,7 @@ class BdnReader:
 
     def _quantization(self, kind: str) -> tuple[Quant | None, DType]:
         try:
-            record = json.loads(self.file.records[Record.MAP])[kind][0]
+            record = json.loads(self.file.records[RECORD_MAP])[kind][0]
             quant = Quant.of(record["scale"], record["zero_point"]) if "scale" in record else None
             return quant, DType(record["dtype"])
         except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -222,10 +222,12 @@ FORMS = {
     "quad_one": Form(keep="all", slopes="none", residual_factor=False),
     "word": Form(),
     "word_k1": Form(keep="all", slopes="unit"),
-    "word_k1_fits": Form(keep="all", slopes="unit", saturate=False),
-    "word_k0": Form(keep="none", slopes="unit", saturate=False),
-    "word_one": Form(keep="all", slopes="unit", residual_factor=False),
-    "word_one_fits": Form(keep="all", slopes="unit", residual_factor=False, saturate=False),
+    "word_u8": Form(),
+    "word_u8_k1": Form(keep="all", slopes="unit"),
+    "word_u8_k1_fits": Form(keep="all", slopes="unit", saturate=False),
+    "word_u8_k0": Form(keep="none", slopes="unit", saturate=False),
+    "word_u8_one": Form(keep="all", slopes="unit", residual_factor=False),
+    "word_u8_one_fits": Form(keep="all", slopes="unit", residual_factor=False, saturate=False),
 }
 
 
@@ -286,7 +288,7 @@ def pack_quad(p: Parameters, form: Form) -> bytes:
 
 
 def pack_word(p: Parameters, form: Form, shift: int, raw: bool) -> bytes:
-    """Records of one channel, in descending order within 32; counts n stand for 9 - n."""
+    """Records of one channel, then thresholds in descending order within 32; counts n stand for 9 - n."""
     mul, add = p.mul << shift, p.add
     if raw:
         mul, add = -mul, add + 9 * mul
@@ -295,15 +297,21 @@ def pack_word(p: Parameters, form: Form, shift: int, raw: bool) -> bytes:
     keep, keep_negative = (residual - p.residual_mul) >> 16, (negative - p.slope) >> 16
     if form.slopes == "unit":
         negative, keep_negative = p.slope - 65536, 0 * keep_negative
-    words = [mul, residual, add, negative, p.low + 32768, p.high + 32768, keep, keep_negative]
-    records = np.stack(words, axis=1).reshape(-1, 32, len(words))[:, ::-1]
-    return (records & 0xFFFFFFFF).astype("<u4").tobytes()
+    words = [mul]
+    words += [residual] if form.residual_factor else []
+    words += [add]
+    words += [keep] if form.keep == "mask" else []
+    words += [negative]
+    words += [keep_negative] if form.slopes == "mask" else []
+    limits = np.stack([p.low, p.high], axis=1).reshape(-1, 32, 2)[:, ::-1] + 32768
+    both = [np.stack(words, axis=1), limits]
+    return b"".join((part & 0xFFFFFFFF).astype("<u4").tobytes() for part in both)
 
 
 def epilogue(rng: np.random.Generator, variant: str, *, channels: int = 128, width: int = 28, rows: Rows = Rows(),
-             raw: bool = False, shift: int = 11, extreme: str = "", in_place: bool = False) -> Case:
+             shift: int = 11, extreme: str = "", in_place: bool = False) -> Case:
     """``bd_epilogue_i16__<variant>``: accumulators of -9 .. 9, residual and trunk int16."""
-    form, order = FORMS[variant], 1 if variant.startswith("quad") else 0
+    form, order, raw = FORMS[variant], 1 if variant.startswith("quad") else 0, "u8" in variant
     p = parameters(rng, form, channels)
     shape = (rows.height, width, channels)
     acc = rng.integers(-9, 10, shape)

@@ -55,15 +55,17 @@ def write_bdn(
     for record, tensor in zip(tensors, plan.tensors, strict=True):
         _fill_tensor(record, tensor)
     facts = {"made_by": f"bdnet-deploy {__version__}", "numerics": plan.graph.numerics, **(meta or {})}
-    records = {bdn_format.Record.META: _json(facts), bdn_format.Record.MAP: _json(_map(plan))}
+    records = {bdn_format.RECORD_META: _json(facts), bdn_format.RECORD_MAP: _json(_map(plan))}
     if io is not None:
-        records[bdn_format.Record.IO] = io.to_json().encode("utf-8")
+        records[bdn_format.RECORD_IO] = io.to_json().encode("utf-8")
     if len(plan.graph.inputs) == len(plan.graph.outputs) == 1:
-        records[bdn_format.Record.TEST] = _test_vector(plan, sample)
+        records[bdn_format.RECORD_TEST] = _test_vector(plan, sample)
     return bdn_format.write(
         model_version=model_version,
         tensor_bytes=plan.tensor_bytes,
         scratch_bytes=plan.scratch_bytes,
+        inputs=len(plan.graph.inputs),
+        outputs=len(plan.graph.outputs),
         numerics=NUMERICS.index(plan.graph.numerics),
         kernels=kernels,
         tensors=tensors,

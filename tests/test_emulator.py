@@ -338,7 +338,7 @@ def test_stopping_anywhere_loses_no_count(name: str, images: dict[str, Image]) -
     commands = b"l" + u32(3, 40) + b"d" + struct.pack("<2Q", 10**15, 12345)
     with Emulator(images[name], core, stdin=commands) as emulator:
         whole = emulator.run(count=True)
-    for limit in (1, 7, 100):
+    for limit in (3, 100):
         with Emulator(images[name], core, stdin=commands) as emulator:
             parts = [emulator.run(count=True, max_instructions=limit)]
             while parts[-1].stopped == "limit":

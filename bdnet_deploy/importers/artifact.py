@@ -92,9 +92,10 @@ def load_io(description: Mapping[str, Any]) -> IODescription | None:
 
 @contextlib.contextmanager
 def damage_reported(kind: str) -> Iterator[None]:
-    """Turn what damaged content raises into :class:`ModelFileError`."""
+    """Turn what damaged content raises into :class:`ModelFileError`; strange numbers in it are no cause for warnings."""
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     except _DAMAGE as error:
         why = f"{type(error).__name__}: {error}"
         raise ModelFileError(f"the {kind} file is damaged", why=why, fix="export the model again") from error

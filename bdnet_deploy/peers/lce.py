@@ -105,7 +105,7 @@ def _write_job(folder: Path, index: int, model: bytes, inputs: Array | Sequence[
 
 
 def _run_worker(folder: Path, timeout: float) -> None:
-    command = [sys.executable, "-I", str(_WORKER), str(folder)]
+    command = [sys.executable, str(_WORKER), str(folder)]
     try:
         result = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:

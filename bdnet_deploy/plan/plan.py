@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bdnet_deploy.bdn_format import kernel_scratch
 from bdnet_deploy.graph import Array, DType, Graph, Node, Value
 from bdnet_deploy.plan.packing import planes, words
 
@@ -96,12 +97,17 @@ class PlanStep:
 
     @property
     def scratch(self) -> int:
-        """Bytes of accumulators that wait for the epilogue."""
-        if self.kernel is None or self.epilogue_kernel is None:
+        """Bytes of accumulators that wait for the epilogue, and of the kernel's own scratch behind them."""
+        if self.kernel is None:
             return 0
+        own = kernel_scratch(
+            self.kernel, channels=self.inputs[0].channels, groups=self.groups, window=self.window
+        )
+        if self.epilogue_kernel is None:
+            return align(own)
         _, width, channels = self.out_shape
         row = -(-width * channels * self.acc_dtype.numpy.itemsize // 4) * 4
-        return align(self.rows_per_call * row)
+        return align(self.rows_per_call * row) + align(own)
 
 
 @dataclass(eq=False)

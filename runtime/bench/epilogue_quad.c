@@ -16,6 +16,14 @@
 /* Pointers that move on, rather than one index and sums with it. */
 #define KEEP_POINTERS(x, y, z) __asm__("" : "+r"(x), "+r"(y), "+r"(z))
 
+/* The next words of p, which moves on: one instruction. The variables are r0, r1, r2 and r3. */
+#define LOAD3(p, a, b, c)                                                                                    \
+    __asm__("ldmia %0!, {r0, r1, r2}" : "+r"(p), "=r"(a), "=r"(b), "=r"(c) : "m"(*(const uint32_t(*)[3])p))
+#define LOAD4(p, a, b, c, d)                                                                                 \
+    __asm__("ldmia %0!, {r0, r1, r2, r3}"                                                                    \
+            : "+r"(p), "=r"(a), "=r"(b), "=r"(c), "=r"(d)                                                    \
+            : "m"(*(const uint32_t(*)[4])p))
+
 /* What is the same in all channels of a layer. */
 enum { NONE, ALL, MASK };
 typedef struct form {
@@ -50,10 +58,10 @@ static inline __attribute__((always_inline)) uint32_t two_elements(const uint32_
     {
         register uint32_t mul __asm__("r0"), low __asm__("r1"), high __asm__("r2"), other __asm__("r3");
         if (f.residual_factor) {
-            __asm__("ldmia %0!, {r0, r1, r2, r3}" : "+r"(p), "=r"(mul), "=r"(low), "=r"(high), "=r"(other) : "m"(*(const uint32_t(*)[4])p));
+            LOAD4(p, mul, low, high, other);
             factor = other;
         } else {
-            __asm__("ldmia %0!, {r0, r1, r2}" : "+r"(p), "=r"(mul), "=r"(low), "=r"(high) : "m"(*(const uint32_t(*)[3])p));
+            LOAD3(p, mul, low, high);
         }
         int32_t v0 = __smlabb((int32_t)acc, (int32_t)mul, (int32_t)low);
         int32_t v1 = __smlatt((int32_t)acc, (int32_t)mul, (int32_t)high);
@@ -75,10 +83,6 @@ static inline __attribute__((always_inline)) uint32_t two_elements(const uint32_
     (void)__sadd16((int16x2_t)v, (int16x2_t)v); /* flags of the signs */
     return __sel(v, y);
 }
-
-typedef struct thresholds { /* behind the records; of four channels */
-    uint32_t low01, low23, high01, high23;
-} thresholds;
 
 /* bits >> 1 with the signs of four differences in front of every byte */
 static inline __attribute__((always_inline)) uint32_t shift_in(uint32_t bits, uint32_t y01, uint32_t y23, uint32_t t01,
@@ -109,19 +113,20 @@ static inline __attribute__((always_inline)) void map_block(uint32_t *trunk, con
 }
 
 static inline __attribute__((always_inline)) void compare_block(uint32_t *a, uint32_t *b, const uint32_t *trunk,
-                                                                const thresholds *t)
+                                                                const uint32_t *limits)
 {
-    const thresholds *const end = t + 8;
+    const uint32_t *const end = trunk + 16;
     uint32_t below_low = 0, below_high = 0;
 #pragma clang loop unroll(disable)
     do {
+        register uint32_t low01 __asm__("r0"), low23 __asm__("r1"), high01 __asm__("r2"), high23 __asm__("r3");
+        LOAD4(limits, low01, low23, high01, high23);
         const uint32_t y01 = trunk[0], y23 = trunk[1];
-        below_low = shift_in(below_low, y01, y23, t->low01, t->low23);
-        below_high = shift_in(below_high, y01, y23, t->high01, t->high23);
+        below_low = shift_in(below_low, y01, y23, low01, low23);
+        below_high = shift_in(below_high, y01, y23, high01, high23);
         trunk += 2;
-        t++;
         KEEP_POINTERS(trunk, below_low, below_high);
-    } while (t != end);
+    } while (trunk != end);
     *a = below_low;
     *b = below_high;
 }
@@ -133,7 +138,7 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
     const bd_epilogue *e = (const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     const uint32_t *const records = (const uint32_t *)(const void *)(constants + e->mul);
     const uint32_t width = out[0].width, words = bd_words(out[0].channels), plane = width * words;
-    const thresholds *const limits = (const thresholds *)(const void *)(records + 16u * words * record_words(f));
+    const uint32_t *const limits = records + 16u * words * record_words(f);
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const uint32_t *acc = (const uint32_t *)(const void *)bd_row(&in[0], y);
         const uint32_t *residual = (const uint32_t *)(const void *)bd_row(&in[1], y);
@@ -142,7 +147,7 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
         for (uint32_t x = 0; x < width; x++) {
             for (uint32_t k = 0; k < words; k++) {
                 map_block(trunk, acc, residual, records + 16u * record_words(f) * k, f);
-                compare_block(packed, packed + plane, trunk, limits + 8u * k);
+                compare_block(packed, packed + plane, trunk, limits + 32u * k);
                 acc += 8;
                 residual += 16;
                 trunk += 16;

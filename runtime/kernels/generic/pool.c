@@ -49,7 +49,7 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
     /* Windows lie in the map as a whole: 255 * 255 terms of 16 bits fit 32. */
     const uint32_t bottom = (step->out_height - 1u) * step->stride_h + step->kernel_h;
     const uint32_t right = (step->out_width - 1u) * step->stride_w + step->kernel_w;
-    const int fits = bd_is(in, dtype) && bd_is(out, dtype) && bd_is_window(step, in, out) &&
+    const int fits = bd_is(in, dtype) && bd_is(out, dtype) && bd_is_window(step, out) &&
                      out->channels == in->channels && step->pad_top == 0 && step->pad_left == 0 &&
                      step->dilation_h == 1 && step->dilation_w == 1 && bottom <= in->height && right <= in->width;
     return fits ? BD_OK : BD_ERROR_STEP;
