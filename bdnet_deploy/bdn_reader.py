@@ -124,7 +124,10 @@ class BdnReader:
         for number, step in enumerate(plan.steps):
             found: dict[int, list[Array]] = {}
             for sample in range(len(x)):
-                feed = {index[t]: values[t.values[0].name][sample] for t in step.inputs}
+                feed = {
+                    index[t]: values[t.values[0].name][sample].reshape(t.height, t.width, t.channels)
+                    for t in step.inputs
+                }
                 for tensor, value in self.model.run_step_isolated(number, feed).items():
                     found.setdefault(tensor, []).append(value)
             for tensor in step.outputs:

@@ -89,6 +89,7 @@ class EmulatedModel:
                 port=None if self.core.is_linux else "semihosting",
             )
             self.emulator = Emulator(self.image, self.core, self.board)
+            self.emulator.run()  # boot, load and check the model: not part of an inference
         except BaseException:
             self._folder.cleanup()
             raise

@@ -43,7 +43,7 @@ FLAGS = (
 
 SCRIPT = """SECTIONS {
   .text 0x100 : { *(.text .text.*) }
-  .rodata : ALIGN(16) { KEEP(*(.rodata .rodata.*)) }
+  .rodata : ALIGN(16) { KEEP(*(.rodata.bd_*)) *(.rodata .rodata.*) }
   /DISCARD/ : { *(.ARM.exidx* .ARM.extab* .eh_frame* .comment) }
 }
 """
@@ -99,19 +99,31 @@ class Program:
             script.write_text(SCRIPT, encoding="utf-8")
             command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", f"-mcpu={core.cpu}"]
             command += [*FLAGS, f"-I{RUNTIME / 'include'}", f"-I{RUNTIME / 'src'}", "-nostdlib", "-static"]
-            command += ["-rtlib=compiler-rt", "-T", str(script), "-Wl,--build-id=none", "-Wl,-e,0", "-o", str(elf)]
+            command += [
+                "-rtlib=compiler-rt",
+                "-T",
+                str(script),
+                "-Wl,--build-id=none",
+                "-Wl,-e,0",
+                "-Wl,--gc-sections",
+                "-o",
+                str(elf),
+            ]
             command += [str(RUNTIME / "bench" / name) for name in core.sources]
-            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+            )
             if done.returncode != 0:
                 raise errors.BdnetError("the kernels do not compile", where=core.name, why=done.stderr.strip())
             with elf.open("rb") as stream:
                 read = ELFFile(stream)
                 self.image = [
-                    (s["sh_addr"], s.data()) for s in read.iter_sections() if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS"
+                    (s["sh_addr"], s.data())
+                    for s in read.iter_sections()
+                    if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS"
                 ]
                 symbols = read.get_section_by_name(".symtab")
                 self.symbols = {s.name: int(s["st_value"]) for s in symbols.iter_symbols()}
-                self.sizes = {s.name: int(s["st_size"]) for s in symbols.iter_symbols()}
 
     def _word(self, address: int) -> int:
         for start, content in self.image:
@@ -136,7 +148,9 @@ class Program:
             ],
         }
         worker = [sys.executable, str(Path(__file__).with_name("row_worker.py"))]
-        done = subprocess.run(worker, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8", check=False)
+        done = subprocess.run(
+            worker, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8", check=False
+        )
         if done.returncode != 0:
             raise errors.BdnetError("the emulator failed", where=self.core.name, why=done.stderr.strip()[-2000:])
         return [

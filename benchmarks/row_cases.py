@@ -6,7 +6,8 @@ the calls, and compares what the rows hold afterwards with the reference, byte f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,37 +44,48 @@ def trit_planes(x: Array) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``bad``: bytes that differ from the reference, or lie outside of what the kernel may write; ``counted`` instructions."""
+    """``bad``: bytes that differ from the reference, or were written outside of what the kernel may write, of ``compared``."""
 
     bad: int
+    compared: int
     instructions: int
     stack: int
 
 
 @dataclass
 class Case:
-    """One kernel call with everything laid out. ``expected``: output -> row -> bytes."""
+    """A kernel's call with everything laid out; ``outputs`` are maps and the bytes that some rows must hold afterwards."""
 
     kernel: str
     memory: Memory
     arguments: tuple[int, ...]
-    outputs: list[tuple[Map, dict[int, Bytes]]] = field(default_factory=list)
-
-    def run(self, program: Program) -> Outcome:
-        calls = [Call(self.kernel, self.arguments, self.memory.content)]
-        return self.judge(program.call(calls)[0])
+    check_arguments: tuple[int, ...]
+    outputs: list[tuple[Map, dict[int, Bytes]]]
 
     def judge(self, result: Result) -> Outcome:
         bad = self.memory.stray_writes(result.memory) + (result.returned != 0)
+        compared = 0
         for made, rows in self.outputs:
-            bad += sum(int(np.count_nonzero(made.row(result.memory, y) != want)) for y, want in rows.items())
-        return Outcome(bad, result.instructions, result.stack)
+            for y, want in rows.items():
+                bad += int(np.count_nonzero(made.row(result.memory, y) != want))
+                compared += want.size
+        return Outcome(bad, compared, result.instructions, result.stack)
 
 
-def run_all(program: Program, cases: list[Case]) -> list[Outcome]:
+def run_all(program: Program, cases: Sequence[Case]) -> list[Outcome]:
     """Outcomes of several cases in one emulator process."""
     results = program.call([Call(c.kernel, c.arguments, c.memory.content) for c in cases])
     return [case.judge(result) for case, result in zip(cases, results, strict=True)]
+
+
+def check_all(program: Program, cases: Sequence[Case], constants_size: int | None = None) -> list[int]:
+    """What the kernels' own checks return, for constants of another size where one is given."""
+    calls = []
+    for case in cases:
+        step, constants, size, *rest = case.check_arguments
+        size = size if constants_size is None else constants_size
+        calls.append(Call(case.kernel, (step, constants, size, *rest), case.memory.content, check=True))
+    return [result.returned for result in program.call(calls)]
 
 
 @dataclass(frozen=True)
@@ -96,17 +108,31 @@ class Rows:
         return min(self.height, self.rows + 2 * border) if self.ring else self.height
 
 
-def _finish(kernel: str, memory: Memory, step: bytes, constants: bytes, ins: list[Map], outs: list[Map], rows: Rows,
-            scratch: int) -> tuple[int, ...]:
-    return (
-        memory.place(step),
-        memory.place(constants),
-        memory.place(b"".join(m.view for m in ins)),
-        memory.place(b"".join(m.view for m in outs)),
-        rows.y0,
-        rows.rows,
-        memory.place(scratch, writable=True),
-    )
+MIDDLE = Rows()
+
+
+def _case(
+    kernel: str,
+    memory: Memory,
+    step: bytes,
+    constants: bytes,
+    ins: list[Map],
+    outs: list[Map],
+    rows: Rows,
+    scratch: int,
+    wanted: list[Bytes],
+) -> Case:
+    places = [memory.place(step), memory.place(constants)]
+    views = [memory.place(b"".join(m.view for m in maps)) for maps in (ins, outs)]
+    arguments = (*places, *views, rows.y0, rows.rows, memory.place(scratch, writable=True))
+    checked = (*places, len(constants), *views, memory.place(4, writable=True))
+    outputs = [(made, {y: want[y] for y in rows.made}) for made, want in zip(outs, wanted, strict=True)]
+    return Case(kernel, memory, arguments, checked, outputs)
+
+
+def _rows_of(x: Array, dtype: str) -> Bytes:
+    """(H, W, C) to rows of bytes."""
+    return np.ascontiguousarray(x.astype(dtype)).view(np.uint8).reshape(x.shape[0], -1)
 
 
 # --- point-wise ------------------------------------------------------------------------------------------------------
@@ -130,8 +156,16 @@ def pack_lut7(weights: Array, order: Ints) -> bytes:
     return packed.astype(np.uint8).tobytes()
 
 
-def pointwise(rng: np.random.Generator, *, channels: int = 64, outputs: int = 128, width: int = 28, rows: Rows = Rows(),
-              order: int = 0, extreme: str = "") -> Case:
+def pointwise(
+    rng: np.random.Generator,
+    *,
+    channels: int = 64,
+    outputs: int = 128,
+    width: int = 28,
+    rows: Rows = MIDDLE,
+    order: int = 0,
+    extreme: str = "",
+) -> Case:
     """``bd_conv_bb_i16__lut7``; extreme: "equal" or "different" makes every input equal to the weights or their opposite."""
     x = rng.choice(np.array([-1, 1], np.int8), (1, rows.height, width, channels))
     w = rng.choice(np.array([-1, 1], np.int8), (outputs, 1, 1, channels))
@@ -139,21 +173,20 @@ def pointwise(rng: np.random.Generator, *, channels: int = 64, outputs: int = 12
         w[:] = w[0]
         x[:] = w[0, 0, 0] if extreme == "equal" else -w[0, 0, 0]
     types = [TensorType(x.shape, DType.BIT), TensorType(w.shape, DType.BIT)]
-    acc = reference(Conv2d(), types, [x, w])[0]
-    counts = ((channels - acc) // 2).astype("<i2")
+    counts = (channels - reference(Conv2d(), types, [x, w])[0]) // 2
 
     memory = Memory()
     bits = pack_planes((x[0] < 0)[:, None], ORDERS[order])
     packed = pack_lut7(w.reshape(outputs, channels), ORDERS[order])
     shape = (rows.height, width, outputs)
     step = bd_step(shape, groups=1, kernel=1, acc_dtype=I16, weights=(0, len(packed)), epilogue_at=ABSENT)
-    source = Map(memory, (rows.height, width, channels), BIT, rows=bits, row_bytes=bits.shape[1], held=rows.held(),
-                 present=rows.needed(), order=order)
-    made = Map(memory, shape, I16, rows=None, row_bytes=width * outputs * 2, held=rows.rows, present=range(0), writable=True)
-    kernel = "bd_conv_bb_i16__lut7"
-    arguments = _finish(kernel, memory, step, packed, [source], [made], rows, (896 + 64) * 4)
-    want = {y: np.ascontiguousarray(counts[y]).view(np.uint8).reshape(-1) for y in rows.made}
-    return Case(kernel, memory, arguments, [(made, want)])
+    source = Map(
+        memory, (rows.height, width, channels), BIT, bits, held=rows.held(), present=rows.needed(), order=order
+    )
+    made = Map(memory, shape, I16, _rows_of(counts, "<i2"), held=rows.rows, writable=True)
+    scratch = (896 + 64) * 4
+    wanted = [_rows_of(counts, "<i2")]
+    return _case("bd_conv_bb_i16__lut7", memory, step, packed, [source], [made], rows, scratch, wanted)
 
 
 # --- depth-wise ------------------------------------------------------------------------------------------------------
@@ -167,8 +200,16 @@ def pack_forms3(weights: Array, order: Ints) -> bytes:
     return forms.transpose(2, 0, 1).astype("<u4").tobytes()
 
 
-def depthwise(rng: np.random.Generator, *, channels: int = 128, width: int = 28, rows: Rows = Rows(), order: int = 1,
-              raw: bool = False, extreme: str = "") -> Case:
+def depthwise(
+    rng: np.random.Generator,
+    *,
+    channels: int = 128,
+    width: int = 28,
+    rows: Rows = MIDDLE,
+    order: int = 1,
+    raw: bool = False,
+    extreme: str = "",
+) -> Case:
     """``bd_dw_tb_i8__forms3``, or with ``raw`` the counts of ``bd_dw_tb_u8__forms3``."""
     x = rng.integers(-1, 2, (1, rows.height, width, channels)).astype(np.int8)
     w = rng.choice(np.array([-1, 1], np.int8), (channels, 3, 3, 1))
@@ -183,15 +224,12 @@ def depthwise(rng: np.random.Generator, *, channels: int = 128, width: int = 28,
     packed = pack_forms3(w[..., 0], ORDERS[order])
     shape, dtype = (rows.height, width, channels), U8 if raw else I8
     step = bd_step(shape, groups=channels, kernel=3, acc_dtype=dtype, weights=(0, len(packed)), epilogue_at=ABSENT)
-    source = Map(memory, shape, TRIT, rows=planes, row_bytes=planes.shape[1], held=rows.held(1), present=rows.needed(1),
-                 order=order)
-    made = Map(memory, shape, dtype, rows=None, row_bytes=width * channels, held=rows.rows, present=range(0), order=order,
-               writable=True)
+    source = Map(memory, shape, TRIT, planes, held=rows.held(1), present=rows.needed(1), order=order)
+    want = _rows_of(_permuted(9 - acc if raw else acc, order), "u1" if raw else "i1")
+    made = Map(memory, shape, dtype, want, held=rows.rows, order=order, writable=True)
     kernel = f"bd_dw_tb_{'u8' if raw else 'i8'}__forms3"
     scratch = (width + 2) * 24 + planes.shape[1]
-    arguments = _finish(kernel, memory, step, packed, [source], [made], rows, scratch)
-    values = (9 - acc if raw else acc).astype(np.uint8)
-    return Case(kernel, memory, arguments, [(made, {y: _permuted(values[y], order).reshape(-1) for y in rows.made})])
+    return _case(kernel, memory, step, packed, [source], [made], rows, scratch, [want])
 
 
 def _permuted(x: Array, order: int) -> Array:
@@ -308,8 +346,17 @@ def pack_word(p: Parameters, form: Form, shift: int, raw: bool) -> bytes:
     return b"".join((part & 0xFFFFFFFF).astype("<u4").tobytes() for part in both)
 
 
-def epilogue(rng: np.random.Generator, variant: str, *, channels: int = 128, width: int = 28, rows: Rows = Rows(),
-             shift: int = 11, extreme: str = "", in_place: bool = False) -> Case:
+def epilogue(
+    rng: np.random.Generator,
+    variant: str,
+    *,
+    channels: int = 128,
+    width: int = 28,
+    rows: Rows = MIDDLE,
+    shift: int = 11,
+    extreme: str = "",
+    in_place: bool = False,
+) -> Case:
     """``bd_epilogue_i16__<variant>``: accumulators of -9 .. 9, residual and trunk int16."""
     form, order, raw = FORMS[variant], 1 if variant.startswith("quad") else 0, "u8" in variant
     p = parameters(rng, form, channels)
@@ -321,32 +368,23 @@ def epilogue(rng: np.random.Generator, variant: str, *, channels: int = 128, wid
         sign = 1 if extreme == "high" else -1
         acc[:], residual[:] = 9 * sign, (limit if sign > 0 else -limit - 1)
     if not form.saturate and form.keep != "none":
-        p = Parameters(p.mul // 2, p.residual_mul // 4 * 0 + p.residual_mul, p.add // 8, p.slope, p.low, p.high)
+        p = replace(p, mul=p.mul // 2, add=p.add // 8)
     value = _affine_slope(p, acc, residual, shift)
-    planes = trit_planes(reference_ternary(value, p))
 
     memory = Memory()
     packed = pack_quad(p, form) if order else pack_word(p, form, shift, raw)
     constants = bd_epilogue(records=48, shift=shift, channels=channels).ljust(48, b"\0") + packed
     dtype = U8 if raw else I8
     step = bd_step(shape, groups=channels, kernel=3, acc_dtype=dtype, weights=(ABSENT, 0), epilogue_at=0)
-    counts = _permuted((9 - acc if raw else acc).astype(np.uint8), order).reshape(rows.height, -1)
-    trunk = np.ascontiguousarray(residual.astype("<i2")).view(np.uint8).reshape(rows.height, -1)
-    result = np.ascontiguousarray(value.astype("<i2")).view(np.uint8).reshape(rows.height, -1)
-    bits = pack_planes(planes, ORDERS[order])
-    source = Map(memory, shape, dtype, rows=counts, row_bytes=counts.shape[1], held=rows.rows, present=rows.made, order=order)
-    added = Map(memory, shape, I16, rows=trunk, row_bytes=trunk.shape[1], held=rows.held(1), present=rows.made, extra=4,
-                writable=in_place)
-    made = added if in_place else Map(memory, shape, I16, rows=None, row_bytes=trunk.shape[1], held=rows.held(1),
-                                      present=range(0), writable=True)
-    packed_map = Map(memory, shape, TRIT, rows=None, row_bytes=bits.shape[1], held=rows.held(1), present=range(0),
-                     order=order, writable=True)
+    counts = _rows_of(_permuted(9 - acc if raw else acc, order), "u1" if raw else "i1")
+    trunk, bits = _rows_of(value, "<i2"), pack_planes(trit_planes(_ternarize(value, p)), ORDERS[order])
+    held = rows.held(1)
+    source = Map(memory, shape, dtype, counts, held=rows.rows, present=rows.made, order=order)
+    added = Map(memory, shape, I16, _rows_of(residual, "<i2"), held=held, present=rows.made, gap=4, writable=in_place)
+    made = added if in_place else Map(memory, shape, I16, trunk, held=held, writable=True)
+    planes = Map(memory, shape, TRIT, bits, held=held, order=order, writable=True)
     kernel = f"bd_epilogue_i16__{variant}"
-    arguments = _finish(kernel, memory, step, constants, [source, added], [made, packed_map], rows, 16)
-    return Case(kernel, memory, arguments, [
-        (made, {y: result[y] for y in rows.made}),
-        (packed_map, {y: bits[y] for y in rows.made}),
-    ])
+    return _case(kernel, memory, step, constants, [source, added], [made, planes], rows, 16, [trunk, bits])
 
 
 def _affine_slope(p: Parameters, acc: Ints, residual: Ints, shift: int) -> Array:
@@ -361,6 +399,6 @@ def _affine_slope(p: Parameters, acc: Ints, residual: Ints, shift: int) -> Array
     return reference(TwoSlope(out=DType.I16), [TensorType(shape, DType.I16), channels, channels], [v, ones, slope])[0]
 
 
-def reference_ternary(value: Array, p: Parameters) -> Array:
+def _ternarize(value: Array, p: Parameters) -> Array:
     types = [TensorType((1, *value.shape), DType.I16), *[TensorType((value.shape[-1],), DType.I32)] * 2]
     return reference(Ternarize(), types, [value[None], p.low, p.high])[0]

@@ -67,9 +67,14 @@ class Memory:
 
 
 class Map:
-    """A feature map in a :class:`Memory` of which some rows are held, and the ``bd_view`` for it.
+    """A feature map in a :class:`Memory`, of which some rows are held, and the ``bd_view`` for it.
 
-    ``rows`` (height, bytes of a row); ``held`` rows around ``near`` lie in slots ``y % held`` like those of a ring buffer.
+    Args:
+        shape: (H, W, C).
+        rows: the bytes of every row, (H, bytes); what an output must become.
+        held: slots; row y lies in slot ``y % held``, like in a ring buffer.
+        present: rows that are there before the call; the rest is pattern.
+        gap: bytes between slots.
     """
 
     def __init__(
@@ -77,21 +82,20 @@ class Map:
         memory: Memory,
         shape: tuple[int, int, int],
         dtype: int,
+        rows: Bytes,
         *,
-        rows: Bytes | None,
-        row_bytes: int,
         held: int,
-        present: range,
+        present: range = range(0),
         order: int = 0,
+        gap: int = 0,
         writable: bool = False,
-        extra: int = 0,
     ) -> None:
-        self.stride, self.held, self.row_bytes = row_bytes + extra, held, row_bytes
+        self.row_bytes = rows.shape[1]
+        self.stride, self.held = self.row_bytes + gap, held
         content = bytearray(bytes([_PATTERN]) * (self.stride * held))
-        if rows is not None:
-            for y in present:
-                at = y % held * self.stride
-                content[at : at + row_bytes] = rows[y].tobytes()
+        for y in present:
+            at = y % held * self.stride
+            content[at : at + self.row_bytes] = rows[y].tobytes()
         self.base = memory.place(bytes(content), writable=writable)
         self.view = struct.pack("<IIHHHHBBH", self.base, self.stride, held, *shape, dtype, order, 0)
         assert len(self.view) == 20

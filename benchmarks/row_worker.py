@@ -1,11 +1,9 @@
 """Calls functions of a linked image in an emulated Cortex-M and counts what they execute. Run as a process of its own.
 
-Reads a job (JSON) from standard input and writes the results to standard output:
-``{"cpu", "image", "data": {"address", "size"}, "calls": [{"function", "arguments", "memory"}]}`` where ``image`` lists the
-ELF's ``[address, hex]`` contents and a call's ``memory`` is the data area before it (hex). A function that is named
-``kernel.run`` or ``kernel.check`` is read from the ``bd_kernel`` at the symbol's address. Every result has the return value,
-the executed instructions, how many of them in functions other than the first (``called``), the data area afterwards and the
-depth of the stack.
+Reads a job (JSON) from standard input: ``cpu`` (unicorn's name), ``image`` (``[address, hex]`` of the ELF's contents), ``data``
+(``address`` and ``size`` of the data area) and ``calls``, each with ``address``, ``arguments`` (32-bit words) and ``memory`` (the
+data area before the call, hex). Writes a list of results: ``returned``, ``instructions``, ``stack`` (bytes that were written) and
+``memory`` (the data area afterwards).
 """
 
 from __future__ import annotations
@@ -32,6 +30,8 @@ def instructions_in(code: bytes) -> int:
 
 
 class Machine:
+    """A core with the image, a data area and a stack."""
+
     def __init__(self, job: dict[str, Any]) -> None:
         self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
         self.uc.ctl_set_cpu_model(getattr(arm, job["cpu"]))
@@ -49,13 +49,14 @@ class Machine:
         self.blocks[at, size] = self.blocks.get((at, size), 0) + 1
 
     def call(self, address: int, arguments: list[int], memory: bytes) -> dict[str, Any]:
+        """Call a function by the Arm procedure call standard."""
         self.uc.mem_write(self.data[0], memory)
         self.uc.mem_write(STACK, bytes([PATTERN]) * STACK_BYTES)
         stacked = b"".join(a.to_bytes(4, "little") for a in arguments[4:])
         top = STACK + STACK_BYTES - 64
         self.uc.mem_write(top, stacked)
-        for register, value in zip((arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3), arguments):
-            self.uc.reg_write(register, value)
+        for index, value in enumerate(arguments[:4]):
+            self.uc.reg_write(arm.UC_ARM_REG_R0 + index, value)
         self.uc.reg_write(arm.UC_ARM_REG_SP, top)
         self.uc.reg_write(arm.UC_ARM_REG_LR, RETURN | 1)
         self.blocks.clear()

@@ -94,9 +94,7 @@ def check(module: nn.Module, shape: tuple[int, ...] = MAP, *, batch: int = 4, to
 
 def layers(graph: Graph) -> list[tuple[DType, DType]]:
     """(input dtype, weight dtype) of the convolutions and linear layers."""
-    return [
-        (n.inputs[0].type.dtype, n.inputs[1].type.dtype) for n in graph.nodes if isinstance(n.op, Conv2d | Linear)
-    ]
+    return [(n.inputs[0].type.dtype, n.inputs[1].type.dtype) for n in graph.nodes if isinstance(n.op, Conv2d | Linear)]
 
 
 def names(graph: Graph) -> list[str]:
@@ -634,7 +632,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str]] = {
     "square": (lambda x: x * x, "'mul'"),
     "softmax": (lambda x: torch.softmax(x.mean((2, 3)), 1), "softmax"),
     "layer norm": (nn.LayerNorm(6), "layer_norm"),
-    "one dimension": (lambda x: F.conv1d(x.flatten(2), randn(4, 4, 3)).mean(2), "1-dimensional"),
+    "one dimension": (lambda x: F.conv1d(x.flatten(2), randn(4, 4, 3)).mean(2), "neither a vector nor a map"),
     "transposed": (nn.ConvTranspose2d(4, 4, 2), "transposed"),
     "dynamic weights": (lambda x: F.conv2d(x, x.mean((2, 3), keepdim=True).repeat(4, 1, 1, 1)), "depends on the input"),
     "concatenation": (lambda x: torch.cat([x, F.relu(x)], 1), "joins different tensors"),
@@ -695,7 +693,9 @@ def test_nan_is_named() -> None:
     with pytest.raises(UnsupportedError, match=r"'1\.weight' holds NaN"):
         import_module(net, MAP)
     with pytest.raises(UnsupportedError, match="weight holds NaN"):
-        import_module(Fn(lambda x, w: F.conv2d(x, w / w.sum()), w=torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)), (1, 2, 3, 3))
+        import_module(
+            Fn(lambda x, w: F.conv2d(x, w / w.sum()), w=torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)), (1, 2, 3, 3)
+        )
 
 
 def test_wrong_shapes() -> None:

@@ -245,8 +245,9 @@ def run_epilogue(
             fields["high"] = parameters["high"]
             limits = [parameters["low"], parameters["high"]]
             expected.append(Ternarize().reference([], [v, *limits], TensorType(shape, DType.TRIT)))
+    name = f"bd_epilogue_{y_type.value if y_type.is_float or affine or slopes else 'i32'}"
     b.step(
-        None, inputs, outputs, shape, epilogue=f"bd_epilogue_{produced.value}", acc_dtype=CODES[acc_type], rows_per_call=2,
+        None, inputs, outputs, shape, epilogue=name, acc_dtype=CODES[acc_type], rows_per_call=2,
         epilogue_at=b.epilogue(CODES[produced], **fields),
     )  # fmt: skip
     results = HostModel(b.write()).run([acc] if residual is None else [acc, residual])
@@ -270,10 +271,8 @@ def test_epilogue_f32(acc_type: DType) -> None:
         }  # fmt: skip
         low = rng.standard_normal(channels).astype(np.float32)
         parameters.update(low=low, high=low + np.float32(0.5))
-        if not a and not s:
-            acc = acc if acc_type is DType.F32 else acc
-            if acc_type is not DType.F32:
-                continue  # integers are compared with integers: bd_epilogue_i32
+        if not a and not s and acc_type is not DType.F32:
+            continue  # integers are compared with integers: bd_epilogue_i32
         width = channels if r == 1 else max(1, channels // 2)
         residual = draw(rng, (2, 3, 2, width), DType.F32) if r else None
         run_epilogue(
@@ -312,8 +311,8 @@ def test_epilogue_fixed(acc_type: DType, y_type: DType) -> None:
         shape = (2, 3, 2, channels)
         # Terms are 16 bits wide after their shift.
         shift = {DType.U8: 7, DType.I8: 8, DType.I16: 0, DType.I32: -14 - case % 3}[acc_type]
-        acc = rng.integers(*acc_type.range, shape, endpoint=True) if acc_type is not DType.I32 else rng.integers(-(2**29), 2**29, shape)
-        acc = acc.astype(acc_type.numpy)
+        low, high = (-(2**29), 2**29) if acc_type is DType.I32 else acc_type.range
+        acc = rng.integers(low, high, shape, endpoint=True).astype(acc_type.numpy)
         if not a and s and acc_type is DType.I32:
             continue  # slopes take 16 bits
         low = rng.integers(-300, 300, channels).astype(np.int32)
@@ -326,9 +325,9 @@ def test_epilogue_fixed(acc_type: DType, y_type: DType) -> None:
         residual = draw(rng, (2, 3, 2, width), y_type) if r else None
         run_epilogue(
             y_type, acc, acc_type, affine=bool(a), residual=residual, slopes=bool(s),
-            packed=(None, DType.BIT, DType.TRIT)[p], trunk=bool(t) and bool(a or s), parameters=parameters, shift=shift,
+            packed=(None, DType.BIT, DType.TRIT)[p], trunk=bool(t), parameters=parameters, shift=shift,
             residual_shift=0 if y_type is DType.I16 else 7,
-        ) if (t and (a or s)) or p else None  # fmt: skip
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("acc_type", [DType.I8, DType.I16, DType.I32])
@@ -339,10 +338,6 @@ def test_integer_thresholds(acc_type: DType) -> None:
     limits = np.array([-(2**31), low, low + 1, 0, high, 2**31 - 1], np.int32)
     acc = np.repeat(values, len(limits))[None, None, None]
     thresholds = np.tile(limits, len(values))
-    run_epilogue(
-        acc_type, acc, acc_type, affine=False, residual=None, slopes=False, packed=DType.BIT, trunk=False,
-        parameters={"low": thresholds},
-    ) if acc_type is not DType.I32 else None  # fmt: skip
     b = Bdn()
     source, target = b.tensor(acc.shape[1:], CODES[acc_type], INPUT), b.tensor(acc.shape[1:], bdn.DType.BIT, OUTPUT)
     b.step(

@@ -82,7 +82,7 @@ def _verify(model: Model, workspace: Path, samples: Path, note: Callable[[str], 
         [
             Column("file"),
             Column("bytes", align="right", format=","),
-            Column("verified in"),
+            Column("runtime", "verified in"),
             Column("comparisons", align="right"),
             Column("result"),
         ],
@@ -96,11 +96,10 @@ def _verify(model: Model, workspace: Path, samples: Path, note: Callable[[str], 
         table.add(
             file=f"model.{kind}",
             bytes=artifact.paths[0].stat().st_size,
-            **{"verified in": runtime},
+            runtime=runtime,
             comparisons=len(checked.tables[0].rows),
             result=checked.facts["verdict"],
         )
-    table.columns[2] = Column("verified in")
     return table
 
 
@@ -154,7 +153,7 @@ def _firmware(model: Model, calibration: Path, test: Path, workspace: Path) -> T
         image = build_digits(lowered, where, folder, lowered.encode(samples.x), samples.y.tolist())
         uf2 = None
         if where.boot2:
-            write_uf2(image.path, folder / "digits.uf2")
+            write_uf2(image.path, folder / "digits.uf2", where.chip)
             uf2 = (folder / "digits.uf2").stat().st_size
         with Emulator(image, where.core, where) as emulator:
             said = emulator.run().output.decode("ascii", "replace").splitlines()

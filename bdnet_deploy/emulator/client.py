@@ -26,6 +26,10 @@ ENTER, LEAVE = "bd_step_enter", "bd_step_leave"
 _MAX_LINE = 2000
 
 
+# Not "python -m": that would search the user's folder, which may hold a dis.py, before the standard library.
+_WORKER = "import sys; sys.path.remove(''); from bdnet_deploy.emulator.worker import main; sys.exit(main())"
+
+
 class EmulatorFault(errors.BdnetError):
     """The program did what the processor or the memory map does not allow.
 
@@ -265,7 +269,7 @@ class Emulator:
         environment["PYTHONPATH"] = root + (os.pathsep + before if before else "")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bdnet_deploy.emulator.worker"],
+            [sys.executable, "-c", _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

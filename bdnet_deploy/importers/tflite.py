@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.builder import F32, Builder
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
@@ -217,7 +216,6 @@ def _decode(b: Builder, value: dict[str, Any], tensors: list[int]) -> int:
 
 __all__ = [
     "IntegerSign",
-    "ModelFileError",
     "read_description",
     "read_parameters",
     "read_thresholds",

@@ -17,7 +17,6 @@ import contextlib
 import importlib.metadata
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -183,13 +182,14 @@ def _first_lines(messages: str, count: int = 6) -> str:
 
 
 def _run(arguments: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    errors.require("ziglang", extra="emulate")
+    package = errors.require("ziglang", extra="emulate")
     environment = dict(os.environ)
     # zig keeps its own cache (compiler-rt among it): beside ours, so that a read-only home does no harm.
     for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
         environment[name] = str(cache_dir() / "zig")
     return subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", *arguments],
+        # Not through "python -m": that would search the user's folder for modules first.
+        [str(Path(str(package.__file__)).parent / "zig"), "cc", *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,

@@ -14,6 +14,7 @@ import numpy as np
 
 from bdnet_deploy.export.foreign import refuse
 from bdnet_deploy.export.tflite.builder import I8, I32, SAME, VALID
+from bdnet_deploy.export.tflite.encoding import Encoded
 from bdnet_deploy.export.tflite.folding import FoldedSign
 from bdnet_deploy.export.tflite.geometry import fits, is_same, outside_sums
 from bdnet_deploy.export.tflite.packing import WORD, pack, words
@@ -21,7 +22,7 @@ from bdnet_deploy.export.tflite.schema import ABSENT, Array
 from bdnet_deploy.graph import Conv2d, DType, Linear, Node, Value
 
 if TYPE_CHECKING:
-    from bdnet_deploy.export.tflite.lowering import Encoded, Lowering
+    from bdnet_deploy.export.tflite.lowering import Lowering
 
 _TARGET = "TensorFlow Lite"
 _INT8_MAX = 127
@@ -47,8 +48,6 @@ def is_int8_depthwise(node: Node) -> bool:
 
 def plain(low: Lowering, node: Node) -> Encoded:
     """The accumulators as floats."""
-    from bdnet_deploy.export.tflite.lowering import Encoded
-
     if is_packed_product(node):
         return Encoded("float", (packed_product(low, node, None, None),))
     if is_int8_depthwise(node):
@@ -58,8 +57,6 @@ def plain(low: Lowering, node: Node) -> Encoded:
 
 def folded(low: Lowering, node: Node, fold: FoldedSign) -> Encoded:
     """The bits of a convolution whose only reader is a sign."""
-    from bdnet_deploy.export.tflite.lowering import Encoded
-
     name = fold.output.name
     if is_int8_depthwise(node):
         accumulators = _int8_depthwise(low, node, fold)

@@ -7,7 +7,6 @@ value's name, helpers have a suffix after a slash.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.foreign import check_graph, integer_threshold, refuse
 from bdnet_deploy.export.tflite import convolution
 from bdnet_deploy.export.tflite.builder import F32, I8, VALID, Builder
+from bdnet_deploy.export.tflite.encoding import PLANES, Encoded
 from bdnet_deploy.export.tflite.folding import FoldedSign, fold_signs
 from bdnet_deploy.export.tflite.packing import WORD, words
 from bdnet_deploy.export.tflite.schema import Array, Model
@@ -35,15 +35,6 @@ from bdnet_deploy.graph import (
 )
 
 TARGET = "TensorFlow Lite"
-PLANES = ("low", "high")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """How a value lies in the file: ``encoding`` is "float", "bits" or "trits"."""
-
-    encoding: str
-    tensors: tuple[int, ...]
 
 
 class Lowering:

@@ -54,10 +54,16 @@ int main(void)
 
     int32_t correct = 0;
     for (int32_t i = 0; i < BD_IMAGES; i++) {
-        const void *const inputs[] = {bd_images[i]};
+        for (int32_t j = 0; j < BD_MODEL_INPUT_ELEMENTS; j++) { /* the runtime wants its input aligned */
+            input[j] = bd_images[i][j];
+        }
+        const void *const inputs[] = {input};
         void *const outputs[] = {output};
-        if (bd_run(context, inputs, 1, outputs, 1) != BD_OK) {
-            port_print("FAIL\n");
+        const bd_status status = bd_run(context, inputs, 1, outputs, 1);
+        if (status != BD_OK) {
+            port_print("FAIL: ");
+            port_print(bd_status_name(status));
+            port_print("\n");
             return 1;
         }
         const int32_t digit = largest(output);

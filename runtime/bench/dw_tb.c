@@ -1,18 +1,20 @@
-/* Ternary depth-wise 3x3 convolution with binary weights, bit-sliced: 32 channels a word, 9 taps through a tree of
- * full adders.
+/* Ternary depth-wise 3x3 convolution with binary weights, bit-sliced: 32 channels a word, 9 taps through a
+ * tree of full adders.
  *
- * A ternary input is two planes of bits a <= b with the value 1 - a - b, so a product is 1 minus the two bits a ^ w and
- * b ^ w, and the sum of 9 is 9 - n with n the number of ones among 18. Padding with zeros is (a, b) = (0, 1).
+ * A ternary input is two planes of bits a <= b with the value 1 - a - b, so a product is 1 minus the two bits
+ * a ^ w and b ^ w, and the sum of 9 is 9 - n with n the number of ones among 18. Padding with zeros is (a, b)
+ * = (0, 1).
  *
- * Linear forms: with u = y0 ^ y1, v = y0 ^ y2, s = y0 ^ y1 ^ y2 of three vertical neighbours, carry = (u | v) ^ s: and as
- * y = x ^ w, each form is a form of the inputs xor one of the weights. Those of the inputs serve three outputs.
+ * Linear forms: with u = y0 ^ y1, v = y0 ^ y2, s = y0 ^ y1 ^ y2 of three vertical neighbours, carry = (u | v)
+ * ^ s: and as y = x ^ w, each form is a form of the inputs xor one of the weights. Those of the inputs serve
+ * three outputs.
  *
- * Weights: [words][column][3] words, the forms of the three weights of a column. Channels of an output pixel: byte
- * 4q + j of every 32 is bit 8j + q of the word (the view's order holds for both). */
+ * Weights: [words][column][3] words, the forms of the three weights of a column. Channels of an output pixel:
+ * byte 4q + j of every 32 is bit 8j + q of the word (the view's order holds for both). */
 #include "bd_kernel.h"
 
 #if defined(__ARM_FEATURE_SIMD32)
-#include <arm_acle.h>
+#    include <arm_acle.h>
 #endif
 
 typedef struct column {
@@ -23,37 +25,32 @@ typedef struct pair {
     uint32_t sum, carry;
 } pair;
 
-static inline pair full_add(uint32_t x, uint32_t y, uint32_t z)
-{
+static inline pair full_add(uint32_t x, uint32_t y, uint32_t z) {
     const uint32_t u = x ^ y;
     const pair result = {u ^ z, (x & y) | (u & z)};
     return result;
 }
 
-static inline pair half_add(uint32_t x, uint32_t y)
-{
+static inline pair half_add(uint32_t x, uint32_t y) {
     const pair result = {x ^ y, x & y};
     return result;
 }
 
 /* Sum of three vertical neighbours times their weights. */
-static inline pair add_forms(uint32_t u, uint32_t v, uint32_t s, const uint32_t w[3])
-{
+static inline pair add_forms(uint32_t u, uint32_t v, uint32_t s, const uint32_t w[3]) {
     const uint32_t sum = s ^ w[2];
     const pair result = {sum, ((u ^ w[0]) | (v ^ w[1])) ^ sum};
     return result;
 }
 
-static inline void swap_bits(uint32_t *x, uint32_t *y, uint32_t shift, uint32_t mask)
-{
+static inline void swap_bits(uint32_t *x, uint32_t *y, uint32_t shift, uint32_t mask) {
     const uint32_t t = ((*x >> shift) ^ *y) & mask;
     *y ^= t;
     *x ^= t << shift;
 }
 
 /* Byte 4q + j: 9 - n, or n itself. */
-static inline uint32_t finish(uint32_t n, int raw)
-{
+static inline uint32_t finish(uint32_t n, int raw) {
     if (raw) {
         return n;
     }
@@ -64,9 +61,10 @@ static inline uint32_t finish(uint32_t n, int raw)
 #endif
 }
 
-/* From five planes of bits to 32 bytes: a transposition of 8x8 bits in every byte lane, of which three planes are 0. */
-static inline void store_bytes(uint32_t *out, uint32_t n0, uint32_t n1, uint32_t n2, uint32_t n3, uint32_t n4, int raw)
-{
+/* From five planes of bits to 32 bytes: a transposition of 8x8 bits in every byte lane, of which three planes
+ * are 0. */
+static inline void store_bytes(uint32_t *out, uint32_t n0, uint32_t n1, uint32_t n2, uint32_t n3, uint32_t n4,
+                               int raw) {
     uint32_t n[4] = {n0, n1, n2, n3};
     swap_bits(&n[0], &n[1], 1, 0x55555555u);
     swap_bits(&n[2], &n[3], 1, 0x55555555u);
@@ -82,8 +80,7 @@ static inline void store_bytes(uint32_t *out, uint32_t n0, uint32_t n1, uint32_t
 
 /* Forms of one row of outputs for one word of channels, with a column of padding at each side. */
 static inline void make_forms(column *to, const uint32_t *top, const uint32_t *middle, const uint32_t *bottom,
-                              uint32_t width, uint32_t words)
-{
+                              uint32_t width, uint32_t words) {
     const column padding = {0, 0, 0, 0, 0, ~0u};
     const uint32_t plane = width * words;
     const uint32_t *const end = middle + plane;
@@ -107,9 +104,8 @@ static inline void make_forms(column *to, const uint32_t *top, const uint32_t *m
     *to = padding;
 }
 
-static inline __attribute__((always_inline)) void count_row(uint32_t *out, const column *x, const uint32_t *forms,
-                                                            uint32_t width, uint32_t stride, int raw)
-{
+static inline __attribute__((always_inline)) void
+count_row(uint32_t *out, const column *x, const uint32_t *forms, uint32_t width, uint32_t stride, int raw) {
     const column *const end = x + width;
     do {
         const pair a0 = add_forms(x[0].au, x[0].av, x[0].as, forms);
@@ -135,10 +131,11 @@ static inline __attribute__((always_inline)) void count_row(uint32_t *out, const
 }
 
 static inline __attribute__((always_inline)) void run_rows(const bd_step *step, const uint8_t *constants,
-                                                           const bd_view in[], const bd_view out[], uint32_t y0,
-                                                           uint32_t rows, void *scratch, int raw)
-{
-    const uint32_t width = in[0].width, height = in[0].height, channels = in[0].channels, words = bd_words(channels);
+                                                           const bd_view in[], const bd_view out[],
+                                                           uint32_t y0, uint32_t rows, void *scratch,
+                                                           int raw) {
+    const uint32_t width = in[0].width, height = in[0].height, channels = in[0].channels,
+                   words = bd_words(channels);
     column *const columns = scratch;
     uint32_t *const padding = (uint32_t *)scratch + (width + 2u) * (sizeof(column) / 4u);
     if (y0 == 0 || y0 + rows == height) {
@@ -151,7 +148,8 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
         const uint32_t *forms = (const uint32_t *)(const void *)(constants + step->weights);
         const uint32_t *middle = (const uint32_t *)(const void *)bd_row(&in[0], y);
         const uint32_t *top = y > 0 ? (const uint32_t *)(const void *)bd_row(&in[0], y - 1) : padding;
-        const uint32_t *bottom = y + 1 < height ? (const uint32_t *)(const void *)bd_row(&in[0], y + 1) : padding;
+        const uint32_t *bottom =
+            y + 1 < height ? (const uint32_t *)(const void *)bd_row(&in[0], y + 1) : padding;
         uint32_t *to = (uint32_t *)(void *)bd_row(&out[0], y);
         for (uint32_t k = 0; k < words; k++) {
             make_forms(columns, top + k, middle + k, bottom + k, width, words);
@@ -162,23 +160,20 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
     }
 }
 
-static bd_status run_i8(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                        uint32_t y0, uint32_t rows, void *scratch)
-{
+static bd_status run_i8(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                        const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     run_rows(step, constants, in, out, y0, rows, scratch, 0);
     return BD_OK;
 }
 
-static bd_status run_u8(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                        uint32_t y0, uint32_t rows, void *scratch)
-{
+static bd_status run_u8(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                        const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     run_rows(step, constants, in, out, y0, rows, scratch, 1);
     return BD_OK;
 }
 
 static bd_status check(const bd_step *step, uint32_t constants_size, const bd_view in[], const bd_view out[],
-                       uint32_t *scratch_bytes)
-{
+                       uint32_t *scratch_bytes) {
     const uint32_t words = bd_words(in[0].channels), size = words * 36u;
     *scratch_bytes = (in[0].width + 2u) * (uint32_t)sizeof(column) + in[0].width * words * 8u;
     if (in[0].dtype != BD_TRIT || in[0].channels == 0 || in[0].channels % 32u != 0 || in[0].width == 0 ||
@@ -189,22 +184,21 @@ static bd_status check(const bd_step *step, uint32_t constants_size, const bd_vi
     if (step->kernel_h != 3 || step->kernel_w != 3 || step->stride_h != 1 || step->stride_w != 1 ||
         step->dilation_h != 1 || step->dilation_w != 1 || step->pad_top != 1 || step->pad_left != 1 ||
         step->pad_value != 0 || step->groups != in[0].channels || step->weights % 4u != 0 ||
-        step->weights > constants_size || size > constants_size - step->weights || size > step->weights_size) {
+        step->weights > constants_size || size > constants_size - step->weights ||
+        size > step->weights_size) {
         return BD_ERROR_STEP;
     }
     return in[0].rows_held >= 3 || in[0].rows_held == in[0].height ? BD_OK : BD_ERROR_STEP;
 }
 
-static bd_status check_i8(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                          const bd_view out[], uint32_t *scratch_bytes)
-{
+static bd_status check_i8(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                          const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
     (void)constants;
     return out[0].dtype == BD_I8 ? check(step, constants_size, in, out, scratch_bytes) : BD_ERROR_STEP;
 }
 
-static bd_status check_u8(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                          const bd_view out[], uint32_t *scratch_bytes)
-{
+static bd_status check_u8(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                          const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
     (void)constants;
     return out[0].dtype == BD_U8 ? check(step, constants_size, in, out, scratch_bytes) : BD_ERROR_STEP;
 }

@@ -1,14 +1,14 @@
-/* Fixed-point epilogue with a pre-BN residual and a ternarizer, packed SIMD (Armv7E-M): int8 accumulators and an int16
- * residual to an int16 trunk and two planes of bits.
+/* Fixed-point epilogue with a pre-BN residual and a ternarizer, packed SIMD (Armv7E-M): int8 accumulators and
+ * an int16 residual to an int16 trunk and two planes of bits.
  *
  *     v = saturate((((acc << shift) * mul + residual * residual_mul + add) >> 16) + (residual & keep))
  *     y = v >= 0 ? v : saturate(((v * negative) >> 16) + (v & keep_negative))
  *     a = y < low, b = y < high
  *
- * Records of two channels, two channels a word, then thresholds of four; `keep` is 0 or -1 in each half, the whole part of a factor.
- * Bytes 0 2 1 3 of an accumulator word are channels 4q .. 4q + 3 (order 1), and so two masks make it int16 pairs that
- * are shifted to the left by 8 already; bit 8j + q of a packed word belongs to byte j of word q, as in the
- * depth-wise kernels. The trunk is in natural order. */
+ * Records of two channels, two channels a word, then thresholds of four; `keep` is 0 or -1 in each half, the
+ * whole part of a factor. Bytes 0 2 1 3 of an accumulator word are channels 4q .. 4q + 3 (order 1), and so
+ * two masks make it int16 pairs that are shifted to the left by 8 already; bit 8j + q of a packed word
+ * belongs to byte j of word q, as in the depth-wise kernels. The trunk is in natural order. */
 #include "bd_kernel.h"
 #include <arm_acle.h>
 
@@ -18,11 +18,11 @@
 
 /* The next words of p, which moves on: one instruction. The variables are r0, r1, r2 and r3. */
 #define LOAD3(p, a, b, c)                                                                                    \
-    __asm__("ldmia %0!, {r0, r1, r2}" : "+r"(p), "=r"(a), "=r"(b), "=r"(c) : "m"(*(const uint32_t(*)[3])p))
+    __asm__("ldmia %0!, {r0, r1, r2}" : "+r"(p), "=r"(a), "=r"(b), "=r"(c) : "m"(*(const uint32_t (*)[3])p))
 #define LOAD4(p, a, b, c, d)                                                                                 \
     __asm__("ldmia %0!, {r0, r1, r2, r3}"                                                                    \
             : "+r"(p), "=r"(a), "=r"(b), "=r"(c), "=r"(d)                                                    \
-            : "m"(*(const uint32_t(*)[4])p))
+            : "m"(*(const uint32_t (*)[4])p))
 
 /* What is the same in all channels of a layer. */
 enum { NONE, ALL, MASK };
@@ -34,25 +34,22 @@ typedef struct form {
 } form;
 
 /* Words of a record of two channels: mul, add, add [, residual_mul], negative [, keep] [, keep_negative]. */
-static inline uint32_t record_words(form f)
-{
+static inline uint32_t record_words(form f) {
     return 4u + (f.residual_factor != 0) + (f.keep == MASK) + (f.keep_negative == MASK);
 }
 
-static inline __attribute__((always_inline)) uint32_t upper_halves(int32_t low, int32_t high)
-{
+static inline __attribute__((always_inline)) uint32_t upper_halves(int32_t low, int32_t high) {
     return ((uint32_t)high & 0xffff0000u) | ((uint32_t)low >> 16); /* pkhtb */
 }
 
-static inline __attribute__((always_inline)) uint32_t add_pair(uint32_t x, uint32_t y, int saturate)
-{
+static inline __attribute__((always_inline)) uint32_t add_pair(uint32_t x, uint32_t y, int saturate) {
     return (uint32_t)(saturate ? __qadd16((int16x2_t)x, (int16x2_t)y) : __sadd16((int16x2_t)x, (int16x2_t)y));
 }
 
-/* Two elements, and the record behind theirs. Records are read by ldm, which takes registers in ascending order. */
+/* Two elements, and the record behind theirs. Records are read by ldm, which takes registers in ascending
+ * order. */
 static inline __attribute__((always_inline)) uint32_t two_elements(const uint32_t **records, uint32_t acc,
-                                                                   uint32_t residual, form f)
-{
+                                                                   uint32_t residual, form f) {
     const uint32_t *p = *records;
     uint32_t v, factor = 0;
     {
@@ -75,7 +72,8 @@ static inline __attribute__((always_inline)) uint32_t two_elements(const uint32_
     if (f.keep != NONE) {
         v = add_pair(v, f.keep == ALL ? residual : residual & *p++, f.saturate);
     }
-    uint32_t y = upper_halves(__smulbb((int32_t)v, (int32_t)negative), __smultt((int32_t)v, (int32_t)negative));
+    uint32_t y =
+        upper_halves(__smulbb((int32_t)v, (int32_t)negative), __smultt((int32_t)v, (int32_t)negative));
     if (f.keep_negative != NONE) {
         y = add_pair(y, f.keep_negative == ALL ? v : v & *p++, 1);
     }
@@ -85,18 +83,16 @@ static inline __attribute__((always_inline)) uint32_t two_elements(const uint32_
 }
 
 /* bits >> 1 with the signs of four differences in front of every byte */
-static inline __attribute__((always_inline)) uint32_t shift_in(uint32_t bits, uint32_t y01, uint32_t y23, uint32_t t01,
-                                                               uint32_t t23)
-{
+static inline __attribute__((always_inline)) uint32_t shift_in(uint32_t bits, uint32_t y01, uint32_t y23,
+                                                               uint32_t t01, uint32_t t23) {
     const uint32_t d01 = (uint32_t)__qsub16((int16x2_t)y01, (int16x2_t)t01) & SIGNS;
     const uint32_t d23 = (uint32_t)__qsub16((int16x2_t)y23, (int16x2_t)t23) & SIGNS;
     return (bits >> 1) | d23 | (d01 >> 8);
 }
 
 /* 32 channels of a pixel. Two loops, as one needs more registers than there are. */
-static inline __attribute__((always_inline)) void map_block(uint32_t *trunk, const uint32_t *acc, const uint32_t *residual,
-                                                            const uint32_t *p, form f)
-{
+static inline __attribute__((always_inline)) void
+map_block(uint32_t *trunk, const uint32_t *acc, const uint32_t *residual, const uint32_t *p, form f) {
     const uint32_t *const end = acc + 8;
     const uint32_t lanes = ((0xff00u << (f.shift - 8u)) & 0xff00u) * 0x00010001u;
 #pragma clang loop unroll(disable)
@@ -112,14 +108,14 @@ static inline __attribute__((always_inline)) void map_block(uint32_t *trunk, con
     } while (acc != end);
 }
 
-static inline __attribute__((always_inline)) void compare_block(uint32_t *a, uint32_t *b, const uint32_t *trunk,
-                                                                const uint32_t *limits)
-{
+static inline __attribute__((always_inline)) void
+compare_block(uint32_t *a, uint32_t *b, const uint32_t *trunk, const uint32_t *limits) {
     const uint32_t *const end = trunk + 16;
     uint32_t below_low = 0, below_high = 0;
 #pragma clang loop unroll(disable)
     do {
-        register uint32_t low01 __asm__("r0"), low23 __asm__("r1"), high01 __asm__("r2"), high23 __asm__("r3");
+        register uint32_t low01 __asm__("r0"), low23 __asm__("r1"), high01 __asm__("r2"),
+            high23 __asm__("r3");
         LOAD4(limits, low01, low23, high01, high23);
         const uint32_t y01 = trunk[0], y23 = trunk[1];
         below_low = shift_in(below_low, y01, y23, low01, low23);
@@ -132,9 +128,8 @@ static inline __attribute__((always_inline)) void compare_block(uint32_t *a, uin
 }
 
 static inline __attribute__((always_inline)) void run_rows(const bd_step *step, const uint8_t *constants,
-                                                           const bd_view in[], const bd_view out[], uint32_t y0,
-                                                           uint32_t rows, form f)
-{
+                                                           const bd_view in[], const bd_view out[],
+                                                           uint32_t y0, uint32_t rows, form f) {
     const bd_epilogue *e = (const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     const uint32_t *const records = (const uint32_t *)(const void *)(constants + e->mul);
     const uint32_t width = out[0].width, words = bd_words(out[0].channels), plane = width * words;
@@ -157,9 +152,8 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
     }
 }
 
-static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                       const bd_view out[], form f)
-{
+static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                       const bd_view in[], const bd_view out[], form f) {
     const bd_epilogue *e = (const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     const uint32_t channels = out[0].channels, size = channels * (2u * record_words(f) + 4u);
     if (step->epilogue_at % 4u != 0 || step->epilogue_at > constants_size ||
@@ -184,24 +178,22 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
     return BD_OK;
 }
 
-#define KERNEL(suffix, ...)                                                                                            \
-    static const form form_##suffix = {__VA_ARGS__};                                                                  \
-    static bd_status run_##suffix(const bd_step *step, const uint8_t *constants, const bd_view in[],                  \
-                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                     \
-    {                                                                                                                  \
-        (void)scratch;                                                                                                 \
-        run_rows(step, constants, in, out, y0, rows, form_##suffix);                                                   \
-        return BD_OK;                                                                                                  \
-    }                                                                                                                  \
-    static bd_status check_##suffix(const bd_step *step, const uint8_t *constants, uint32_t constants_size,           \
-                                    const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                  \
-    {                                                                                                                  \
-        *scratch_bytes = 0;                                                                                            \
-        return check(step, constants, constants_size, in, out, form_##suffix);                                         \
-    }                                                                                                                  \
+#define KERNEL(suffix, ...)                                                                                  \
+    static const form form_##suffix = {__VA_ARGS__};                                                         \
+    static bd_status run_##suffix(const bd_step *step, const uint8_t *constants, const bd_view in[],         \
+                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {          \
+        (void)scratch;                                                                                       \
+        run_rows(step, constants, in, out, y0, rows, form_##suffix);                                         \
+        return BD_OK;                                                                                        \
+    }                                                                                                        \
+    static bd_status check_##suffix(const bd_step *step, const uint8_t *constants, uint32_t constants_size,  \
+                                    const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {      \
+        *scratch_bytes = 0;                                                                                  \
+        return check(step, constants, constants_size, in, out, form_##suffix);                               \
+    }                                                                                                        \
     const bd_kernel bd_epilogue_i16__##suffix = {"bd_epilogue_i16__" #suffix, run_##suffix, check_##suffix}
 
 KERNEL(quad, 11, 1, MASK, MASK, 1);
-KERNEL(quad_k1, 11, 1, ALL, NONE, 1);
+KERNEL(quad_k1, 11, 1, ALL, NONE, 0);
 KERNEL(quad_k0, 11, 1, NONE, NONE, 0);
 KERNEL(quad_one, 11, 0, ALL, NONE, 1);

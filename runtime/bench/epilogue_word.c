@@ -1,16 +1,16 @@
-/* Fixed-point epilogue with a pre-BN residual and a ternarizer, word by word (Armv6-M): 8-bit accumulators and an int16
- * residual to an int16 trunk and two planes of bits.
+/* Fixed-point epilogue with a pre-BN residual and a ternarizer, word by word (Armv6-M): 8-bit accumulators
+ * and an int16 residual to an int16 trunk and two planes of bits.
  *
  *     v = saturate(((acc * mul + residual * residual_mul + add) >> 16) + (residual & keep))
  *     y = v >= 0 ? v : saturate(((v * negative) >> 16) + (v & keep_negative))
  *     a = y < low, b = y < high
  *
- * A multiplication has 32 bits here: the left shift of the accumulator lies in mul, and where the slope s is between 0
- * and 1 the negative part is v + ((v * (s - 1)) >> 16), a product that is never negative and below 2^32, without whole
- * part and saturation. Records of one channel, then (low, high) of each plus 2^15, from channel 31 of a word down to 0,
- * as bits are shifted in at the low end.
- * Packed words have natural order; byte 4(c % 8) + c / 8 of every 32 accumulators is channel c, as the depth-wise
- * kernels leave them. A sign is shifted in by its carry: y + 2^15 is below low + 2^15 without a sign. */
+ * A multiplication has 32 bits here: the left shift of the accumulator lies in mul, and where the slope s is
+ * between 0 and 1 the negative part is v + ((v * (s - 1)) >> 16), a product that is never negative and below
+ * 2^32, without whole part and saturation. Records of one channel, then (low, high) of each plus 2^15, from
+ * channel 31 of a word down to 0, as bits are shifted in at the low end. Packed words have natural order;
+ * byte 4(c % 8) + c / 8 of every 32 accumulators is channel c, as the depth-wise kernels leave them. A sign
+ * is shifted in by its carry: y + 2^15 is below low + 2^15 without a sign. */
 #include "bd_kernel.h"
 
 /* Pointers that move on, rather than one index and sums with it. */
@@ -26,73 +26,89 @@ typedef struct form {
 } form;
 
 /* Words of a record: mul [, residual_mul], add [, keep], negative [, keep_negative]. */
-static inline uint32_t record_words(form f)
-{
+static inline uint32_t record_words(form f) {
     return 3u + (f.residual_factor != 0) + (f.keep == MASK) + (f.slope_to_one == 0);
 }
 
 /* The next word of p, which moves on: one instruction. */
-static inline __attribute__((always_inline)) uint32_t next(const uint32_t **p)
-{
+static inline __attribute__((always_inline)) uint32_t next(const uint32_t **p) {
     uint32_t word;
     __asm__("ldmia %0!, {%1}" : "+l"(*p), "=l"(word) : "m"(**p));
     return word;
 }
 
-/* To 16 bits, in constant time, for |x| < 2^30. */
-static inline int32_t saturate16(int32_t x)
-{
-    const int32_t over = x - 32767;
-    const int32_t lowered = (over & (over >> 31)) + 65535;
-    return (lowered & ~(lowered >> 31)) - 32768;
+/* Compilers turn sums with masks into branches, whose time depends on the data; not when they cannot see the
+ * mask. */
+#define HIDE(x) __asm__("" : "+l"(x))
+
+static inline __attribute__((always_inline)) uint32_t mask_of_sign(uint32_t x) {
+    uint32_t mask = (uint32_t)((int32_t)x >> 31);
+    HIDE(mask);
+    return mask;
 }
 
-static inline __attribute__((always_inline)) int32_t one_element(const uint32_t **p, uint32_t acc, uint32_t residual, form f)
-{
-    uint32_t sum;
-    if (f.residual_factor) {
-        register uint32_t mul __asm__("r6"), residual_mul __asm__("r7");
-        __asm__("ldmia %0!, {r6, r7}" : "+l"(*p), "=r"(mul), "=r"(residual_mul) : "m"(*(const uint32_t(*)[2])*p));
-        sum = acc * mul + residual * residual_mul + next(p);
+/* To 16 bits, of a number of 17. */
+static inline __attribute__((always_inline)) uint32_t saturate16(uint32_t x) {
+    uint32_t sign = mask_of_sign(x);
+    uint32_t over = 0u - ((uint32_t)((int32_t)x >> 15) ^ sign); /* bits 15 and 16 differ: all ones, else 0 */
+    HIDE(over);
+    x &= ~over;
+    sign &= over;
+    x |= sign ^ (over >> 17);
+    HIDE(x);
+    return x;
+}
+
+static inline __attribute__((always_inline)) uint32_t one_element(const uint32_t **p, uint32_t acc,
+                                                                  uint32_t residual, form f) {
+    uint32_t v = acc;
+    if (f.residual_factor) { /* (acc * mul + residual * residual_mul + add) >> 16 */
+        __asm__("ldmia %1!, {r6, r7}\n\tmuls r6, %0, r6\n\tmuls r7, %2, r7\n\tadds r6, r6, r7\n\t"
+                "ldmia %1!, {r7}\n\tadds r6, r6, r7\n\tasrs %0, r6, #16"
+                : "+l"(v), "+l"(*p)
+                : "l"(residual), "m"(*(const uint32_t (*)[3]) * p)
+                : "r6", "r7", "cc");
     } else {
-        sum = acc * next(p) + next(p);
+        __asm__("ldmia %1!, {r6, r7}\n\tmuls r6, %0, r6\n\tadds r6, r6, r7\n\tasrs %0, r6, #16"
+                : "+l"(v), "+l"(*p)
+                : "m"(*(const uint32_t (*)[2]) * p)
+                : "r6", "r7", "cc");
     }
-    int32_t v = (int32_t)sum >> 16;
     if (f.keep != NONE) {
-        v += (int32_t)(f.keep == ALL ? residual : residual & next(p));
+        v += f.keep == ALL ? residual : residual & next(p);
     }
     if (f.saturate) {
         v = saturate16(v);
     }
-    const int32_t below = v & (v >> 31);
+    const uint32_t below = v & mask_of_sign(v);
     if (f.slope_to_one) {
-        return v + (int32_t)(((uint32_t)below * next(p)) >> 16);
+        return v + ((below * next(p)) >> 16);
     }
-    const int32_t scaled = (int32_t)((uint32_t)below * next(p)) >> 16;
-    return saturate16(v - below + scaled + (int32_t)((uint32_t)below & next(p)));
+    const uint32_t scaled = (uint32_t)((int32_t)(below * next(p)) >> 16);
+    return saturate16(v - below + scaled + (below & next(p)));
 }
 
-/* bits * 2 + (y >= limit) for the next two limits; together, lest compilers part the comparisons and run out of registers */
+/* bits * 2 + (y >= limit) for the next two limits; together, lest compilers part the comparisons and run out
+ * of registers */
 static inline __attribute__((always_inline)) void shift_in(uint32_t *not_low, uint32_t *not_high, uint32_t y,
-                                                           const uint32_t **limits)
-{
+                                                           const uint32_t **limits) {
     __asm__("ldmia %2!, {r6, r7}\n\tcmp %3, r6\n\tadcs %0, %0\n\tcmp %3, r7\n\tadcs %1, %1"
             : "+l"(*not_low), "+l"(*not_high), "+l"(*limits)
-            : "l"(y), "m"(*(const uint32_t(*)[2])*limits)
+            : "l"(y), "m"(*(const uint32_t (*)[2]) * limits)
             : "r6", "r7", "cc");
 }
 
-/* 32 channels of a pixel: 8 of a byte lane at a time. Two loops, as one needs more registers than there are. */
-static inline __attribute__((always_inline)) void map_block(int16_t *trunk, const uint8_t *acc, const int16_t *residual,
-                                                            const uint32_t *p, form f)
-{
+/* 32 channels of a pixel: 8 of a byte lane at a time. Two loops, as one needs more registers than there are.
+ */
+static inline __attribute__((always_inline)) void
+map_block(uint16_t *trunk, const uint8_t *acc, const int16_t *residual, const uint32_t *p, form f) {
     const uint8_t *const end = acc + 4;
 #pragma clang loop unroll(disable)
     do {
 #pragma clang loop unroll(full)
         for (uint32_t i = 0; i < 8; i++) {
             const int32_t n = f.counts ? acc[4 * i] : ((const int8_t *)acc)[4 * i];
-            trunk[i] = (int16_t)one_element(&p, (uint32_t)n, (uint32_t)(int32_t)residual[i], f);
+            trunk[i] = (uint16_t)one_element(&p, (uint32_t)n, (uint32_t)(int32_t)residual[i], f);
         }
         acc++;
         residual += 8;
@@ -101,9 +117,8 @@ static inline __attribute__((always_inline)) void map_block(int16_t *trunk, cons
     } while (acc != end);
 }
 
-static inline __attribute__((always_inline)) void compare_block(uint32_t *a, uint32_t *b, const uint32_t *trunk,
-                                                                const uint32_t *limits)
-{
+static inline __attribute__((always_inline)) void
+compare_block(uint32_t *a, uint32_t *b, const uint32_t *trunk, const uint32_t *limits) {
     const uint32_t *pair = trunk + 16;
     uint32_t not_low = 0, not_high = 0;
 #pragma clang loop unroll(disable)
@@ -122,9 +137,8 @@ static inline __attribute__((always_inline)) void compare_block(uint32_t *a, uin
 }
 
 static inline __attribute__((always_inline)) void run_rows(const bd_step *step, const uint8_t *constants,
-                                                           const bd_view in[], const bd_view out[], uint32_t y0,
-                                                           uint32_t rows, form f)
-{
+                                                           const bd_view in[], const bd_view out[],
+                                                           uint32_t y0, uint32_t rows, form f) {
     const bd_epilogue *e = (const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     const uint32_t *const records = (const uint32_t *)(const void *)(constants + e->mul);
     const uint32_t width = out[0].width, words = bd_words(out[0].channels), plane = width * words;
@@ -133,7 +147,7 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const uint8_t *acc = bd_row(&in[0], y);
         const int16_t *residual = (const int16_t *)(const void *)bd_row(&in[1], y);
-        int16_t *trunk = (int16_t *)(void *)bd_row(&out[0], y);
+        uint16_t *trunk = (uint16_t *)(void *)bd_row(&out[0], y);
         uint32_t *packed = (uint32_t *)(void *)bd_row(&out[1], y);
         for (uint32_t x = 0; x < width; x++) {
             const uint32_t *p = records, *t = limits;
@@ -149,9 +163,8 @@ static inline __attribute__((always_inline)) void run_rows(const bd_step *step, 
     }
 }
 
-static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                       const bd_view out[], form f)
-{
+static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                       const bd_view in[], const bd_view out[], form f) {
     const bd_epilogue *e = (const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     const uint32_t channels = out[0].channels, size = channels * (4u * record_words(f) + 8u);
     if (step->epilogue_at % 4u != 0 || step->epilogue_at > constants_size ||
@@ -177,21 +190,19 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
     return BD_OK;
 }
 
-#define KERNEL(suffix, ...)                                                                                            \
-    static const form form_##suffix = {__VA_ARGS__};                                                                  \
-    static bd_status run_##suffix(const bd_step *step, const uint8_t *constants, const bd_view in[],                  \
-                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                     \
-    {                                                                                                                  \
-        (void)scratch;                                                                                                 \
-        run_rows(step, constants, in, out, y0, rows, form_##suffix);                                                   \
-        return BD_OK;                                                                                                  \
-    }                                                                                                                  \
-    static bd_status check_##suffix(const bd_step *step, const uint8_t *constants, uint32_t constants_size,           \
-                                    const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                  \
-    {                                                                                                                  \
-        *scratch_bytes = 0;                                                                                            \
-        return check(step, constants, constants_size, in, out, form_##suffix);                                         \
-    }                                                                                                                  \
+#define KERNEL(suffix, ...)                                                                                  \
+    static const form form_##suffix = {__VA_ARGS__};                                                         \
+    static bd_status run_##suffix(const bd_step *step, const uint8_t *constants, const bd_view in[],         \
+                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {          \
+        (void)scratch;                                                                                       \
+        run_rows(step, constants, in, out, y0, rows, form_##suffix);                                         \
+        return BD_OK;                                                                                        \
+    }                                                                                                        \
+    static bd_status check_##suffix(const bd_step *step, const uint8_t *constants, uint32_t constants_size,  \
+                                    const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {      \
+        *scratch_bytes = 0;                                                                                  \
+        return check(step, constants, constants_size, in, out, form_##suffix);                               \
+    }                                                                                                        \
     const bd_kernel bd_epilogue_i16__##suffix = {"bd_epilogue_i16__" #suffix, run_##suffix, check_##suffix}
 
 KERNEL(word, 0, 1, MASK, 0, 1);

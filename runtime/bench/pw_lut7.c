@@ -1,35 +1,36 @@
-/* Binary point-wise convolution by lookup tables over pixels: mismatch counts n (value = channels - 2n), int16 NHWC.
+/* Binary point-wise convolution by lookup tables over pixels: mismatch counts n (value = channels - 2n),
+ * int16 NHWC.
  *
- * A table word has one nibble for each of 7 pixels. The table of g input channels has 2^g words, entry e the number of
- * these channels in which the pixel differs from pattern e, and so a weight is an index byte for every 6 or 7 channels:
- * the "method of four Russians", with pixels in parallel. Two entries add up to 13 at most; their sum is collected as
- * a whole (all nibbles, carries and all) and for the even nibbles in bytes: the difference is the odd nibbles.
+ * A table word has one nibble for each of 7 pixels. The table of g input channels has 2^g words, entry e the
+ * number of these channels in which the pixel differs from pattern e, and so a weight is an index byte for
+ * every 6 or 7 channels: the "method of four Russians", with pixels in parallel. Two entries add up to 13 at
+ * most; their sum is collected as a whole (all nibbles, carries and all) and for the even nibbles in bytes:
+ * the difference is the odd nibbles.
  *
  * Weights: [channels / 64][outputs][10] index bytes; an index counts from the start of its table block. */
 #include "bd_kernel.h"
 
 #if defined(__ARM_FEATURE_SIMD32)
-#include <arm_acle.h>
+#    include <arm_acle.h>
 #endif
 
-#define PIXELS 7u
-#define SLAB 64u         /* channels of one set of tables */
-#define INDICES 10u      /* index bytes for them */
-#define TABLE_WORDS 896u /* blocks of 256, 256, 256 and 128 words: groups of 7 6 6, 7 6 6, 7 6 6 and 7 channels */
-#define SEVENS 0x249u    /* bit i: group i has 7 channels, not 6 */
-#define ONES 0x01111111u
-#define EVEN 0x0f0f0f0fu
+#define PIXELS  7u
+#define SLAB    64u /* channels of one set of tables */
+#define INDICES 10u /* index bytes for them */
+#define TABLE_WORDS                                                                                          \
+    896u /* blocks of 256, 256, 256 and 128 words: groups of 7 6 6, 7 6 6, 7 6 6 and 7 channels */
+#define SEVENS 0x249u /* bit i: group i has 7 channels, not 6 */
+#define ONES   0x01111111u
+#define EVEN   0x0f0f0f0fu
 
-static inline void swap_bits(uint32_t *x, uint32_t *y, uint32_t shift, uint32_t mask)
-{
+static inline void swap_bits(uint32_t *x, uint32_t *y, uint32_t shift, uint32_t mask) {
     const uint32_t t = ((*x >> shift) ^ *y) & mask;
     *y ^= t;
     *x ^= t << shift;
 }
 
 /* Rows are pixels and nibbles are channels; afterwards the other way round. */
-static inline void transpose_nibbles(uint32_t a[8])
-{
+static inline void transpose_nibbles(uint32_t a[8]) {
     for (uint32_t i = 0; i < 8; i += 2) {
         swap_bits(&a[i], &a[i + 1], 4, 0x0f0f0f0fu);
     }
@@ -42,18 +43,18 @@ static inline void transpose_nibbles(uint32_t a[8])
     }
 }
 
-static inline __attribute__((always_inline)) void next8(uint32_t *restrict t, uint32_t *restrict e, uint32_t step)
-{
+static inline __attribute__((always_inline)) void next8(uint32_t *restrict t, uint32_t *restrict e,
+                                                        uint32_t step) {
     for (uint32_t i = 0; i < 8; i++) {
         e[i] += step;
         t[i] = e[i];
     }
 }
 
-/* 64 entries; e holds the eight before them, to which `first` leads; step[i] leads on where bit i of the block is set. */
-static inline __attribute__((always_inline)) void next64(uint32_t *restrict t, uint32_t *restrict e, uint32_t first,
-                                                         const uint32_t *restrict step)
-{
+/* 64 entries; e holds the eight before them, to which `first` leads; step[i] leads on where bit i of the
+ * block is set. */
+static inline __attribute__((always_inline)) void next64(uint32_t *restrict t, uint32_t *restrict e,
+                                                         uint32_t first, const uint32_t *restrict step) {
     next8(t, e, first);
     next8(t + 8, e, step[0]);
     next8(t + 16, e, step[1]);
@@ -65,8 +66,7 @@ static inline __attribute__((always_inline)) void next64(uint32_t *restrict t, u
 }
 
 /* x: 7 pixels of 64 channels, `stride` words apart; planes: room for 64 words. */
-static void build(uint32_t *t, uint32_t *planes, const uint32_t *x, uint32_t stride)
-{
+static void build(uint32_t *t, uint32_t *planes, const uint32_t *x, uint32_t stride) {
     for (uint32_t half = 0; half < 2; half++) {
         uint32_t a[8];
         for (uint32_t i = 0; i < PIXELS; i++) {
@@ -116,16 +116,15 @@ typedef struct sums {
     uint32_t even, odd; /* bytes: pixels 0 2 4 6, and 1 3 5 */
 } sums;
 
-/* The next block of the table. Compilers must not turn the sum into an offset: there is none beside an index. */
-static inline const uint32_t *next_block(const uint32_t *t)
-{
+/* The next block of the table. Compilers must not turn the sum into an offset: there is none beside an index.
+ */
+static inline const uint32_t *next_block(const uint32_t *t) {
     t += 256;
     __asm__("" : "+r"(t));
     return t;
 }
 
-static inline __attribute__((always_inline)) sums look_up(const uint32_t *t, const uint8_t *index)
-{
+static inline __attribute__((always_inline)) sums look_up(const uint32_t *t, const uint8_t *index) {
     uint32_t pair = t[index[0]] + t[index[1]];
     uint32_t all = pair, even = pair & EVEN;
     pair = t[index[2]];
@@ -150,18 +149,15 @@ static inline __attribute__((always_inline)) sums look_up(const uint32_t *t, con
 }
 
 /* Two outputs of a pixel make a word of int16. */
-static inline uint32_t low_halves(uint32_t x, uint32_t y)
-{
+static inline uint32_t low_halves(uint32_t x, uint32_t y) {
     return (x & 0x0000ffffu) | (y << 16);
 }
 
-static inline uint32_t high_halves(uint32_t x, uint32_t y)
-{
+static inline uint32_t high_halves(uint32_t x, uint32_t y) {
     return (x >> 16) | (y & 0xffff0000u);
 }
 
-static inline uint32_t bytes02(uint32_t x)
-{
+static inline uint32_t bytes02(uint32_t x) {
 #if defined(__ARM_FEATURE_SIMD32)
     return (uint32_t)__uxtb16((int8x4_t)x);
 #else
@@ -169,8 +165,7 @@ static inline uint32_t bytes02(uint32_t x)
 #endif
 }
 
-static inline uint32_t bytes13(uint32_t x)
-{
+static inline uint32_t bytes13(uint32_t x) {
 #if defined(__ARM_FEATURE_SIMD32)
     return (uint32_t)__uxtb16((int8x4_t)__ror(x, 8));
 #else
@@ -178,14 +173,14 @@ static inline uint32_t bytes13(uint32_t x)
 #endif
 }
 
-static inline __attribute__((always_inline)) void look_up_all(const uint32_t *t, const uint8_t *index, uint32_t *out,
-                                                              uint32_t words, int more)
-{
+static inline __attribute__((always_inline)) void look_up_all(const uint32_t *t, const uint8_t *index,
+                                                              uint32_t *out, uint32_t words, int more) {
     const uint32_t *const end = out + words;
     do {
         const sums x = look_up(t, index), y = look_up(t, index + INDICES);
         index += 2 * INDICES;
-        const uint32_t x04 = bytes02(x.even), y04 = bytes02(y.even), x26 = bytes13(x.even), y26 = bytes13(y.even);
+        const uint32_t x04 = bytes02(x.even), y04 = bytes02(y.even), x26 = bytes13(x.even),
+                       y26 = bytes13(y.even);
         const uint32_t x15 = bytes02(x.odd), y15 = bytes02(y.odd), x3 = bytes13(x.odd), y3 = bytes13(y.odd);
         const uint32_t counts[PIXELS] = {low_halves(x04, y04), low_halves(x15, y15),  low_halves(x26, y26),
                                          low_halves(x3, y3),   high_halves(x04, y04), high_halves(x15, y15),
@@ -198,19 +193,18 @@ static inline __attribute__((always_inline)) void look_up_all(const uint32_t *t,
     } while (out != end);
 }
 
-static __attribute__((noinline)) void set_counts(const uint32_t *t, const uint8_t *index, uint32_t *out, uint32_t words)
-{
+static __attribute__((noinline)) void set_counts(const uint32_t *t, const uint8_t *index, uint32_t *out,
+                                                 uint32_t words) {
     look_up_all(t, index, out, words, 0);
 }
 
-static __attribute__((noinline)) void add_counts(const uint32_t *t, const uint8_t *index, uint32_t *out, uint32_t words)
-{
+static __attribute__((noinline)) void add_counts(const uint32_t *t, const uint8_t *index, uint32_t *out,
+                                                 uint32_t words) {
     look_up_all(t, index, out, words, 1);
 }
 
-static bd_status run(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[], uint32_t y0,
-                     uint32_t rows, void *scratch)
-{
+static bd_status run(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
+                     uint32_t y0, uint32_t rows, void *scratch) {
     uint32_t *const table = scratch;
     const uint8_t *const weights = constants + step->weights;
     const uint32_t width = in[0].width, channels = in[0].channels, outputs = out[0].channels;
@@ -236,19 +230,20 @@ static bd_status run(const bd_step *step, const uint8_t *constants, const bd_vie
     return BD_OK;
 }
 
-static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                       const bd_view out[], uint32_t *scratch_bytes)
-{
+static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                       const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
     const uint32_t size = in[0].channels / SLAB * INDICES * out[0].channels;
     (void)constants;
     *scratch_bytes = (TABLE_WORDS + SLAB) * 4u;
     if (in[0].dtype != BD_BIT || out[0].dtype != BD_I16 || in[0].width != out[0].width ||
-        in[0].height != out[0].height || in[0].width == 0 || in[0].width % PIXELS != 0 || in[0].channels == 0 ||
-        in[0].channels % SLAB != 0 || out[0].channels == 0 || out[0].channels % 2u != 0) {
+        in[0].height != out[0].height || in[0].width == 0 || in[0].width % PIXELS != 0 ||
+        in[0].channels == 0 || in[0].channels % SLAB != 0 || out[0].channels == 0 ||
+        out[0].channels % 2u != 0) {
         return BD_ERROR_STEP;
     }
-    if (step->groups != 1 || step->kernel_h != 1 || step->kernel_w != 1 || step->stride_h != 1 || step->stride_w != 1 ||
-        step->weights > constants_size || size > constants_size - step->weights || size > step->weights_size) {
+    if (step->groups != 1 || step->kernel_h != 1 || step->kernel_w != 1 || step->stride_h != 1 ||
+        step->stride_w != 1 || step->weights > constants_size || size > constants_size - step->weights ||
+        size > step->weights_size) {
         return BD_ERROR_STEP;
     }
     return BD_OK;

@@ -7,8 +7,8 @@
  *     bd_load(arena, info.arena_bytes, model, model_size, &bd_kernels_all, &context);
  *     bd_run(context, inputs, 1, outputs, 1);
  *
- * The model stays where it is (flash, a mapped file) and must stay there. The arena and the model must be aligned to
- * BD_ALIGN bytes. Every function is re-entrant; a context is used by one thread at a time.
+ * The model stays where it is (flash, a mapped file) and must stay there. The arena and the model must be
+ * aligned to BD_ALIGN bytes. Every function is re-entrant; a context is used by one thread at a time.
  */
 #ifndef BDNET_H
 #define BDNET_H
@@ -21,28 +21,29 @@ extern "C" {
 #endif
 
 #define BD_API_VERSION 1
-#define BD_ALIGN 16u
+#define BD_ALIGN       16u
 
-/* What bd_load needs, as a constant expression for the size of a static arena: kernels is the number of names in the
- * model's kernel record, the others stand in its header. bd_inspect reports the same number. */
+/* What bd_load needs, as a constant expression for the size of a static arena: kernels is the number of names
+ * in the model's kernel record, the others stand in its header. bd_inspect reports the same number. */
 #define BD_CONTEXT_BYTES (12u * sizeof(void *) + 32u)
-#define BD_ARENA_BYTES(kernels, tensor_bytes, scratch_bytes) \
-    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN + (tensor_bytes) + \
-     (scratch_bytes))
+#define BD_ARENA_BYTES(kernels, tensor_bytes, scratch_bytes)                                                 \
+    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN +               \
+     (tensor_bytes) + (scratch_bytes))
 
 typedef enum bd_status {
     BD_OK = 0,
-    BD_ERROR_TRUNCATED = 1,   /* the file is shorter than it says, or than a header */
-    BD_ERROR_MAGIC = 2,       /* not a .bdn file */
-    BD_ERROR_VERSION = 3,     /* a format that this runtime does not read */
-    BD_ERROR_CRC = 4,         /* damaged: the checksum differs */
-    BD_ERROR_RECORD = 5,      /* a record is missing, repeated, misplaced or of an impossible size */
-    BD_ERROR_TENSOR = 6,      /* a tensor's shape, type or place is impossible */
-    BD_ERROR_STEP = 7,        /* a step's operands, geometry or constants do not fit its kernel */
-    BD_ERROR_KERNEL = 8,      /* a kernel that this build does not contain; bd_model_info.missing_kernel names it */
-    BD_ERROR_ARENA = 9,       /* the arena is too small or misaligned */
-    BD_ERROR_ALIGNMENT = 10,  /* the model or an input or output buffer is misaligned */
-    BD_ERROR_ARGUMENT = 11    /* a null pointer, or a wrong number of inputs or outputs */
+    BD_ERROR_TRUNCATED = 1, /* the file is shorter than it says, or than a header */
+    BD_ERROR_MAGIC = 2,     /* not a .bdn file */
+    BD_ERROR_VERSION = 3,   /* a format that this runtime does not read */
+    BD_ERROR_CRC = 4,       /* damaged: the checksum differs */
+    BD_ERROR_RECORD = 5,    /* a record is missing, repeated, misplaced or of an impossible size */
+    BD_ERROR_TENSOR = 6,    /* a tensor's shape, type or place is impossible */
+    BD_ERROR_STEP = 7,      /* a step's operands, geometry or constants do not fit its kernel */
+    BD_ERROR_KERNEL =
+        8,              /* a kernel that this build does not contain; bd_model_info.missing_kernel names it */
+    BD_ERROR_ARENA = 9, /* the arena is too small or misaligned */
+    BD_ERROR_ALIGNMENT = 10, /* the model or an input or output buffer is misaligned */
+    BD_ERROR_ARGUMENT = 11   /* a null pointer, or a wrong number of inputs or outputs */
 } bd_status;
 
 typedef enum bd_dtype {
@@ -51,8 +52,8 @@ typedef enum bd_dtype {
     BD_I8 = 2,
     BD_I16 = 3,
     BD_I32 = 4,
-    BD_BIT = 5,  /* one plane: bit 1 is -1, LSB first, 32 channels a word, tail bits 0 */
-    BD_TRIT = 6  /* two planes a, b with a <= b: +1 is (0,0), 0 is (0,1), -1 is (1,1); tail bits 0 */
+    BD_BIT = 5, /* one plane: bit 1 is -1, LSB first, 32 channels a word, tail bits 0 */
+    BD_TRIT = 6 /* two planes a, b with a <= b: +1 is (0,0), 0 is (0,1), -1 is (1,1); tail bits 0 */
 } bd_dtype;
 
 typedef struct bd_shape {

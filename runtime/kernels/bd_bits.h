@@ -11,33 +11,28 @@
 #endif
 
 /* Counts of ones in each of the eight nibbles. */
-BD_INLINE uint32_t bd_nibble_counts(uint32_t v)
-{
+BD_INLINE uint32_t bd_nibble_counts(uint32_t v) {
     v -= (v >> 1) & 0x55555555u;
     return (v & 0x33333333u) + ((v >> 2) & 0x33333333u);
 }
 
 /* Sum of the nibbles of v, each at most 12. */
-BD_INLINE uint32_t bd_nibble_sum(uint32_t v)
-{
+BD_INLINE uint32_t bd_nibble_sum(uint32_t v) {
     v = (v & 0x0f0f0f0fu) + ((v >> 4) & 0x0f0f0f0fu);
     return (v * 0x01010101u) >> 24;
 }
 
-BD_INLINE uint32_t bd_popcount(uint32_t a)
-{
+BD_INLINE uint32_t bd_popcount(uint32_t a) {
     return bd_nibble_sum(bd_nibble_counts(a));
 }
 
 /* Ones of two words, cheaper than twice the ones of one. */
-BD_INLINE uint32_t bd_popcount2(uint32_t a, uint32_t b)
-{
+BD_INLINE uint32_t bd_popcount2(uint32_t a, uint32_t b) {
     return bd_nibble_sum(bd_nibble_counts(a) + bd_nibble_counts(b));
 }
 
 /* All ones where x is negative, else 0. */
-BD_INLINE int32_t bd_negative_mask(int32_t x)
-{
+BD_INLINE int32_t bd_negative_mask(int32_t x) {
     int32_t mask = x >> 31;
 #if defined(__thumb__) && !defined(__thumb2__)
     /* ARMv6-M has no conditional instructions: keep the compiler from turning the mask back into a branch. */
@@ -47,14 +42,12 @@ BD_INLINE int32_t bd_negative_mask(int32_t x)
 }
 
 /* x - y, wrapping. */
-BD_INLINE int32_t bd_difference(int32_t x, int32_t y)
-{
+BD_INLINE int32_t bd_difference(int32_t x, int32_t y) {
     return (int32_t)((uint32_t)x - (uint32_t)y);
 }
 
 /* Clamps x, |x| <= 2**30, to low .. high of 16 bits. */
-BD_INLINE int32_t bd_clamp(int32_t x, int32_t low, int32_t high)
-{
+BD_INLINE int32_t bd_clamp(int32_t x, int32_t low, int32_t high) {
     const int32_t above = bd_difference(x, low);
     const int32_t raised = low + (above & ~bd_negative_mask(above));
     const int32_t below = bd_difference(raised, high);
@@ -62,15 +55,13 @@ BD_INLINE int32_t bd_clamp(int32_t x, int32_t low, int32_t high)
 }
 
 /* Bit 31 is 1 where x < y, for all x and y (Hacker's Delight, 2nd edition, section 2-12). */
-BD_INLINE uint32_t bd_less(int32_t x, int32_t y)
-{
+BD_INLINE uint32_t bd_less(int32_t x, int32_t y) {
     const uint32_t a = (uint32_t)x, b = (uint32_t)y;
     return (a & ~b) | (~(a ^ b) & (a - b));
 }
 
 /* Value of channel c of a packed pixel: words of plane a, and of plane b for a trit (NULL for a bit). */
-BD_INLINE int32_t bd_packed_value(const uint32_t *a, const uint32_t *b, uint32_t c)
-{
+BD_INLINE int32_t bd_packed_value(const uint32_t *a, const uint32_t *b, uint32_t c) {
     const uint32_t *second = b == NULL ? a : b;
     return 1 - (int32_t)((a[c >> 5] >> (c & 31u)) & 1u) - (int32_t)((second[c >> 5] >> (c & 31u)) & 1u);
 }

@@ -1,5 +1,5 @@
-/* One constant bd_kernel per name of kernels.def. A generated table names only those that its model uses, and the
- * linker drops the rest. */
+/* One constant bd_kernel per name of kernels.def. A generated table names only those that its model uses, and
+ * the linker drops the rest. */
 #ifndef BD_KERNELS_H
 #define BD_KERNELS_H
 

@@ -5,14 +5,12 @@
 #include "bd_bits.h"
 
 /* 1 / count with 16 fractional bits, rounded to nearest. */
-BD_INLINE uint32_t bd_reciprocal(uint32_t count)
-{
+BD_INLINE uint32_t bd_reciprocal(uint32_t count) {
     return (2u * 65536u + count) / (2u * count);
 }
 
 /* saturate((sum * reciprocal + 2**15) >> 16); the product by halves, since it may need 48 bits. */
-BD_INLINE int32_t bd_mean(int32_t sum, uint32_t reciprocal, int32_t low, int32_t high)
-{
+BD_INLINE int32_t bd_mean(int32_t sum, uint32_t reciprocal, int32_t low, int32_t high) {
     const uint32_t high_part = (uint32_t)(sum >> 16) * reciprocal;
     const uint32_t low_part = (((uint32_t)sum & 0xffffu) * reciprocal + 0x8000u) >> 16;
     return bd_clamp((int32_t)(high_part + low_part), low, high);

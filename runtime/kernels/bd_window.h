@@ -9,8 +9,7 @@ typedef struct bd_taps {
 } bd_taps;
 
 /* Taps t of k with 0 <= start + t * dilation < size. */
-static inline bd_taps bd_inside(int32_t start, uint32_t k, uint32_t dilation, uint32_t size)
-{
+static inline bd_taps bd_inside(int32_t start, uint32_t k, uint32_t dilation, uint32_t size) {
     bd_taps taps = {0, k};
     while (taps.first < k && start + (int32_t)(taps.first * dilation) < 0) {
         taps.first++;
@@ -21,15 +20,14 @@ static inline bd_taps bd_inside(int32_t start, uint32_t k, uint32_t dilation, ui
     return taps;
 }
 
-/* One position of a window over in[0]. Padded taps of value 0 add nothing and are left out of rows and columns; with
- * padding of another value all taps are taken. */
+/* One position of a window over in[0]. Padded taps of value 0 add nothing and are left out of rows and
+ * columns; with padding of another value all taps are taken. */
 typedef struct bd_window {
     int32_t y, x; /* of tap (0, 0) */
     bd_taps rows, columns;
 } bd_window;
 
-static inline bd_window bd_window_at(const bd_step *step, const bd_view *in, uint32_t y, uint32_t x)
-{
+static inline bd_window bd_window_at(const bd_step *step, const bd_view *in, uint32_t y, uint32_t x) {
     bd_window w;
     w.y = (int32_t)(y * step->stride_h) - step->pad_top;
     w.x = (int32_t)(x * step->stride_w) - step->pad_left;
@@ -43,14 +41,14 @@ static inline bd_window bd_window_at(const bd_step *step, const bd_view *in, uin
     return w;
 }
 
-/* The weights of a window's taps as runs of adjacent taps: a run per row, or one run when no column is left out. */
+/* The weights of a window's taps as runs of adjacent taps: a run per row, or one run when no column is left
+ * out. */
 typedef struct bd_runs {
     uint32_t count, taps; /* runs, and taps in each */
     uint32_t first, step; /* tap index of the first run, and from run to run */
 } bd_runs;
 
-static inline bd_runs bd_runs_of(const bd_step *step, const bd_window *w)
-{
+static inline bd_runs bd_runs_of(const bd_step *step, const bd_window *w) {
     bd_runs runs;
     runs.count = w->rows.end - w->rows.first;
     runs.taps = w->columns.end - w->columns.first;

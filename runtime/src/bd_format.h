@@ -3,18 +3,18 @@
  *     bd_header
  *     records: bd_record, then `size` payload bytes, padded with zeros to a multiple of 16
  *
- * Records follow one another up to file_size. A required record occurs once. A record of unknown type is skipped when
- * BD_RECORD_OPTIONAL is set in its flags and refused otherwise. Types ascend. */
+ * Records follow one another up to file_size. A required record occurs once. A record of unknown type is
+ * skipped when BD_RECORD_OPTIONAL is set in its flags and refused otherwise. Types ascend. */
 #ifndef BD_FORMAT_H
 #define BD_FORMAT_H
 
 #include <stdint.h>
 
-#define BD_MAGIC 0x314e4442u /* "BDN1" */
+#define BD_MAGIC          0x314e4442u /* "BDN1" */
 #define BD_FORMAT_VERSION 1u
-#define BD_NONE 0xffffu    /* no tensor, no kernel */
-#define BD_MAX_IO 32u      /* inputs, or outputs, of a model */
-#define BD_ABSENT 0xffffffffu /* no constant */
+#define BD_NONE           0xffffu     /* no tensor, no kernel */
+#define BD_MAX_IO         32u         /* inputs, or outputs, of a model */
+#define BD_ABSENT         0xffffffffu /* no constant */
 
 #define BD_STATIC_ASSERT(name, condition) typedef char bd_static_assert_##name[(condition) ? 1 : -1]
 
@@ -55,8 +55,8 @@ BD_STATIC_ASSERT(record, sizeof(bd_record) == 16);
 
 enum { BD_PLACE_ARENA = 0, BD_PLACE_INPUT = 1, BD_PLACE_OUTPUT = 2 };
 
-/* Feature map of one row or more. A row is width pixels of channels elements, dense; a packed row is one plane of
- * width * ceil(channels / 32) words, and a trit's second plane follows the first within the row. */
+/* Feature map of one row or more. A row is width pixels of channels elements, dense; a packed row is one
+ * plane of width * ceil(channels / 32) words, and a trit's second plane follows the first within the row. */
 typedef struct bd_tensor {
     uint32_t offset;     /* bytes into the tensor area (a multiple of 16); input or output index otherwise */
     uint32_t row_stride; /* bytes; at least the row, a multiple of 4 in the arena */
@@ -72,9 +72,9 @@ BD_STATIC_ASSERT(tensor, sizeof(bd_tensor) == 32);
 
 enum { BD_STEP_WINDOW = 0, BD_STEP_ACCUMULATE = 1, BD_STEP_WHOLE = 2 };
 
-/* One step: `kernel` computes rows of in[0] into accumulators in scratch, and `epilogue` turns those (with the
- * residual in[1]) into the outputs. Either may be BD_NONE: a kernel without epilogue writes out[0] itself, an
- * epilogue without kernel reads in[0] as its accumulators. */
+/* One step: `kernel` computes rows of in[0] into accumulators in scratch, and `epilogue` turns those (with
+ * the residual in[1]) into the outputs. Either may be BD_NONE: a kernel without epilogue writes out[0]
+ * itself, an epilogue without kernel reads in[0] as its accumulators. */
 typedef struct bd_step {
     uint16_t kernel, epilogue; /* indices into the kernel record, or BD_NONE */
     uint16_t in[2];            /* input, residual; BD_NONE where absent */
@@ -82,45 +82,46 @@ typedef struct bd_step {
     uint16_t out_height, out_width, out_channels; /* of the accumulators */
     uint16_t groups;
     uint8_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
-    int8_t pad_value;  /* -1, 0 or +1 */
-    uint8_t acc_dtype; /* of the accumulators in scratch */
+    int8_t pad_value;      /* -1, 0 or +1 */
+    uint8_t acc_dtype;     /* of the accumulators in scratch */
     uint8_t weight_planes; /* 1 for bit weights, 2 for trit weights, 0 where weights are not packed */
     uint8_t kind;
     uint16_t rows_per_call; /* rows that one call of the kernel makes, at least 1 */
     int16_t zero_point;     /* of a quantized in[0] */
-    uint32_t weights, weights_size; /* in the constants: offset (a multiple of 16) and bytes, or BD_ABSENT and 0 */
-    uint32_t epilogue_at;           /* bd_epilogue in the constants (a multiple of 16), or BD_ABSENT */
-    uint32_t scratch; /* bytes that the step needs: accumulators (rows_per_call rows, each a multiple of 4 bytes,
-                         together one of 16), then the kernel's own */
+    uint32_t weights,
+        weights_size;     /* in the constants: offset (a multiple of 16) and bytes, or BD_ABSENT and 0 */
+    uint32_t epilogue_at; /* bd_epilogue in the constants (a multiple of 16), or BD_ABSENT */
+    uint32_t scratch;     /* bytes that the step needs: accumulators (rows_per_call rows, each a multiple of 4
+                             bytes, together one of 16), then the kernel's own */
     uint32_t reserved;
 } bd_step;
 BD_STATIC_ASSERT(step, sizeof(bd_step) == 56);
 
-/* Parameters of an epilogue: offsets of per-channel arrays in the constants (multiples of 4), or BD_ABSENT. Factors,
- * slopes, biases and thresholds are float for a float epilogue, int32_t for a fixed one.
- *     v = affine(acc [, residual]);  y = two_slope(v);  out[0] = y;  out[1] = y compared with thresholds
- * shift is to the left where positive, arithmetic to the right where negative, saturated to 16 bits.
- * Fixed: v = saturate((shift(acc) * mul + shift(residual) * residual_mul + add) >> 16), y = saturate((v * slope) >> 16),
+/* Parameters of an epilogue: offsets of per-channel arrays in the constants (multiples of 4), or BD_ABSENT.
+ * Factors, slopes, biases and thresholds are float for a float epilogue, int32_t for a fixed one. v =
+ * affine(acc [, residual]);  y = two_slope(v);  out[0] = y;  out[1] = y compared with thresholds shift is to
+ * the left where positive, arithmetic to the right where negative, saturated to 16 bits. Fixed: v =
+ * saturate((shift(acc) * mul + shift(residual) * residual_mul + add) >> 16), y = saturate((v * slope) >> 16),
  * floor; factors are k * 65536 + m with m in 16 bits, and without the k parts every sum fits 32 bits, so that
  * (terms * m + add) >> 16, plus k * term, is the same number in 32-bit arithmetic.
  * Absent mul: no affine (v = acc). Absent positive: no slopes (y = v). Absent low: no packed output. */
 typedef struct bd_epilogue {
     uint32_t mul, add;
-    uint32_t residual_mul; /* absent: no residual */
+    uint32_t residual_mul;             /* absent: no residual */
     uint32_t positive, negative, bias; /* bias: float only */
     uint32_t low, high;                /* thresholds; high only for trits */
-    int8_t shift, residual_shift;      /* fixed: left shifts of the terms (negative: arithmetic right shifts) */
-    uint8_t dtype;                     /* of y: BD_F32, BD_I16, BD_I8, or the accumulators' when nothing changes them */
+    int8_t shift, residual_shift; /* fixed: left shifts of the terms (negative: arithmetic right shifts) */
+    uint8_t dtype; /* of y: BD_F32, BD_I16, BD_I8, or the accumulators' when nothing changes them */
     uint8_t reserved0;
     uint16_t residual_channels; /* of in[1]: channel c reads c % residual_channels (broadcast residual) */
     uint16_t reserved1;
 } bd_epilogue;
 BD_STATIC_ASSERT(epilogue, sizeof(bd_epilogue) == 40);
 
-/* Test vector. kind 0: input bytes, then output bytes follow literally. kind 1: the input is made by the generator
- * below from `seed`; the output is checked by its CRC-32 only.
- * Generator: state = seed; for every byte: state ^= state << 13; state ^= state >> 17; state ^= state << 5; the byte is
- * state >> 24 (f32 inputs: every element is (int8_t)(state >> 24) / 64). */
+/* Test vector. kind 0: input bytes, then output bytes follow literally. kind 1: the input is made by the
+ * generator below from `seed`; the output is checked by its CRC-32 only. Generator: state = seed; for every
+ * byte: state ^= state << 13; state ^= state >> 17; state ^= state << 5; the byte is state >> 24 (f32 inputs:
+ * every element is (int8_t)(state >> 24) / 64). */
 typedef struct bd_test_vector {
     uint32_t kind;
     uint32_t input_bytes, output_bytes;

@@ -1,6 +1,7 @@
 /* What the parts of the runtime share: the checked model, the context, and single steps.
  *
- * Emulators and the host binding use bd_begin, bd_run_step and bd_tensor_area too; applications use bdnet.h only. */
+ * Emulators and the host binding use bd_begin, bd_run_step and bd_tensor_area too; applications use bdnet.h
+ * only. */
 #ifndef BD_INTERNAL_H
 #define BD_INTERNAL_H
 

@@ -1,8 +1,8 @@
 /* The contract between steps and kernels.
  *
- * A kernel makes output rows y0 .. y0 + rows - 1 of one step. It sees its operands as views and so does not know
- * whether rows lie in a whole tensor, in a ring or in scratch. It keeps no state between calls, reads nothing but its
- * views, the step and the constants, and its control flow depends on none of the data.
+ * A kernel makes output rows y0 .. y0 + rows - 1 of one step. It sees its operands as views and so does not
+ * know whether rows lie in a whole tensor, in a ring or in scratch. It keeps no state between calls, reads
+ * nothing but its views, the step and the constants, and its control flow depends on none of the data.
  *
  * A step with an epilogue runs, for each tile of rows: kernel(in -> accumulator view in scratch), then
  * epilogue(accumulator view, residual -> outputs). Both have this same type. */
@@ -27,9 +27,10 @@ typedef struct bd_run_context bd_run_context;
 typedef bd_status (*bd_kernel_fn)(const bd_step *step, const uint8_t *constants, const bd_view in[],
                                   const bd_view out[], uint32_t y0, uint32_t rows, void *scratch);
 
-/* What the loader must know to prove a step safe before it runs: in[], out[] are the views that the kernel will get
- * (bases unset), constants_size bounds every offset. Returns BD_OK only if no call can leave its operands. For an
- * accumulator kernel *scratch_bytes is set to the private scratch that it needs behind the accumulators. */
+/* What the loader must know to prove a step safe before it runs: in[], out[] are the views that the kernel
+ * will get (bases unset), constants_size bounds every offset. Returns BD_OK only if no call can leave its
+ * operands. For an accumulator kernel *scratch_bytes is set to the private scratch that it needs behind the
+ * accumulators. */
 typedef bd_status (*bd_check_fn)(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes);
 
@@ -45,15 +46,13 @@ typedef struct bd_kernel_table {
 } bd_kernel_table;
 
 /* Address of row y. */
-static inline uint8_t *bd_row(const bd_view *view, uint32_t y)
-{
+static inline uint8_t *bd_row(const bd_view *view, uint32_t y) {
     const uint32_t slot = y < view->rows_held ? y : y % view->rows_held;
     return view->base + (size_t)slot * view->row_stride;
 }
 
 /* Words of one pixel of one plane. */
-static inline uint32_t bd_words(uint32_t channels)
-{
+static inline uint32_t bd_words(uint32_t channels) {
     return (channels + 31u) / 32u;
 }
 

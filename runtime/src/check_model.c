@@ -1,7 +1,7 @@
 /* The checks of a model before anything of it runs. A file is data from outside: nothing in it is believed.
  *
- * Every sum and product of numbers of the file is taken in 64 bits. Time is linear in the file's size (for a given
- * kernel table): no loop runs over a dimension that the file merely states. */
+ * Every sum and product of numbers of the file is taken in 64 bits. Time is linear in the file's size (for a
+ * given kernel table): no loop runs over a dimension that the file merely states. */
 #include "bd_internal.h"
 
 /* Container: header and records. */
@@ -11,8 +11,7 @@ typedef struct bd_payload {
     uint32_t size;
 } bd_payload;
 
-static bd_status check_header(const uint8_t *data, uint32_t size)
-{
+static bd_status check_header(const uint8_t *data, uint32_t size) {
     const bd_header *header = (const void *)data;
     if (((uintptr_t)data & (BD_ALIGN - 1u)) != 0) {
         return BD_ERROR_ALIGNMENT;
@@ -26,7 +25,8 @@ static bd_status check_header(const uint8_t *data, uint32_t size)
     if (header->format_version == 0 || header->oldest_reader > BD_FORMAT_VERSION) {
         return BD_ERROR_VERSION;
     }
-    if (header->file_size > size || header->file_size < sizeof(bd_header) || header->file_size % BD_ALIGN != 0) {
+    if (header->file_size > size || header->file_size < sizeof(bd_header) ||
+        header->file_size % BD_ALIGN != 0) {
         return BD_ERROR_TRUNCATED;
     }
 #ifndef BD_FUZZING /* a fuzzer would meet nothing behind the checksum */
@@ -41,8 +41,7 @@ static bd_status check_header(const uint8_t *data, uint32_t size)
 }
 
 /* Types ascend strictly, so a record occurs once and required ones have a fixed order. */
-static bd_status find_records(const uint8_t *data, bd_payload payloads[BD_RECORD_MAP + 1])
-{
+static bd_status find_records(const uint8_t *data, bd_payload payloads[BD_RECORD_MAP + 1]) {
     const uint32_t end = ((const bd_header *)(const void *)data)->file_size;
     uint32_t at = sizeof(bd_header), previous = 0;
     while (at < end) { /* both are multiples of 16, so a record's header fits */
@@ -64,14 +63,12 @@ static bd_status find_records(const uint8_t *data, bd_payload payloads[BD_RECORD
     return BD_OK;
 }
 
-static int is_array(const bd_payload *payload, uint32_t element_bytes, uint32_t least)
-{
+static int is_array(const bd_payload *payload, uint32_t element_bytes, uint32_t least) {
     const uint32_t count = payload->size / element_bytes;
     return payload->data != NULL && payload->size % element_bytes == 0 && count >= least && count < BD_NONE;
 }
 
-static bd_status open_records(const uint8_t *data, bd_model *model)
-{
+static bd_status open_records(const uint8_t *data, bd_model *model) {
     bd_payload payloads[BD_RECORD_MAP + 1] = {{NULL, 0}};
     const bd_status status = find_records(data, payloads);
     if (status != BD_OK) {
@@ -110,8 +107,7 @@ static bd_status open_records(const uint8_t *data, bd_model *model)
 
 /* Kernels. */
 
-static int same_name(const char *a, const char *b)
-{
+static int same_name(const char *a, const char *b) {
     uint32_t i = 0;
     while (a[i] == b[i] && a[i] != '\0') {
         i++;
@@ -119,8 +115,7 @@ static int same_name(const char *a, const char *b)
     return a[i] == b[i];
 }
 
-const bd_kernel *bd_find_kernel(const bd_kernel_table *kernels, const char *name)
-{
+const bd_kernel *bd_find_kernel(const bd_kernel_table *kernels, const char *name) {
     for (uint32_t i = 0; i < kernels->count; i++) {
         if (same_name(kernels->kernels[i]->name, name)) {
             return kernels->kernels[i];
@@ -129,8 +124,7 @@ const bd_kernel *bd_find_kernel(const bd_kernel_table *kernels, const char *name
     return NULL;
 }
 
-static bd_status check_kernels(const bd_model *model, const bd_kernel_table *kernels, const char **missing)
-{
+static bd_status check_kernels(const bd_model *model, const bd_kernel_table *kernels, const char **missing) {
     for (uint32_t i = 0; i < model->kernel_count; i++) {
         const char *name = model->names + (size_t)i * BD_NAME_BYTES;
         if (name[0] == '\0' || name[BD_NAME_BYTES - 1u] != '\0') {
@@ -149,13 +143,11 @@ static bd_status check_kernels(const bd_model *model, const bd_kernel_table *ker
 
 /* Tensors. */
 
-static uint64_t dense_bytes(const bd_tensor *t)
-{
+static uint64_t dense_bytes(const bd_tensor *t) {
     return bd_row_bytes(t->width, t->channels, t->dtype) * t->height;
 }
 
-static int tensor_is_sound(const bd_model *model, const bd_tensor *t)
-{
+static int tensor_is_sound(const bd_model *model, const bd_tensor *t) {
     const uint64_t row = bd_row_bytes(t->width, t->channels, t->dtype);
     if (row == 0 || t->height == 0 || t->dtype > BD_TRIT || t->row_stride < row) {
         return 0;
@@ -167,12 +159,12 @@ static int tensor_is_sound(const bd_model *model, const bd_tensor *t)
         return t->row_stride == row && dense_bytes(t) <= 0x7fffffffu;
     }
     const uint64_t bytes = (uint64_t)t->row_stride * t->rows_held;
-    return t->row_stride % 4u == 0 && t->offset % BD_ALIGN == 0 && t->offset + bytes <= model->header->tensor_bytes;
+    return t->row_stride % 4u == 0 && t->offset % BD_ALIGN == 0 &&
+           t->offset + bytes <= model->header->tensor_bytes;
 }
 
 /* Notes input or output `index`; false when there is no such one or it was seen before. */
-static int take(uint32_t *seen, uint32_t index, uint32_t count)
-{
+static int take(uint32_t *seen, uint32_t index, uint32_t count) {
     if (index >= count || (*seen >> index & 1u) != 0) {
         return 0;
     }
@@ -180,8 +172,7 @@ static int take(uint32_t *seen, uint32_t index, uint32_t count)
     return 1;
 }
 
-static bd_status check_tensors(const bd_model *model)
-{
+static bd_status check_tensors(const bd_model *model) {
     const uint32_t inputs = model->header->inputs, outputs = model->header->outputs;
     const bd_tensor *input = NULL, *output = NULL;
     uint32_t seen_inputs = 0, seen_outputs = 0;
@@ -216,18 +207,15 @@ static bd_status check_tensors(const bd_model *model)
 
 /* Steps. */
 
-static int is_index(uint16_t index, uint32_t count)
-{
+static int is_index(uint16_t index, uint32_t count) {
     return index == BD_NONE || index < count;
 }
 
-static int lies_in(uint32_t offset, uint32_t size, uint32_t whole)
-{
+static int lies_in(uint32_t offset, uint32_t size, uint32_t whole) {
     return offset % BD_ALIGN == 0 && (uint64_t)offset + size <= whole;
 }
 
-static int step_is_sound(const bd_model *model, const bd_step *s)
-{
+static int step_is_sound(const bd_model *model, const bd_step *s) {
     int sound = is_index(s->kernel, model->kernel_count) && is_index(s->epilogue, model->kernel_count);
     sound = sound && (s->kernel != BD_NONE || s->epilogue != BD_NONE);
     for (int i = 0; i < 2; i++) {
@@ -254,8 +242,7 @@ static int step_is_sound(const bd_model *model, const bd_step *s)
     return sound && lies_in(s->epilogue_at, sizeof(bd_epilogue), model->constants_size);
 }
 
-static bd_status check_step(const bd_model *model, const bd_step *step, const bd_kernel_table *kernels)
-{
+static bd_status check_step(const bd_model *model, const bd_step *step, const bd_kernel_table *kernels) {
     bd_operands o;
     if (!step_is_sound(model, step) || !bd_step_operands(model, step, &o)) {
         return BD_ERROR_STEP;
@@ -283,8 +270,7 @@ static bd_status check_step(const bd_model *model, const bd_step *step, const bd
 }
 
 bd_status bd_check_model(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model *model,
-                         const char **missing)
-{
+                         const char **missing) {
     bd_status status = check_header(data, size);
     if (status == BD_OK) {
         status = open_records(data, model);

@@ -2,8 +2,7 @@
 #include "bd_internal.h"
 
 static bd_status inspect(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model *model,
-                         bd_model_info *info)
-{
+                         bd_model_info *info) {
     const bd_model_info none = {0};
     *info = none;
     const bd_status status = bd_check_model(data, size, kernels, model, &info->missing_kernel);
@@ -24,8 +23,7 @@ static bd_status inspect(const void *data, uint32_t size, const bd_kernel_table 
     return BD_OK;
 }
 
-bd_status bd_inspect(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model_info *info)
-{
+bd_status bd_inspect(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model_info *info) {
     bd_model model;
     if (data == NULL || kernels == NULL || info == NULL) {
         return BD_ERROR_ARGUMENT;
@@ -34,8 +32,7 @@ bd_status bd_inspect(const void *data, uint32_t size, const bd_kernel_table *ker
 }
 
 bd_status bd_load(void *arena, uint32_t arena_size, const void *data, uint32_t size,
-                  const bd_kernel_table *kernels, bd_context **context)
-{
+                  const bd_kernel_table *kernels, bd_context **context) {
     bd_model model;
     bd_model_info info;
     if (arena == NULL || data == NULL || kernels == NULL || context == NULL) {
@@ -64,8 +61,7 @@ bd_status bd_load(void *arena, uint32_t arena_size, const void *data, uint32_t s
     return BD_OK;
 }
 
-static bd_status shape_of(const bd_context *context, uint32_t place, uint32_t index, bd_shape *shape)
-{
+static bd_status shape_of(const bd_context *context, uint32_t place, uint32_t index, bd_shape *shape) {
     if (context == NULL || shape == NULL) {
         return BD_ERROR_ARGUMENT;
     }
@@ -82,12 +78,10 @@ static bd_status shape_of(const bd_context *context, uint32_t place, uint32_t in
     return BD_ERROR_ARGUMENT;
 }
 
-bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape)
-{
+bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape) {
     return shape_of(context, BD_PLACE_INPUT, index, shape);
 }
 
-bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape)
-{
+bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape) {
     return shape_of(context, BD_PLACE_OUTPUT, index, shape);
 }

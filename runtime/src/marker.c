@@ -7,12 +7,10 @@
 #    define BD_KEEP(value) ((void)(value))
 #endif
 
-BD_NOINLINE void bd_step_enter(uint32_t index)
-{
+BD_NOINLINE void bd_step_enter(uint32_t index) {
     BD_KEEP(index);
 }
 
-BD_NOINLINE void bd_step_leave(void)
-{
+BD_NOINLINE void bd_step_leave(void) {
     BD_KEEP(0);
 }

@@ -1,8 +1,8 @@
-/* From a step's numbers to the views that its kernels see; the loader's proof and every run use the same ones. */
+/* From a step's numbers to the views that its kernels see; the loader's proof and every run use the same
+ * ones. */
 #include "bd_internal.h"
 
-uint32_t bd_element_bytes(uint32_t dtype)
-{
+uint32_t bd_element_bytes(uint32_t dtype) {
     switch (dtype) {
     case BD_U8:
     case BD_I8:
@@ -17,22 +17,19 @@ uint32_t bd_element_bytes(uint32_t dtype)
     }
 }
 
-uint64_t bd_row_bytes(uint32_t width, uint32_t channels, uint32_t dtype)
-{
+uint64_t bd_row_bytes(uint32_t width, uint32_t channels, uint32_t dtype) {
     if (dtype == BD_BIT || dtype == BD_TRIT) {
         return (uint64_t)width * bd_words(channels) * (dtype == BD_TRIT ? 8u : 4u);
     }
     return (uint64_t)width * channels * bd_element_bytes(dtype);
 }
 
-static bd_view absent(void)
-{
+static bd_view absent(void) {
     const bd_view view = {0};
     return view;
 }
 
-static bd_view tensor_view(const bd_model *model, uint16_t index)
-{
+static bd_view tensor_view(const bd_model *model, uint16_t index) {
     bd_view view = absent();
     if (index != BD_NONE) {
         const bd_tensor *t = &model->tensors[index];
@@ -47,8 +44,7 @@ static bd_view tensor_view(const bd_model *model, uint16_t index)
     return view;
 }
 
-int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *operands)
-{
+int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *operands) {
     const int accumulate = step->kind == BD_STEP_ACCUMULATE;
     bd_operands o = {0};
     for (int i = 0; i < 2; i++) {
@@ -58,7 +54,8 @@ int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *op
     o.calls_over = accumulate ? o.kernel_in[0].height : step->out_height;
     if (step->kernel != BD_NONE && step->epilogue != BD_NONE) {
         bd_view acc = absent();
-        const uint64_t row = (bd_row_bytes(step->out_width, step->out_channels, step->acc_dtype) + 3u) / 4u * 4u;
+        const uint64_t row =
+            (bd_row_bytes(step->out_width, step->out_channels, step->acc_dtype) + 3u) / 4u * 4u;
         acc.rows_held = step->rows_per_call < step->out_height ? step->rows_per_call : step->out_height;
         const uint64_t bytes = (row * acc.rows_held + BD_ALIGN - 1u) / BD_ALIGN * BD_ALIGN;
         if (bytes > 0x7fffffffu) {

@@ -1,8 +1,7 @@
 /* Inference: one step after the other, each in tiles of rows. */
 #include "bd_internal.h"
 
-static void set_base(const bd_context *context, uint16_t index, bd_view *view)
-{
+static void set_base(const bd_context *context, uint16_t index, bd_view *view) {
     if (index == BD_NONE) {
         return;
     }
@@ -17,8 +16,7 @@ static void set_base(const bd_context *context, uint16_t index, bd_view *view)
     }
 }
 
-static bd_status run_tiles(const bd_context *context, const bd_step *step, const bd_operands *o)
-{
+static bd_status run_tiles(const bd_context *context, const bd_step *step, const bd_operands *o) {
     const uint8_t *constants = context->model.constants;
     const bd_kernel *kernel = step->kernel == BD_NONE ? NULL : context->kernels[step->kernel];
     const bd_kernel *epilogue = step->epilogue == BD_NONE ? NULL : context->kernels[step->epilogue];
@@ -44,8 +42,7 @@ static bd_status run_tiles(const bd_context *context, const bd_step *step, const
     return BD_OK;
 }
 
-bd_status bd_run_step(bd_context *context, uint32_t index)
-{
+bd_status bd_run_step(bd_context *context, uint32_t index) {
     if (context == NULL || context->inputs == NULL || index >= context->model.step_count) {
         return BD_ERROR_ARGUMENT;
     }
@@ -70,14 +67,12 @@ bd_status bd_run_step(bd_context *context, uint32_t index)
     return status;
 }
 
-void *bd_tensor_area(bd_context *context)
-{
+void *bd_tensor_area(bd_context *context) {
     return context->tensors;
 }
 
 bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
-                   uint32_t n_outputs)
-{
+                   uint32_t n_outputs) {
     if (context == NULL || inputs == NULL || outputs == NULL) {
         return BD_ERROR_ARGUMENT;
     }
@@ -106,8 +101,7 @@ bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_i
 }
 
 bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
-                 uint32_t n_outputs)
-{
+                 uint32_t n_outputs) {
     bd_status status = bd_begin(context, inputs, n_inputs, outputs, n_outputs);
     if (status != BD_OK) {
         return status;

@@ -1,8 +1,7 @@
 /* The model's own test vector: does this build on this machine give the recorded bytes? */
 #include "bd_internal.h"
 
-static void generate(const bd_tensor *tensor, const bd_test_vector *test, void *input)
-{
+static void generate(const bd_tensor *tensor, const bd_test_vector *test, void *input) {
     uint32_t state = test->seed;
     if (tensor->dtype == BD_F32) {
         float *elements = input;
@@ -23,8 +22,7 @@ static void generate(const bd_tensor *tensor, const bd_test_vector *test, void *
     }
 }
 
-static const bd_tensor *first_input(const bd_model *model)
-{
+static const bd_tensor *first_input(const bd_model *model) {
     const bd_tensor *tensor = model->tensors;
     while (tensor->place != BD_PLACE_INPUT) {
         tensor++; /* the loader has found one */
@@ -32,8 +30,7 @@ static const bd_tensor *first_input(const bd_model *model)
     return tensor;
 }
 
-bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed)
-{
+bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed) {
     if (context == NULL || input == NULL || output == NULL || passed == NULL) {
         return BD_ERROR_ARGUMENT;
     }

@@ -1,8 +1,7 @@
 /* Names of status codes. */
 #include "bdnet.h"
 
-const char *bd_status_name(bd_status status)
-{
+const char *bd_status_name(bd_status status) {
     switch (status) {
     case BD_OK:
         return "BD_OK";

@@ -41,7 +41,7 @@ from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
     "cat": "only a tensor joined with itself (a repeat of all channels) is possible",
-    "hardtanh": "drop it before a sign (it changes nothing there), or use ReLU, PReLU or RPReLU",
+    "hardtanh": "use ReLU, PReLU or RPReLU; directly before a sign a clamp is understood",
     "log_softmax": "return the logits: softmax does not change the order of the classes",
     "max_pool2d": "use average pooling or a stride",
     "mul": "only constants can multiply an activation: remove gates such as squeeze-and-excitation",
@@ -126,7 +126,10 @@ class _Builder:
         for output in self.trace.outputs:
             if len(output.shape) not in (2, 4) or output.shape[0] != 1:
                 raise UnsupportedError(
-                    f"an output has shape {tuple(output.shape)}", fix="return vectors (1, C) or maps (1, C, H, W)"
+                    f"an output has shape {tuple(output.shape)}",
+                    where=output.step.where if output.step else None,
+                    why="outputs are vectors (1, C) or maps (1, C, H, W)",
+                    fix="reshape it, or leave it out of what the model returns",
                 )
             self._make(output)
             place = output.step.where if output.step else "the output"

@@ -17,7 +17,7 @@ from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 _MAX_STEPS = 80
 
 
-class NotElementwise(Exception):
+class NotElementwiseError(Exception):
     """The function depends on the position in the map, or cannot be run on another shape."""
 
 
@@ -38,7 +38,7 @@ class Cone:
         """The function's values at ``x`` (P, C), P probes of every channel, in float32 or in double arithmetic.
 
         Raises:
-            NotElementwise: when constants differ from pixel to pixel, or an operator refuses.
+            NotElementwiseError: when constants differ from pixel to pixel, or an operator refuses.
         """
         dtype = torch.float64 if double else torch.float32
         probe = torch.tensor(x, dtype=dtype).reshape(*x.shape, *[1] * (len(self.source.shape) - 2))
@@ -60,7 +60,7 @@ class Cone:
                 run_step(step, env, leaf)
             return env[self.target].reshape(x.shape).to(dtype).numpy()
         except (RuntimeError, TypeError) as error:
-            raise NotElementwise(str(error)) from error
+            raise NotElementwiseError(str(error)) from error
 
     def _constant(self, tensor: Tensor, double: bool) -> Tensor:
         key = (id(tensor), double)
@@ -71,7 +71,7 @@ class Cone:
                 if tensor.dim() >= -position and small.shape[position] > 1:
                     first = small.narrow(position, 0, 1)
                     if not bool((small == first).all()):
-                        raise NotElementwise("a constant differs from pixel to pixel")
+                        raise NotElementwiseError("a constant differs from pixel to pixel")
                     small = first
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]

@@ -91,9 +91,7 @@ def _conv(step: Step, x: Emitted) -> tuple[Conv2d, Array, Array | None]:
         raise refuse(step, f"padding is '{padding}'", "give the padding as numbers")
     ph, pw = (int(p) for p in _pair(padding))
     if x.padded and (ph or pw) and x.pad_value != 0:
-        raise refuse(
-            step, "it pads with 0 a map that is padded with another value before", "pad once, with one value"
-        )
+        raise refuse(step, "it pads with 0 a map that is padded with another value before", "pad once, with one value")
     top, bottom, left, right = x.padding
     bias = step.argument("bias")
     op = Conv2d(

@@ -130,7 +130,11 @@ def _recognise(source: Traced, target: Traced, probe: tuple[Tensor, Tensor]) -> 
 def _hint(candidates: list[tuple[Traced, list[Step]]], target: Traced) -> str | None:
     """Near misses, by name."""
     if not candidates:
-        return "it joins different tensors" if target.step and len(target.step.inputs) > 1 else None
+        inputs = target.step.inputs if target.step else ()
+        odd = [t.shape for t in inputs if len(t.shape) not in (2, 4)]
+        if len(inputs) > 1:
+            return "it joins different tensors"
+        return f"a tensor of shape {_shape(odd[0])} is neither a vector nor a map" if odd else None
     source, steps = candidates[-1]
     x, y = _run(source, target, steps)
     c, d = x.shape[1], y.shape[1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.cone import Cone, NotElementwise, cones
+from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 6
@@ -37,7 +38,7 @@ def find_two_lines(target: Traced) -> TwoLines | None:
             break
         try:
             found = _fit(cone)
-        except NotElementwise:
+        except NotElementwiseError:
             continue
         if found is not None:
             return found
@@ -69,9 +70,9 @@ def _fit(cone: Cone) -> TwoLines | None:
     return elsewhere if np.abs(kink).max() < _FAR / 2 and _holds(f, elsewhere) else None
 
 
-def _holds(f: object, lines: TwoLines) -> bool:
+def _holds(f: Callable[[Array], Array], lines: TwoLines) -> bool:
     x = np.concatenate([np.broadcast_to(_GRID[:, None], (len(_GRID), len(lines.shift))), _GRID[:, None] - lines.shift])
     u = x + lines.shift
     model = u * np.where(u >= 0, lines.positive, lines.negative) + lines.bias
-    y = f(x)  # type: ignore[operator]
+    y = f(x)
     return bool((np.abs(y - model) <= 1e-9 * (np.abs(x) + np.abs(y) + 1e-3)).all())

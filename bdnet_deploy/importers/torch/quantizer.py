@@ -14,7 +14,7 @@ import numpy as np
 
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.aten import DISCRETE
-from bdnet_deploy.importers.torch.cone import Cone, NotElementwise, cones
+from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
@@ -58,7 +58,7 @@ def find_quantizer(target: Traced) -> Quantizer | str | None:
             continue
         try:
             result = _probe(cone)
-        except NotElementwise as error:
+        except NotElementwiseError as error:
             result = str(error)
         if isinstance(result, Quantizer):
             found = result
@@ -78,7 +78,7 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     def f(x: Array) -> Array:
         return cone(x, double=False)
 
-    ends = f(np.repeat(np.float32([-1e6, -1e3, 1e3, 1e6])[:, None], channels, 1)).astype(np.float64)
+    ends = f(np.repeat(np.array([-1e6, -1e3, 1e3, 1e6], np.float32)[:, None], channels, 1)).astype(np.float64)
     if not np.isfinite(ends).all():
         return None
     lo, hi = ends[0], ends[3]

@@ -97,7 +97,8 @@ def _check_replay(module: nn.Module, trace: Trace, sample: Tensor) -> None:
         else:
             why = "the recorded operators give another result on a second input than the model"
     same = len(got) == len(expected) and all(
-        g.shape == e.shape and torch.allclose(g, e, rtol=1e-3, atol=1e-4 * float(torch.nan_to_num(e).abs().max() + 1), equal_nan=True)
+        g.shape == e.shape
+        and torch.allclose(g, e, rtol=1e-3, atol=1e-4 * float(torch.nan_to_num(e).abs().max() + 1), equal_nan=True)
         for g, e in zip(got, expected)
     )
     if not same:
@@ -115,11 +116,19 @@ def _without_cuda() -> Iterator[None]:
         yield
         return
     original = Tensor.cuda
-    Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[assignment,method-assign]
+    Tensor.cuda = lambda self, *args, **kwargs: self
     try:
         yield
     finally:
-        Tensor.cuda = original  # type: ignore[method-assign]
+        Tensor.cuda = original
+
+
+def _frozen(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, so that the record runs the same kernels; an expanded tensor stays small."""
+    if 0 in tensor.stride():
+        storage = tensor.untyped_storage().clone()
+        return torch.empty(0, dtype=tensor.dtype).set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+    return tensor.detach().clone()
 
 
 def _user_line() -> str:
@@ -188,7 +197,7 @@ class _Recorder(TorchDispatchMode):
                 "values that depend on the input were written into a part of a constant tensor",
                 "assemble it with torch.cat or torch.where",
             )
-        return arg.detach().clone()
+        return _frozen(arg)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -205,7 +214,7 @@ class _Recorder(TorchDispatchMode):
         in_place = is_in_place(func)
         if in_place and not hasattr(args[0], _TAG):
             # The old contents are still a constant: take them before they are overwritten.
-            recorded = (args[0].detach().clone(), *(rebuild(a, self._leaf) for a in args[1:]))
+            recorded = (_frozen(args[0]), *(rebuild(a, self._leaf) for a in args[1:]))
         else:
             recorded = tuple(rebuild(a, self._leaf) for a in args)
         step = Step(func, recorded, {k: rebuild(a, self._leaf) for k, a in kwargs.items()}, self.path, _user_line())

@@ -4,30 +4,28 @@
 #include "bd_mean.h"
 
 /* y[c] = mean x[c * size .. (c + 1) * size], summed in ascending order. */
-#define GROUP_MEAN(name, TYPE, SUM, FACTOR, factor_of, MEAN)                                                       \
-    static bd_status group_mean_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],          \
-                                       const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)             \
-    {                                                                                                              \
-        const uint32_t size = in->channels / (uint32_t)out->channels;                                              \
-        const uint32_t count = (uint32_t)out->width * out->channels;                                               \
-        const FACTOR factor = factor_of(size);                                                                     \
-        (void)step, (void)constants, (void)scratch;                                                                \
-        for (uint32_t y = y0; y < y0 + rows; y++) {                                                                \
-            const TYPE *from = (const void *)bd_row(in, y);                                                        \
-            TYPE *to = (void *)bd_row(out, y);                                                                     \
-            for (uint32_t i = 0; i < count; i++, from += size) {                                                   \
-                SUM sum = 0;                                                                                       \
-                for (uint32_t j = 0; j < size; j++) {                                                              \
-                    sum += from[j];                                                                                \
-                }                                                                                                  \
-                to[i] = (TYPE)MEAN(sum, factor);                                                                   \
-            }                                                                                                      \
-        }                                                                                                          \
-        return BD_OK;                                                                                              \
+#define GROUP_MEAN(name, TYPE, SUM, FACTOR, factor_of, MEAN)                                                 \
+    static bd_status group_mean_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],    \
+                                       const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {     \
+        const uint32_t size = in->channels / (uint32_t)out->channels;                                        \
+        const uint32_t count = (uint32_t)out->width * out->channels;                                         \
+        const FACTOR factor = factor_of(size);                                                               \
+        (void)step, (void)constants, (void)scratch;                                                          \
+        for (uint32_t y = y0; y < y0 + rows; y++) {                                                          \
+            const TYPE *from = (const void *)bd_row(in, y);                                                  \
+            TYPE *to = (void *)bd_row(out, y);                                                               \
+            for (uint32_t i = 0; i < count; i++, from += size) {                                             \
+                SUM sum = 0;                                                                                 \
+                for (uint32_t j = 0; j < size; j++) {                                                        \
+                    sum += from[j];                                                                          \
+                }                                                                                            \
+                to[i] = (TYPE)MEAN(sum, factor);                                                             \
+            }                                                                                                \
+        }                                                                                                    \
+        return BD_OK;                                                                                        \
     }
 
-static float float_reciprocal(uint32_t count)
-{
+static float float_reciprocal(uint32_t count) {
     return 1.0f / (float)count;
 }
 
@@ -40,24 +38,23 @@ GROUP_MEAN(i16, int16_t, int32_t, uint32_t, bd_reciprocal, MEAN_I16)
 GROUP_MEAN(i8, int8_t, int32_t, uint32_t, bd_reciprocal, MEAN_I8)
 
 /* y[r * C + c] = x[c]; elements move as integers of their size. */
-#define REPEAT(name, TYPE)                                                                                         \
-    static bd_status repeat_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],              \
-                                   const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                 \
-    {                                                                                                              \
-        const uint32_t channels = in->channels, times = out->channels / channels;                                  \
-        (void)step, (void)constants, (void)scratch;                                                                \
-        for (uint32_t y = y0; y < y0 + rows; y++) {                                                                \
-            const TYPE *from = (const void *)bd_row(in, y);                                                        \
-            TYPE *to = (void *)bd_row(out, y);                                                                     \
-            for (uint32_t x = 0; x < out->width; x++, from += channels) {                                          \
-                for (uint32_t r = 0; r < times; r++, to += channels) {                                             \
-                    for (uint32_t c = 0; c < channels; c++) {                                                      \
-                        to[c] = from[c];                                                                           \
-                    }                                                                                              \
-                }                                                                                                  \
-            }                                                                                                      \
-        }                                                                                                          \
-        return BD_OK;                                                                                              \
+#define REPEAT(name, TYPE)                                                                                   \
+    static bd_status repeat_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],        \
+                                   const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {         \
+        const uint32_t channels = in->channels, times = out->channels / channels;                            \
+        (void)step, (void)constants, (void)scratch;                                                          \
+        for (uint32_t y = y0; y < y0 + rows; y++) {                                                          \
+            const TYPE *from = (const void *)bd_row(in, y);                                                  \
+            TYPE *to = (void *)bd_row(out, y);                                                               \
+            for (uint32_t x = 0; x < out->width; x++, from += channels) {                                    \
+                for (uint32_t r = 0; r < times; r++, to += channels) {                                       \
+                    for (uint32_t c = 0; c < channels; c++) {                                                \
+                        to[c] = from[c];                                                                     \
+                    }                                                                                        \
+                }                                                                                            \
+            }                                                                                                \
+        }                                                                                                    \
+        return BD_OK;                                                                                        \
     }
 
 REPEAT(4, uint32_t)
@@ -65,8 +62,8 @@ REPEAT(2, uint16_t)
 REPEAT(1, uint8_t)
 
 /* One map to another of the same size and dtype; `from` and `to` are its channels. */
-static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype, int widens)
-{
+static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype,
+                       int widens) {
     const uint32_t more = widens ? out->channels : in->channels;
     const uint32_t fewer = widens ? in->channels : out->channels;
     const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, dtype) && bd_is(out, dtype) &&
@@ -75,13 +72,12 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
-#define KERNEL(name, run, dtype, widens)                                                                           \
-    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,          \
-                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                \
-    {                                                                                                              \
-        (void)constants, (void)constants_size, (void)scratch_bytes;                                                \
-        return check(step, in, out, dtype, widens);                                                                \
-    }                                                                                                              \
+#define KERNEL(name, run, dtype, widens)                                                                     \
+    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,    \
+                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {        \
+        (void)constants, (void)constants_size, (void)scratch_bytes;                                          \
+        return check(step, in, out, dtype, widens);                                                          \
+    }                                                                                                        \
     BD_DEFINE_KERNEL(bd_##name, run, check_##name)
 
 KERNEL(group_mean_f32, group_mean_f32, BD_F32, 0)

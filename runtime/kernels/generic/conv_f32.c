@@ -1,16 +1,16 @@
 /* Convolution with real weights: float [O][kh][kw][C / groups]; inputs float, bits or trits.
  *
- * One accumulator per output, terms in ascending (ky, kx, ci), each product and each sum rounded to float; four
- * outputs at a time hide the latency of the additions without changing any of them. Compile without contraction to
- * fused multiply-add. The window of one pixel and group is gathered once into scratch as floats. */
+ * One accumulator per output, terms in ascending (ky, kx, ci), each product and each sum rounded to float;
+ * four outputs at a time hide the latency of the additions without changing any of them. Compile without
+ * contraction to fused multiply-add. The window of one pixel and group is gathered once into scratch as
+ * floats. */
 #include "bd_bits.h"
 #include "bd_check.h"
 #include "bd_kernels.h"
 #include "bd_window.h"
 
 /* Channels c0 .. c0 + n of pixel x. */
-static void decode(float *to, const bd_view *in, const uint8_t *row, uint32_t x, uint32_t c0, uint32_t n)
-{
+static void decode(float *to, const bd_view *in, const uint8_t *row, uint32_t x, uint32_t c0, uint32_t n) {
     if (in->dtype == BD_F32) {
         const float *from = (const float *)(const void *)row + (size_t)x * in->channels + c0;
         for (uint32_t i = 0; i < n; i++) {
@@ -26,8 +26,8 @@ static void decode(float *to, const bd_view *in, const uint8_t *row, uint32_t x,
     }
 }
 
-static void gather(float *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0, uint32_t n)
-{
+static void gather(float *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0,
+                   uint32_t n) {
     for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
         const int32_t y = w->y + (int32_t)(ky * step->dilation_h);
         const int inside = y >= 0 && y < in->height;
@@ -46,9 +46,8 @@ static void gather(float *to, const bd_step *step, const bd_view *in, const bd_w
 }
 
 /* `lanes` outputs whose weights lie `stride` elements apart; lanes is a constant of each call. */
-BD_INLINE void dot(float *to, const float *x, const float *weights, size_t stride, const bd_runs *runs, uint32_t n,
-                   uint32_t lanes)
-{
+BD_INLINE void dot(float *to, const float *x, const float *weights, size_t stride, const bd_runs *runs,
+                   uint32_t n, uint32_t lanes) {
     float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     const uint32_t length = runs->taps * n;
     for (uint32_t r = 0; r < runs->count; r++, x += length) {
@@ -66,8 +65,7 @@ BD_INLINE void dot(float *to, const float *x, const float *weights, size_t strid
 }
 
 static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                      uint32_t y0, uint32_t rows, void *scratch)
-{
+                      uint32_t y0, uint32_t rows, void *scratch) {
     const uint32_t groups = step->groups, n = in->channels / groups, count = out->channels / groups;
     const size_t stride = (size_t)step->kernel_h * step->kernel_w * n;
     for (uint32_t y = y0; y < y0 + rows; y++) {
@@ -92,8 +90,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
 }
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t *scratch_bytes,
-                       uint32_t dtype)
-{
+                       uint32_t dtype) {
     if (!bd_is(in, dtype) || !bd_is(out, BD_F32) || !bd_is_conv(step, in, out)) {
         return BD_ERROR_STEP;
     }
@@ -106,13 +103,12 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
     return BD_OK;
 }
 
-#define CONV(types, dtype)                                                                                         \
-    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,         \
-                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)               \
-    {                                                                                                              \
-        (void)constants, (void)constants_size;                                                                     \
-        return check(step, in, out, scratch_bytes, dtype);                                                         \
-    }                                                                                                              \
+#define CONV(types, dtype)                                                                                   \
+    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,   \
+                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {       \
+        (void)constants, (void)constants_size;                                                               \
+        return check(step, in, out, scratch_bytes, dtype);                                                   \
+    }                                                                                                        \
     BD_DEFINE_KERNEL(bd_conv_##types##_f32, conv, check_##types)
 
 CONV(ff, BD_F32)

@@ -1,7 +1,7 @@
 /* Convolution with 8-bit weights: int8 [O][kh][kw][C / groups]; inputs u8, i8, i16, bits or trits.
  *
- * A quantized input enters as q - zero_point, so that padding of 0 is left out like anywhere else. The window of one
- * pixel and group is gathered once into scratch as int32. */
+ * A quantized input enters as q - zero_point, so that padding of 0 is left out like anywhere else. The window
+ * of one pixel and group is gathered once into scratch as int32. */
 #include "bd_bits.h"
 #include "bd_check.h"
 #include "bd_kernels.h"
@@ -9,8 +9,7 @@
 
 /* Channels c0 .. c0 + n of pixel x, without the zero point. */
 static void decode(int32_t *to, const bd_view *in, const uint8_t *row, uint32_t x, uint32_t c0, uint32_t n,
-                   int32_t zero_point)
-{
+                   int32_t zero_point) {
     const size_t at = (size_t)x * in->channels + c0;
     if (in->dtype == BD_U8) {
         for (uint32_t i = 0; i < n; i++) {
@@ -34,8 +33,8 @@ static void decode(int32_t *to, const bd_view *in, const uint8_t *row, uint32_t 
     }
 }
 
-static void gather(int32_t *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0, uint32_t n)
-{
+static void gather(int32_t *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0,
+                   uint32_t n) {
     for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
         const int32_t y = w->y + (int32_t)(ky * step->dilation_h);
         const int inside = y >= 0 && y < in->height;
@@ -54,8 +53,7 @@ static void gather(int32_t *to, const bd_step *step, const bd_view *in, const bd
 }
 
 /* Sums wrap: only a model that no exporter writes overflows, and that must stay defined. */
-static int32_t dot(const int32_t *x, const int8_t *weights, const bd_runs *runs, uint32_t n)
-{
+static int32_t dot(const int32_t *x, const int8_t *weights, const bd_runs *runs, uint32_t n) {
     uint32_t sum = 0;
     const uint32_t length = runs->taps * n;
     for (uint32_t r = 0; r < runs->count; r++, x += length) {
@@ -68,8 +66,7 @@ static int32_t dot(const int32_t *x, const int8_t *weights, const bd_runs *runs,
 }
 
 static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                      uint32_t y0, uint32_t rows, void *scratch)
-{
+                      uint32_t y0, uint32_t rows, void *scratch) {
     const uint32_t groups = step->groups, n = in->channels / groups, count = out->channels / groups;
     const size_t stride = (size_t)step->kernel_h * step->kernel_w * n;
     for (uint32_t y = y0; y < y0 + rows; y++) {
@@ -90,8 +87,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
 }
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t *scratch_bytes,
-                       uint32_t dtype)
-{
+                       uint32_t dtype) {
     if (!bd_is(in, dtype) || !bd_is(out, BD_I32) || !bd_is_conv(step, in, out)) {
         return BD_ERROR_STEP;
     }
@@ -104,13 +100,12 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
     return BD_OK;
 }
 
-#define CONV(types, dtype)                                                                                         \
-    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,         \
-                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)               \
-    {                                                                                                              \
-        (void)constants, (void)constants_size;                                                                     \
-        return check(step, in, out, scratch_bytes, dtype);                                                         \
-    }                                                                                                              \
+#define CONV(types, dtype)                                                                                   \
+    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,   \
+                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {       \
+        (void)constants, (void)constants_size;                                                               \
+        return check(step, in, out, scratch_bytes, dtype);                                                   \
+    }                                                                                                        \
     BD_DEFINE_KERNEL(bd_conv_##types##_i32, conv, check_##types)
 
 CONV(uq, BD_U8)

@@ -1,6 +1,7 @@
 /* Convolution of bits and trits: XNOR-popcount, exact integers.
  *
- *     weights: uint32 [O][kh][kw][plane][words(C / groups)], LSB first inside the group's channels, tail bits 0
+ *     weights: uint32 [O][kh][kw][plane][words(C / groups)], LSB first inside the group's channels, tail bits
+ * 0
  *
  * With values as 1 - a - b (planes a <= b of a trit; a = b for a bit), one channel adds
  *     bit x bit    1 - 2 (x ^ w)
@@ -8,16 +9,16 @@
  *     trit x trit  1 - z - 2 m, where z = a factor is 0, m = no factor is 0 and the signs differ
  * so that an accumulator is (channels seen) - n, and tail bits, 0 in x and w, count for nothing.
  *
- * For every output pixel the window's words are gathered once into scratch, group by group, as [tap][plane][words];
- * then every output is a straight run over them. */
+ * For every output pixel the window's words are gathered once into scratch, group by group, as
+ * [tap][plane][words]; then every output is a straight run over them. */
 #include "bd_bits.h"
 #include "bd_check.h"
 #include "bd_kernels.h"
 #include "bd_window.h"
 
 /* Words of one plane of one group at one pixel: bits offset .. offset + channels of its `all` channels. */
-static void gather_words(uint32_t *to, const uint32_t *pixel, uint32_t all, uint32_t offset, uint32_t channels)
-{
+static void gather_words(uint32_t *to, const uint32_t *pixel, uint32_t all, uint32_t offset,
+                         uint32_t channels) {
     const uint32_t shift = offset & 31u;
     const uint32_t *from = pixel + (offset >> 5);
     const uint32_t count = bd_words(channels);
@@ -39,8 +40,7 @@ static void gather_words(uint32_t *to, const uint32_t *pixel, uint32_t all, uint
 }
 
 /* The same for a padded pixel of value -1 or +1. */
-static void fill_words(uint32_t *to, int32_t value, uint32_t channels)
-{
+static void fill_words(uint32_t *to, int32_t value, uint32_t channels) {
     const uint32_t fill = value < 0 ? 0xffffffffu : 0;
     const uint32_t count = bd_words(channels);
     for (uint32_t k = 0; k < count; k++) {
@@ -52,8 +52,7 @@ static void fill_words(uint32_t *to, int32_t value, uint32_t channels)
 }
 
 static void gather(uint32_t *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t group,
-                   uint32_t planes)
-{
+                   uint32_t planes) {
     const uint32_t channels = in->channels / (uint32_t)step->groups;
     const uint32_t words = bd_words(in->channels), count = bd_words(channels);
     for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
@@ -77,8 +76,7 @@ static void gather(uint32_t *to, const bd_step *step, const bd_view *in, const b
 
 /* n of the formula above for `taps` taps. */
 BD_INLINE uint32_t mismatches(const uint32_t *x, const uint32_t *w, uint32_t taps, uint32_t words,
-                              uint32_t x_planes, uint32_t w_planes)
-{
+                              uint32_t x_planes, uint32_t w_planes) {
     uint32_t n = 0;
     if (x_planes == 1 && w_planes == 1) {
         uint32_t left = taps * words;
@@ -107,9 +105,9 @@ BD_INLINE uint32_t mismatches(const uint32_t *x, const uint32_t *w, uint32_t tap
 }
 
 /* All outputs of one pixel and group. */
-BD_INLINE void outputs(const bd_step *step, const uint32_t *x, const uint32_t *weights, uint8_t *to, uint8_t dtype,
-                       const bd_runs *runs, uint32_t channels, uint32_t count, uint32_t x_planes, uint32_t w_planes)
-{
+BD_INLINE void outputs(const bd_step *step, const uint32_t *x, const uint32_t *weights, uint8_t *to,
+                       uint8_t dtype, const bd_runs *runs, uint32_t channels, uint32_t count,
+                       uint32_t x_planes, uint32_t w_planes) {
     const uint32_t words = bd_words(channels);
     const size_t w_tap = (size_t)words * w_planes, x_run = (size_t)runs->taps * words * x_planes;
     const size_t w_output = w_tap * step->kernel_h * step->kernel_w;
@@ -129,9 +127,9 @@ BD_INLINE void outputs(const bd_step *step, const uint32_t *x, const uint32_t *w
     }
 }
 
-BD_INLINE bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                         uint32_t y0, uint32_t rows, void *scratch, uint32_t x_planes, uint32_t w_planes)
-{
+BD_INLINE bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                         const bd_view out[], uint32_t y0, uint32_t rows, void *scratch, uint32_t x_planes,
+                         uint32_t w_planes) {
     const uint32_t groups = step->groups;
     const uint32_t channels = in->channels / groups, count = out->channels / groups;
     const uint32_t element = out->dtype == BD_I16 ? 2 : 4;
@@ -152,8 +150,7 @@ BD_INLINE bd_status conv(const bd_step *step, const uint8_t *constants, const bd
 }
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t *scratch_bytes,
-                       uint32_t x_planes, uint32_t w_planes, uint32_t dtype)
-{
+                       uint32_t x_planes, uint32_t w_planes, uint32_t dtype) {
     if (!bd_is(in, x_planes == 2 ? BD_TRIT : BD_BIT) || !bd_is(out, dtype) || !bd_is_conv(step, in, out)) {
         return BD_ERROR_STEP;
     }
@@ -168,24 +165,22 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
     return BD_OK;
 }
 
-#define CHECK(name, x_planes, w_planes, dtype)                                                                     \
-    static bd_status name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,                  \
-                          const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                        \
-    {                                                                                                              \
-        (void)constants, (void)constants_size;                                                                     \
-        return check(step, in, out, scratch_bytes, x_planes, w_planes, dtype);                                     \
+#define CHECK(name, x_planes, w_planes, dtype)                                                               \
+    static bd_status name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,            \
+                          const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {                \
+        (void)constants, (void)constants_size;                                                               \
+        return check(step, in, out, scratch_bytes, x_planes, w_planes, dtype);                               \
     }
 
 /* Both accumulator widths share one body. */
-#define CONV(types, x_planes, w_planes)                                                                            \
-    static bd_status conv_##types(const bd_step *step, const uint8_t *constants, const bd_view in[],               \
-                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                  \
-    {                                                                                                              \
-        return conv(step, constants, in, out, y0, rows, scratch, x_planes, w_planes);                              \
-    }                                                                                                              \
-    CHECK(check_##types##_i16, x_planes, w_planes, BD_I16)                                                         \
-    CHECK(check_##types##_i32, x_planes, w_planes, BD_I32)                                                         \
-    BD_DEFINE_KERNEL(bd_conv_##types##_i16, conv_##types, check_##types##_i16)                                     \
+#define CONV(types, x_planes, w_planes)                                                                      \
+    static bd_status conv_##types(const bd_step *step, const uint8_t *constants, const bd_view in[],         \
+                                  const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {          \
+        return conv(step, constants, in, out, y0, rows, scratch, x_planes, w_planes);                        \
+    }                                                                                                        \
+    CHECK(check_##types##_i16, x_planes, w_planes, BD_I16)                                                   \
+    CHECK(check_##types##_i32, x_planes, w_planes, BD_I32)                                                   \
+    BD_DEFINE_KERNEL(bd_conv_##types##_i16, conv_##types, check_##types##_i16)                               \
     BD_DEFINE_KERNEL(bd_conv_##types##_i32, conv_##types, check_##types##_i32)
 
 CONV(bb, 1, 1)

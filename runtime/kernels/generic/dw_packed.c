@@ -2,8 +2,9 @@
  *
  *     weights: uint32 [kh][kw][plane][words(C)]
  *
- * Bit p of channel c's count n stands in bit c of plane p of a counter; a tap is added by a ripple of half adders, so
- * 32 channels cost as much as one. The accumulator is (taps seen) - n with n as in conv_packed.c. */
+ * Bit p of channel c's count n stands in bit c of plane p of a counter; a tap is added by a ripple of half
+ * adders, so 32 channels cost as much as one. The accumulator is (taps seen) - n with n as in conv_packed.c.
+ */
 #include "bd_bits.h"
 #include "bd_check.h"
 #include "bd_kernels.h"
@@ -12,8 +13,7 @@
 #define MAX_PLANES 8 /* n <= 2 * 127 */
 
 /* counter += 2**from where ones has a 1. */
-BD_INLINE void add(uint32_t counter[MAX_PLANES], uint32_t planes, uint32_t from, uint32_t ones)
-{
+BD_INLINE void add(uint32_t counter[MAX_PLANES], uint32_t planes, uint32_t from, uint32_t ones) {
     for (uint32_t p = from; p < planes; p++) {
         const uint32_t carry = counter[p] & ones;
         counter[p] ^= ones;
@@ -23,8 +23,8 @@ BD_INLINE void add(uint32_t counter[MAX_PLANES], uint32_t planes, uint32_t from,
 
 /* counter = n of one word of channels over the window. */
 BD_INLINE void count(const bd_step *step, const uint32_t *weights, const bd_view *in, const bd_window *window,
-                     uint32_t k, uint32_t counter[MAX_PLANES], uint32_t planes, uint32_t x_planes, uint32_t w_planes)
-{
+                     uint32_t k, uint32_t counter[MAX_PLANES], uint32_t planes, uint32_t x_planes,
+                     uint32_t w_planes) {
     const uint32_t words = bd_words(in->channels);
     const uint32_t pad = step->pad_value < 0 ? 0xffffffffu : 0;
     for (uint32_t p = 0; p < planes; p++) {
@@ -59,8 +59,8 @@ BD_INLINE void count(const bd_step *step, const uint32_t *weights, const bd_view
 }
 
 /* to[c] = seen - n for the first `channels` of a word's channels. */
-static void expand(int8_t *to, const uint32_t counter[MAX_PLANES], uint32_t planes, int32_t seen, uint32_t channels)
-{
+static void expand(int8_t *to, const uint32_t counter[MAX_PLANES], uint32_t planes, int32_t seen,
+                   uint32_t channels) {
     for (uint32_t q = 0; q < 8; q++) {
         uint32_t lanes = 0; /* byte i: n of channel 8 * i + q */
         for (uint32_t p = 0; p < planes; p++) {
@@ -74,8 +74,7 @@ static void expand(int8_t *to, const uint32_t counter[MAX_PLANES], uint32_t plan
 }
 
 BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                       uint32_t y0, uint32_t rows, uint32_t x_planes, uint32_t w_planes)
-{
+                       uint32_t y0, uint32_t rows, uint32_t x_planes, uint32_t w_planes) {
     const uint32_t *weights = (const void *)(constants + step->weights);
     const uint32_t largest = 2u * step->kernel_h * step->kernel_w; /* of n */
     uint32_t planes = 0;
@@ -100,28 +99,26 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
 }
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t x_planes,
-                       uint32_t w_planes)
-{
+                       uint32_t w_planes) {
     const uint32_t taps = (uint32_t)step->kernel_h * step->kernel_w;
-    const int fits = bd_is(in, x_planes == 2 ? BD_TRIT : BD_BIT) && bd_is(out, BD_I8) && bd_is_conv(step, in, out) &&
-                     step->groups == in->channels && out->channels == in->channels && taps <= 127u &&
-                     step->weight_planes == w_planes && bd_has_weights(step, 1, bd_words(in->channels) * w_planes, 4);
+    const int fits = bd_is(in, x_planes == 2 ? BD_TRIT : BD_BIT) && bd_is(out, BD_I8) &&
+                     bd_is_conv(step, in, out) && step->groups == in->channels &&
+                     out->channels == in->channels && taps <= 127u && step->weight_planes == w_planes &&
+                     bd_has_weights(step, 1, bd_words(in->channels) * w_planes, 4);
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
-#define DW(types, x_planes, w_planes)                                                                              \
-    static bd_status dw_##types(const bd_step *step, const uint8_t *constants, const bd_view in[],                 \
-                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                    \
-    {                                                                                                              \
-        (void)scratch;                                                                                             \
-        return dw(step, constants, in, out, y0, rows, x_planes, w_planes);                                         \
-    }                                                                                                              \
-    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,         \
-                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)               \
-    {                                                                                                              \
-        (void)constants, (void)constants_size, (void)scratch_bytes;                                                \
-        return check(step, in, out, x_planes, w_planes);                                                           \
-    }                                                                                                              \
+#define DW(types, x_planes, w_planes)                                                                        \
+    static bd_status dw_##types(const bd_step *step, const uint8_t *constants, const bd_view in[],           \
+                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {            \
+        (void)scratch;                                                                                       \
+        return dw(step, constants, in, out, y0, rows, x_planes, w_planes);                                   \
+    }                                                                                                        \
+    static bd_status check_##types(const bd_step *step, const uint8_t *constants, uint32_t constants_size,   \
+                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {       \
+        (void)constants, (void)constants_size, (void)scratch_bytes;                                          \
+        return check(step, in, out, x_planes, w_planes);                                                     \
+    }                                                                                                        \
     BD_DEFINE_KERNEL(bd_dw_##types##_i8, dw_##types, check_##types)
 
 DW(bb, 1, 1)

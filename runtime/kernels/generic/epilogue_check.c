@@ -2,28 +2,25 @@
 #include "bd_check.h"
 #include "bd_epilogue.h"
 
-static int dtype_in(const bd_view *view, uint32_t set)
-{
+static int dtype_in(const bd_view *view, uint32_t set) {
     return view->rows_held != 0 && view->dtype <= BD_I32 && ((set >> view->dtype) & 1u) != 0;
 }
 
 /* Absent, or a whole array. */
-static int optional(uint32_t offset, uint32_t channels, uint32_t constants_size)
-{
+static int optional(uint32_t offset, uint32_t channels, uint32_t constants_size) {
     return offset == BD_ABSENT || bd_holds_words(constants_size, offset, channels);
 }
 
-static int arrays_fit(const bd_epilogue *e, uint32_t channels, uint32_t constants_size)
-{
+static int arrays_fit(const bd_epilogue *e, uint32_t channels, uint32_t constants_size) {
     return optional(e->mul, channels, constants_size) && optional(e->add, channels, constants_size) &&
-           optional(e->residual_mul, channels, constants_size) && optional(e->positive, channels, constants_size) &&
+           optional(e->residual_mul, channels, constants_size) &&
+           optional(e->positive, channels, constants_size) &&
            optional(e->negative, channels, constants_size) && optional(e->bias, channels, constants_size) &&
            optional(e->low, channels, constants_size) && optional(e->high, channels, constants_size);
 }
 
 /* Parameters that belong together are there together. */
-static int stages_agree(const bd_epilogue *e, const bd_view *residual, const bd_view *packed)
-{
+static int stages_agree(const bd_epilogue *e, const bd_view *residual, const bd_view *packed) {
     const int affine = e->mul != BD_ABSENT, slopes = e->positive != BD_ABSENT;
     return (e->add != BD_ABSENT) == affine && (e->negative != BD_ABSENT) == slopes &&
            (e->residual_mul == BD_ABSENT || affine) && (e->bias == BD_ABSENT || slopes) &&
@@ -32,15 +29,13 @@ static int stages_agree(const bd_epilogue *e, const bd_view *residual, const bd_
            (e->high != BD_ABSENT) == (!bd_is_absent(packed) && packed->dtype == BD_TRIT);
 }
 
-static int shift_fits(int shift)
-{
+static int shift_fits(int shift) {
     return shift >= -31 && shift <= 15;
 }
 
 bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
-                            const bd_view in[], const bd_view out[], uint32_t accumulators, uint32_t residuals,
-                            uint32_t produced)
-{
+                            const bd_view in[], const bd_view out[], uint32_t accumulators,
+                            uint32_t residuals, uint32_t produced) {
     const bd_view *acc = &in[0], *residual = &in[1], *trunk = &out[0], *packed = &out[1];
     if (step->epilogue_at % BD_ALIGN != 0 ||
         (uint64_t)step->epilogue_at + sizeof(bd_epilogue) > constants_size) {

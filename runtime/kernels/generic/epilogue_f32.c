@@ -1,16 +1,16 @@
-/* Float epilogue: v = (acc * mul [+ residual * residual_mul]) + add; y = v * slope + bias; bits or trits of y.
+/* Float epilogue: v = (acc * mul [+ residual * residual_mul]) + add; y = v * slope + bias; bits or trits of
+ * y.
  *
  * Every operation is rounded to float in this order; compile without contraction to fused multiply-add. */
 #include "bd_check.h"
 #include "bd_epilogue.h"
 #include "bd_kernels.h"
 
-/* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next channel. */
-static uint32_t load(float *to, const bd_view *view, uint32_t y, uint32_t x, uint32_t c, uint32_t n)
-{
+/* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next
+ * channel. */
+static uint32_t load(float *to, const bd_view *view, const uint8_t *row, uint32_t x, uint32_t c, uint32_t n) {
     const uint32_t channels = view->channels;
     const size_t pixel = (size_t)x * channels;
-    const void *row = bd_row(view, y);
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i + (channels - c); /* up to the last channel, then again from the first */
         end = end < n ? end : n;
@@ -19,22 +19,22 @@ static uint32_t load(float *to, const bd_view *view, uint32_t y, uint32_t x, uin
         switch (view->dtype) {
         case BD_I8:
             for (uint32_t j = 0; j < length; j++) {
-                to[i + j] = (float)((const int8_t *)row)[at + j];
+                to[i + j] = (float)((const int8_t *)(const void *)row)[at + j];
             }
             break;
         case BD_I16:
             for (uint32_t j = 0; j < length; j++) {
-                to[i + j] = (float)((const int16_t *)row)[at + j];
+                to[i + j] = (float)((const int16_t *)(const void *)row)[at + j];
             }
             break;
         case BD_I32:
             for (uint32_t j = 0; j < length; j++) {
-                to[i + j] = (float)((const int32_t *)row)[at + j];
+                to[i + j] = (float)((const int32_t *)(const void *)row)[at + j];
             }
             break;
         default:
             for (uint32_t j = 0; j < length; j++) {
-                to[i + j] = ((const float *)row)[at + j];
+                to[i + j] = ((const float *)(const void *)row)[at + j];
             }
             break;
         }
@@ -44,9 +44,8 @@ static uint32_t load(float *to, const bd_view *view, uint32_t y, uint32_t x, uin
     return c;
 }
 
-static void affine(float *values, const float *residual, uint32_t n, const float *mul, const float *residual_mul,
-                   const float *add)
-{
+static void affine(float *values, const float *residual, uint32_t n, const float *mul,
+                   const float *residual_mul, const float *add) {
     if (residual_mul == NULL) {
         for (uint32_t i = 0; i < n; i++) {
             const float v = values[i] * mul[i];
@@ -62,8 +61,8 @@ static void affine(float *values, const float *residual, uint32_t n, const float
 }
 
 /* NaN takes the negative slope: it is not at least 0. */
-static void two_slope(float *values, uint32_t n, const float *positive, const float *negative, const float *bias)
-{
+static void two_slope(float *values, uint32_t n, const float *positive, const float *negative,
+                      const float *bias) {
     for (uint32_t i = 0; i < n; i++) {
         values[i] *= values[i] >= 0.0f ? positive[i] : negative[i];
     }
@@ -75,8 +74,7 @@ static void two_slope(float *values, uint32_t n, const float *positive, const fl
 }
 
 /* Bit i is 1 where values[i] < threshold[i]; NaN gives 0, which stands for +1. */
-static uint32_t below(const float *values, uint32_t n, const float *threshold)
-{
+static uint32_t below(const float *values, uint32_t n, const float *threshold) {
     uint32_t word = 0;
     for (uint32_t i = 0; i < n; i++) {
         word |= (uint32_t)(values[i] < threshold[i]) << i;
@@ -84,26 +82,27 @@ static uint32_t below(const float *values, uint32_t n, const float *threshold)
     return word;
 }
 
-static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view out[], uint32_t y, uint32_t x,
-                  uint32_t c, uint32_t n, float *values, const float *residual)
-{
+static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view out[],
+                  const bd_epilogue_rows *rows, uint32_t x, uint32_t c, uint32_t n, float *values,
+                  const float *residual) {
     if (e->mul != BD_ABSENT) {
         affine(values, residual, n, bd_parameters(constants, e->mul, c),
                e->residual_mul != BD_ABSENT ? bd_parameters(constants, e->residual_mul, c) : NULL,
                bd_parameters(constants, e->add, c));
     }
     if (e->positive != BD_ABSENT) {
-        two_slope(values, n, bd_parameters(constants, e->positive, c), bd_parameters(constants, e->negative, c),
+        two_slope(values, n, bd_parameters(constants, e->positive, c),
+                  bd_parameters(constants, e->negative, c),
                   e->bias != BD_ABSENT ? bd_parameters(constants, e->bias, c) : NULL);
     }
-    if (out[0].rows_held != 0) {
-        float *to = (float *)(void *)bd_row(&out[0], y) + (size_t)x * out[0].channels + c;
+    if (rows->trunk != NULL) {
+        float *to = (float *)(void *)rows->trunk + (size_t)x * out[0].channels + c;
         for (uint32_t i = 0; i < n; i++) {
             to[i] = values[i];
         }
     }
-    if (out[1].rows_held != 0) {
-        uint32_t *b, *a = bd_packed_at(&out[1], y, x, c, &b);
+    if (rows->packed != NULL) {
+        uint32_t *b, *a = bd_packed_at(&out[1], rows->packed, x, c, &b);
         *a = below(values, n, bd_parameters(constants, e->low, c));
         if (b != NULL) {
             *b = below(values, n, bd_parameters(constants, e->high, c));
@@ -111,32 +110,31 @@ static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view 
     }
 }
 
-static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                              uint32_t y0, uint32_t rows, void *scratch)
-{
+static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                              const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const uint32_t channels = step->out_channels;
     float values[BD_BLOCK], residual[BD_BLOCK];
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
+        const bd_epilogue_rows row = bd_rows_of(in, out, y);
         for (uint32_t x = 0; x < step->out_width; x++) {
             uint32_t r = 0; /* channel of the residual, which may be narrower */
             for (uint32_t c = 0; c < channels; c += BD_BLOCK) {
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
-                load(values, &in[0], y, x, c, n);
+                load(values, &in[0], row.acc, x, c, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(residual, &in[1], y, x, r, n);
+                    r = load(residual, &in[1], row.residual, x, r, n);
                 }
-                block(e, constants, out, y, x, c, n, values, residual);
+                block(e, constants, out, &row, x, c, n, values, residual);
             }
         }
     }
     return BD_OK;
 }
 
-static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size, const bd_view in[],
-                       const bd_view out[], uint32_t *scratch_bytes)
-{
+static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                       const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
     const uint32_t accumulators = (1u << BD_F32) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32);
     (void)scratch_bytes;
     return bd_check_epilogue(step, constants, constants_size, in, out, accumulators, 1u << BD_F32, BD_F32);

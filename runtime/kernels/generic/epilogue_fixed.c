@@ -1,11 +1,13 @@
-/* Fixed-point epilogues: from integer accumulators to the int16 or int8 trunk and the next layer's bits or trits.
+/* Fixed-point epilogues: from integer accumulators to the int16 or int8 trunk and the next layer's bits or
+ * trits.
  *
  *     v = saturate((shift(acc) * mul + shift(residual) * residual_mul + add) >> 16)
  *     y = saturate((v * slope) >> 16), slope = positive where v >= 0, else negative
  *
- * All in 32 bits: a factor is k * 65536 + m with m its low 16 bits taken as signed, and k * term is added behind the
- * shift. Blocks of 32 channels pass one stage after the other, so that any stage may be absent without a copy of the
- * loop. Every shift, comparison and saturation is straight-line code: each input costs the same instructions. */
+ * All in 32 bits: a factor is k * 65536 + m with m its low 16 bits taken as signed, and k * term is added
+ * behind the shift. Blocks of 32 channels pass one stage after the other, so that any stage may be absent
+ * without a copy of the loop. Every shift, comparison and saturation is straight-line code: each input costs
+ * the same instructions. */
 #include "bd_check.h"
 #include "bd_epilogue.h"
 #include "bd_kernels.h"
@@ -14,12 +16,12 @@ typedef struct fixed_terms {
     int32_t values[BD_BLOCK], residual[BD_BLOCK];
 } fixed_terms;
 
-/* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next channel. */
-static uint32_t load(int32_t *to, const bd_view *view, uint32_t y, uint32_t x, uint32_t c, uint32_t n)
-{
+/* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next
+ * channel. */
+static uint32_t load(int32_t *to, const bd_view *view, const uint8_t *row, uint32_t x, uint32_t c,
+                     uint32_t n) {
     const uint32_t channels = view->channels;
     const size_t pixel = (size_t)x * channels;
-    const uint8_t *row = bd_row(view, y);
     for (uint32_t i = 0; i < n;) {
         uint32_t end = i + (channels - c); /* up to the last channel, then again from the first */
         end = end < n ? end : n;
@@ -53,10 +55,9 @@ static uint32_t load(int32_t *to, const bd_view *view, uint32_t y, uint32_t x, u
     return c;
 }
 
-static void store(const bd_view *view, uint32_t y, uint32_t x, uint32_t c, const int32_t *from, uint32_t n)
-{
+static void store(const bd_view *view, uint8_t *row, uint32_t x, uint32_t c, const int32_t *from,
+                  uint32_t n) {
     const size_t at = (size_t)x * view->channels + c;
-    uint8_t *row = bd_row(view, y);
     switch (view->dtype) {
     case BD_U8:
     case BD_I8:
@@ -77,10 +78,9 @@ static void store(const bd_view *view, uint32_t y, uint32_t x, uint32_t c, const
     }
 }
 
-/* values <<= shift, or >>= where negative, saturated to 16 bits. Only 32-bit values that are not shifted to the left can
- * need that: the exporter proves it of the others. */
-static void shift_terms(int32_t *values, uint32_t n, int shift, const bd_view *view)
-{
+/* values <<= shift, or >>= where negative, saturated to 16 bits. Only 32-bit values that are not shifted to
+ * the left can need that: the exporter proves it of the others. */
+static void shift_terms(int32_t *values, uint32_t n, int shift, const bd_view *view) {
     if (shift > 0) {
         for (uint32_t i = 0; i < n; i++) {
             values[i] = (int32_t)((uint32_t)values[i] << shift);
@@ -97,25 +97,21 @@ static void shift_terms(int32_t *values, uint32_t n, int shift, const bd_view *v
 }
 
 /* The two parts of a factor; unsigned, since only a damaged model overflows and that must stay defined. */
-BD_INLINE uint32_t low_part(int32_t factor)
-{
+BD_INLINE uint32_t low_part(int32_t factor) {
     return (uint32_t)(int32_t)(int16_t)(uint16_t)(uint32_t)factor;
 }
 
-BD_INLINE uint32_t high_part(int32_t factor)
-{
+BD_INLINE uint32_t high_part(int32_t factor) {
     return (uint32_t)((int32_t)((uint32_t)factor + 0x8000u) >> 16);
 }
 
-BD_INLINE int32_t finish(uint32_t low_sum, uint32_t high_sum, int32_t least, int32_t largest)
-{
+BD_INLINE int32_t finish(uint32_t low_sum, uint32_t high_sum, int32_t least, int32_t largest) {
     const uint32_t v = (uint32_t)((int32_t)low_sum >> 16) + high_sum;
     return bd_clamp((int32_t)v, least, largest);
 }
 
-static void affine(fixed_terms *t, uint32_t n, const int32_t *mul, const int32_t *residual_mul, const int32_t *add,
-                   int32_t least, int32_t largest)
-{
+static void affine(fixed_terms *t, uint32_t n, const int32_t *mul, const int32_t *residual_mul,
+                   const int32_t *add, int32_t least, int32_t largest) {
     if (residual_mul == NULL) {
         for (uint32_t i = 0; i < n; i++) {
             const uint32_t v = (uint32_t)t->values[i];
@@ -131,9 +127,8 @@ static void affine(fixed_terms *t, uint32_t n, const int32_t *mul, const int32_t
     }
 }
 
-static void two_slope(int32_t *values, uint32_t n, const int32_t *positive, const int32_t *negative, int32_t least,
-                      int32_t largest)
-{
+static void two_slope(int32_t *values, uint32_t n, const int32_t *positive, const int32_t *negative,
+                      int32_t least, int32_t largest) {
     for (uint32_t i = 0; i < n; i++) {
         const int32_t slope = positive[i] ^ ((positive[i] ^ negative[i]) & bd_negative_mask(values[i]));
         const uint32_t v = (uint32_t)values[i];
@@ -142,8 +137,7 @@ static void two_slope(int32_t *values, uint32_t n, const int32_t *positive, cons
 }
 
 /* Bit i is 1 where values[i] < threshold[i]. */
-static uint32_t below(const int32_t *values, uint32_t n, const int32_t *threshold)
-{
+static uint32_t below(const int32_t *values, uint32_t n, const int32_t *threshold) {
     uint32_t word = 0;
     for (uint32_t i = 0; i < n; i++) {
         word = (word >> 1) | (bd_less(values[i], threshold[i]) & 0x80000000u);
@@ -151,9 +145,8 @@ static uint32_t below(const int32_t *values, uint32_t n, const int32_t *threshol
     return word >> (32u - n);
 }
 
-static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view in[], const bd_view out[], uint32_t y, uint32_t x,
-                  uint32_t c, uint32_t n, fixed_terms *t)
-{
+static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view in[], const bd_view out[],
+                  const bd_epilogue_rows *rows, uint32_t x, uint32_t c, uint32_t n, fixed_terms *t) {
     const int32_t least = e->dtype == BD_I8 ? INT8_MIN : INT16_MIN;
     const int32_t largest = e->dtype == BD_I8 ? INT8_MAX : INT16_MAX;
     if (e->mul != BD_ABSENT) {
@@ -163,18 +156,18 @@ static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view 
             residual_mul = bd_parameters(constants, e->residual_mul, c);
             shift_terms(t->residual, n, e->residual_shift, &in[1]);
         }
-        affine(t, n, bd_parameters(constants, e->mul, c), residual_mul, bd_parameters(constants, e->add, c), least,
-               largest);
+        affine(t, n, bd_parameters(constants, e->mul, c), residual_mul, bd_parameters(constants, e->add, c),
+               least, largest);
     }
     if (e->positive != BD_ABSENT) {
-        two_slope(t->values, n, bd_parameters(constants, e->positive, c), bd_parameters(constants, e->negative, c),
-                  least, largest);
+        two_slope(t->values, n, bd_parameters(constants, e->positive, c),
+                  bd_parameters(constants, e->negative, c), least, largest);
     }
-    if (out[0].rows_held != 0) {
-        store(&out[0], y, x, c, t->values, n);
+    if (rows->trunk != NULL) {
+        store(&out[0], rows->trunk, x, c, t->values, n);
     }
-    if (out[1].rows_held != 0) {
-        uint32_t *b, *a = bd_packed_at(&out[1], y, x, c, &b);
+    if (rows->packed != NULL) {
+        uint32_t *b, *a = bd_packed_at(&out[1], rows->packed, x, c, &b);
         *a = below(t->values, n, bd_parameters(constants, e->low, c));
         if (b != NULL) {
             *b = below(t->values, n, bd_parameters(constants, e->high, c));
@@ -183,22 +176,22 @@ static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view 
 }
 
 static bd_status epilogue_fixed(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)
-{
+                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const uint32_t channels = step->out_channels;
     fixed_terms terms;
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
+        const bd_epilogue_rows row = bd_rows_of(in, out, y);
         for (uint32_t x = 0; x < step->out_width; x++) {
             uint32_t r = 0; /* channel of the residual, which may be narrower */
             for (uint32_t c = 0; c < channels; c += BD_BLOCK) {
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
-                load(terms.values, &in[0], y, x, c, n);
+                load(terms.values, &in[0], row.acc, x, c, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(terms.residual, &in[1], y, x, r, n);
+                    r = load(terms.residual, &in[1], row.residual, x, r, n);
                 }
-                block(e, constants, in, out, y, x, c, n, &terms);
+                block(e, constants, in, out, &row, x, c, n, &terms);
             }
         }
     }
@@ -208,13 +201,12 @@ static bd_status epilogue_fixed(const bd_step *step, const uint8_t *constants, c
 #define INTEGERS ((1u << BD_U8) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32))
 
 /* The body reads its range from bd_epilogue.dtype; the checks hold each name to its own. */
-#define EPILOGUE(name, produced)                                                                                   \
-    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,          \
-                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                \
-    {                                                                                                              \
-        (void)scratch_bytes;                                                                                       \
-        return bd_check_epilogue(step, constants, constants_size, in, out, INTEGERS, INTEGERS, produced);          \
-    }                                                                                                              \
+#define EPILOGUE(name, produced)                                                                             \
+    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,    \
+                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {        \
+        (void)scratch_bytes;                                                                                 \
+        return bd_check_epilogue(step, constants, constants_size, in, out, INTEGERS, INTEGERS, produced);    \
+    }                                                                                                        \
     BD_DEFINE_KERNEL(bd_epilogue_##name, epilogue_fixed, check_##name)
 
 EPILOGUE(i32, BD_NONE)

@@ -4,35 +4,33 @@
 #include "bd_mean.h"
 
 /* Windows. TYPE elements, SUM sums, MEAN(sum, factor) from the sum to the element. */
-#define AVGPOOL(name, TYPE, SUM, FACTOR, factor_of, MEAN)                                                          \
-    static bd_status avgpool_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],             \
-                                    const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                \
-    {                                                                                                              \
-        const uint32_t channels = in->channels;                                                                    \
-        const FACTOR factor = factor_of((uint32_t)step->kernel_h * step->kernel_w);                                \
-        (void)constants, (void)scratch;                                                                            \
-        for (uint32_t y = y0; y < y0 + rows; y++) {                                                                \
-            TYPE *to = (void *)bd_row(out, y);                                                                     \
-            for (uint32_t x = 0; x < out->width; x++) {                                                            \
-                for (uint32_t c = 0; c < channels; c++) {                                                          \
-                    SUM sum = 0;                                                                                   \
-                    for (uint32_t ky = 0; ky < step->kernel_h; ky++) {                                             \
-                        const TYPE *row = (const void *)bd_row(in, y * step->stride_h + ky);                       \
-                        row += (size_t)x * step->stride_w * channels + c;                                          \
-                        for (uint32_t kx = 0; kx < step->kernel_w; kx++) {                                         \
-                            sum += row[(size_t)kx * channels];                                                     \
-                        }                                                                                          \
-                    }                                                                                              \
-                    *to++ = (TYPE)MEAN(sum, factor);                                                               \
-                }                                                                                                  \
-            }                                                                                                      \
-        }                                                                                                          \
-        return BD_OK;                                                                                              \
+#define AVGPOOL(name, TYPE, SUM, FACTOR, factor_of, MEAN)                                                    \
+    static bd_status avgpool_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],       \
+                                    const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {        \
+        const uint32_t channels = in->channels;                                                              \
+        const FACTOR factor = factor_of((uint32_t)step->kernel_h * step->kernel_w);                          \
+        (void)constants, (void)scratch;                                                                      \
+        for (uint32_t y = y0; y < y0 + rows; y++) {                                                          \
+            TYPE *to = (void *)bd_row(out, y);                                                               \
+            for (uint32_t x = 0; x < out->width; x++) {                                                      \
+                for (uint32_t c = 0; c < channels; c++) {                                                    \
+                    SUM sum = 0;                                                                             \
+                    for (uint32_t ky = 0; ky < step->kernel_h; ky++) {                                       \
+                        const TYPE *row = (const void *)bd_row(in, y * step->stride_h + ky);                 \
+                        row += (size_t)x * step->stride_w * channels + c;                                    \
+                        for (uint32_t kx = 0; kx < step->kernel_w; kx++) {                                   \
+                            sum += row[(size_t)kx * channels];                                               \
+                        }                                                                                    \
+                    }                                                                                        \
+                    *to++ = (TYPE)MEAN(sum, factor);                                                         \
+                }                                                                                            \
+            }                                                                                                \
+        }                                                                                                    \
+        return BD_OK;                                                                                        \
     }
 
 /* The count is exact in float (the checks see to that), so this is 1 / count rounded once. */
-static float float_reciprocal(uint32_t count)
-{
+static float float_reciprocal(uint32_t count) {
     return 1.0f / (float)count;
 }
 
@@ -44,73 +42,69 @@ AVGPOOL(f32, float, float, float, float_reciprocal, MEAN_F32)
 AVGPOOL(i16, int16_t, int32_t, uint32_t, bd_reciprocal, MEAN_I16)
 AVGPOOL(i8, int8_t, int32_t, uint32_t, bd_reciprocal, MEAN_I8)
 
-static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype)
-{
+static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype) {
     /* Windows lie in the map as a whole: 255 * 255 terms of 16 bits fit 32. */
     const uint32_t bottom = (step->out_height - 1u) * step->stride_h + step->kernel_h;
     const uint32_t right = (step->out_width - 1u) * step->stride_w + step->kernel_w;
     const int fits = bd_is(in, dtype) && bd_is(out, dtype) && bd_is_window(step, out) &&
                      out->channels == in->channels && step->pad_top == 0 && step->pad_left == 0 &&
-                     step->dilation_h == 1 && step->dilation_w == 1 && bottom <= in->height && right <= in->width;
+                     step->dilation_h == 1 && step->dilation_w == 1 && bottom <= in->height &&
+                     right <= in->width;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
 /* Whole maps: out[0] row 0 is the accumulator over the calls. LAST(sum) ends it. */
-#define GAP(name, TYPE, SUM, LAST)                                                                                 \
-    static bd_status gap_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],                 \
-                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch)                    \
-    {                                                                                                              \
-        const uint32_t channels = in->channels;                                                                    \
-        SUM *sum = (void *)bd_row(out, 0);                                                                         \
-        (void)step, (void)constants, (void)scratch;                                                                \
-        if (y0 == 0) {                                                                                             \
-            for (uint32_t c = 0; c < channels; c++) {                                                              \
-                sum[c] = 0;                                                                                        \
-            }                                                                                                      \
-        }                                                                                                          \
-        for (uint32_t y = y0; y < y0 + rows; y++) {                                                                \
-            const TYPE *from = (const void *)bd_row(in, y);                                                        \
-            for (uint32_t x = 0; x < in->width; x++, from += channels) {                                           \
-                for (uint32_t c = 0; c < channels; c++) {                                                          \
-                    sum[c] += from[c];                                                                             \
-                }                                                                                                  \
-            }                                                                                                      \
-        }                                                                                                          \
-        if (y0 + rows == in->height) {                                                                             \
-            LAST;                                                                                                  \
-        }                                                                                                          \
-        return BD_OK;                                                                                              \
+#define GAP(name, TYPE, SUM, LAST)                                                                           \
+    static bd_status gap_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],           \
+                                const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {            \
+        const uint32_t channels = in->channels;                                                              \
+        SUM *sum = (void *)bd_row(out, 0);                                                                   \
+        (void)step, (void)constants, (void)scratch;                                                          \
+        if (y0 == 0) {                                                                                       \
+            for (uint32_t c = 0; c < channels; c++) {                                                        \
+                sum[c] = 0;                                                                                  \
+            }                                                                                                \
+        }                                                                                                    \
+        for (uint32_t y = y0; y < y0 + rows; y++) {                                                          \
+            const TYPE *from = (const void *)bd_row(in, y);                                                  \
+            for (uint32_t x = 0; x < in->width; x++, from += channels) {                                     \
+                for (uint32_t c = 0; c < channels; c++) {                                                    \
+                    sum[c] += from[c];                                                                       \
+                }                                                                                            \
+            }                                                                                                \
+        }                                                                                                    \
+        if (y0 + rows == in->height) {                                                                       \
+            LAST;                                                                                            \
+        }                                                                                                    \
+        return BD_OK;                                                                                        \
     }
 
-static void scale(float *sum, uint32_t channels, uint32_t count)
-{
+static void scale(float *sum, uint32_t channels, uint32_t count) {
     const float factor = float_reciprocal(count);
     for (uint32_t c = 0; c < channels; c++) {
         sum[c] *= factor;
     }
 }
 
-GAP(f, float, float, scale(sum, channels, (uint32_t)in->height *in->width))
+GAP(f, float, float, scale(sum, channels, (uint32_t)in->height * in->width))
 GAP(h, int16_t, int32_t, (void)0)
 GAP(q, int8_t, int32_t, (void)0)
 GAP(u, uint8_t, int32_t, (void)0)
 
 /* `pixels`: the most that an exact sum (or count) takes. */
-static bd_status check_gap(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from, uint32_t to,
-                           uint32_t pixels)
-{
+static bd_status check_gap(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
+                           uint32_t to, uint32_t pixels) {
     const int fits = step->kind == BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
                      bd_is_output(step, out) && out->height == 1 && out->width == 1 &&
                      out->channels == in->channels && (uint64_t)in->height * in->width <= pixels;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
-#define CHECK(name, call)                                                                                          \
-    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,          \
-                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes)                \
-    {                                                                                                              \
-        (void)constants, (void)constants_size, (void)scratch_bytes;                                                \
-        return call;                                                                                               \
+#define CHECK(name, call)                                                                                    \
+    static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,    \
+                                  const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {        \
+        (void)constants, (void)constants_size, (void)scratch_bytes;                                          \
+        return call;                                                                                         \
     }
 
 CHECK(avgpool_f32, check_avgpool(step, in, out, BD_F32))
