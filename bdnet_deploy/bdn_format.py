@@ -72,97 +72,48 @@ class Numerics(IntEnum):
     FIXED8 = 2
 
 
-HEADER = np.dtype(
-    [
-        ("magic", "<u4"),
-        ("crc32", "<u4"),
-        ("file_size", "<u4"),
-        ("format_version", "<u2"),
-        ("oldest_reader", "<u2"),
-        ("model_version", "<u4"),
-        ("tensor_bytes", "<u4"),
-        ("scratch_bytes", "<u4"),
-        ("inputs", "<u2"),
-        ("outputs", "<u2"),
-        ("numerics", "<u4"),
-        ("reserved", "<u4", (7,)),
-    ]
+def _struct(*members: str) -> np.dtype[Any]:
+    """A packed little-endian structure from lines of a type and names; ``name:2`` is an array of two."""
+    fields: list[tuple[str, str, tuple[int, ...]]] = []
+    for line in members:
+        kind, *names = line.split()
+        for name in names:
+            name, _, count = name.partition(":")
+            fields.append((name, "<" + kind, (int(count),) if count else ()))
+    return np.dtype(fields)
+
+
+HEADER = _struct(
+    "u4 magic crc32 file_size",
+    "u2 format_version oldest_reader",
+    "u4 model_version tensor_bytes scratch_bytes",
+    "u2 inputs outputs",
+    "u4 numerics reserved:7",
 )
-RECORD = np.dtype([("type", "<u4"), ("size", "<u4"), ("flags", "<u4"), ("reserved", "<u4")])
-TENSOR = np.dtype(
-    [
-        ("offset", "<u4"),
-        ("row_stride", "<u4"),
-        ("height", "<u2"),
-        ("width", "<u2"),
-        ("channels", "<u2"),
-        ("rows_held", "<u2"),
-        ("dtype", "u1"),
-        ("place", "u1"),
-        ("order", "u1"),
-        ("reserved0", "u1"),
-        ("reserved", "<u4", (3,)),
-    ]
+RECORD = _struct("u4 type size flags reserved")
+TENSOR = _struct(
+    "u4 offset row_stride",
+    "u2 height width channels rows_held",
+    "u1 dtype place order reserved0",
+    "u4 reserved:3",
 )
-STEP = np.dtype(
-    [
-        ("kernel", "<u2"),
-        ("epilogue", "<u2"),
-        ("in", "<u2", (2,)),
-        ("out", "<u2", (2,)),
-        ("out_height", "<u2"),
-        ("out_width", "<u2"),
-        ("out_channels", "<u2"),
-        ("groups", "<u2"),
-        ("kernel_h", "u1"),
-        ("kernel_w", "u1"),
-        ("stride_h", "u1"),
-        ("stride_w", "u1"),
-        ("dilation_h", "u1"),
-        ("dilation_w", "u1"),
-        ("pad_top", "u1"),
-        ("pad_left", "u1"),
-        ("pad_value", "i1"),
-        ("acc_dtype", "u1"),
-        ("weight_planes", "u1"),
-        ("kind", "u1"),
-        ("rows_per_call", "<u2"),
-        ("zero_point", "<i2"),
-        ("weights", "<u4"),
-        ("weights_size", "<u4"),
-        ("epilogue_at", "<u4"),
-        ("scratch", "<u4"),
-        ("reserved", "<u4"),
-    ]
+STEP = _struct(
+    "u2 kernel epilogue in:2 out:2",
+    "u2 out_height out_width out_channels groups",
+    "u1 kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left",
+    "i1 pad_value",
+    "u1 acc_dtype weight_planes kind",
+    "u2 rows_per_call",
+    "i2 zero_point",
+    "u4 weights weights_size epilogue_at scratch reserved",
 )
-EPILOGUE = np.dtype(
-    [
-        ("mul", "<u4"),
-        ("add", "<u4"),
-        ("residual_mul", "<u4"),
-        ("positive", "<u4"),
-        ("negative", "<u4"),
-        ("bias", "<u4"),
-        ("low", "<u4"),
-        ("high", "<u4"),
-        ("shift", "i1"),
-        ("residual_shift", "i1"),
-        ("dtype", "u1"),
-        ("reserved0", "u1"),
-        ("residual_channels", "<u2"),
-        ("reserved1", "<u2"),
-    ]
+EPILOGUE = _struct(
+    "u4 mul add residual_mul positive negative bias low high",
+    "i1 shift residual_shift",
+    "u1 dtype reserved0",
+    "u2 residual_channels reserved1",
 )
-TEST_VECTOR = np.dtype(
-    [
-        ("kind", "<u4"),
-        ("input_bytes", "<u4"),
-        ("output_bytes", "<u4"),
-        ("seed", "<u4"),
-        ("output_crc32", "<u4"),
-        ("reserved", "<u4", (3,)),
-    ]
-)
+TEST_VECTOR = _struct("u4 kind input_bytes output_bytes seed output_crc32 reserved:3")
 
 Structs = npt.NDArray[np.void]
 
@@ -245,9 +196,7 @@ def pack_map(values: npt.NDArray[Any], dtype: int, row_stride: int | None = None
     return padded.tobytes()
 
 
-def unpack_map(
-    data: bytes | memoryview, shape: tuple[int, int, int], dtype: int, row_stride: int
-) -> npt.NDArray[Any]:
+def unpack_map(data: bytes | memoryview, shape: tuple[int, int, int], dtype: int, row_stride: int) -> npt.NDArray[Any]:
     """The numbers (H, W, C) of a feature map in the runtime's memory; bits and trits as int8."""
     height, width, channels = shape
     rows = np.frombuffer(data, np.uint8, height * row_stride).reshape(height, row_stride)
@@ -346,9 +295,7 @@ class BdnFile:
         if at == ABSENT:
             return None
         if at + EPILOGUE.itemsize > len(self.constants):
-            raise ModelFileError(
-                f"step {step} has its epilogue outside the constants", fix="export the model again"
-            )
+            raise ModelFileError(f"step {step} has its epilogue outside the constants", fix="export the model again")
         return np.frombuffer(self.constants, EPILOGUE, 1, at)[0]
 
     @property
@@ -439,9 +386,7 @@ def read(data: bytes, *, where: str | None = None) -> BdnFile:
     if data[:4] != MAGIC.to_bytes(4, "little"):
         raise ModelFileError("not a .bdn file", where=where, why="it does not begin with 'BDN1'")
     if len(data) < size:
-        raise ModelFileError(
-            "the file is truncated", where=where, why=f"{len(data)} bytes, a header has {size}"
-        )
+        raise ModelFileError("the file is truncated", where=where, why=f"{len(data)} bytes, a header has {size}")
     header = np.frombuffer(data, HEADER, 1)[0]
     if header["format_version"] == 0 or header["oldest_reader"] > FORMAT_VERSION:
         raise ModelFileError(
@@ -457,10 +402,7 @@ def read(data: bytes, *, where: str | None = None) -> BdnFile:
     if zlib.crc32(data[8:]) != header["crc32"]:
         raise _damaged("the checksum differs", where)
     payloads = _records(data, where)
-    names = [
-        payloads[RECORD_KERNELS][i : i + NAME_BYTES]
-        for i in range(0, len(payloads[RECORD_KERNELS]), NAME_BYTES)
-    ]
+    names = [payloads[RECORD_KERNELS][i : i + NAME_BYTES] for i in range(0, len(payloads[RECORD_KERNELS]), NAME_BYTES)]
     if any(not name.isascii() or name[:1] == b"\0" or name[-1:] != b"\0" for name in names):
         raise _damaged("a kernel's name is not a name", where)
     return BdnFile(

@@ -92,7 +92,9 @@ class BdnReader:
             blob = self.file.constants[start : start + size]
             weight = step.nodes[0].inputs[1]
             assert weight.data is not None
-            shape = weight.type.shape if len(weight.type.shape) == 4 else (weight.type.shape[0], 1, 1, weight.type.shape[1])
+            shape = (
+                weight.type.shape if len(weight.type.shape) == 4 else (weight.type.shape[0], 1, 1, weight.type.shape[1])
+            )
             if size != step.weights.nbytes:
                 raise ModelFileError(f"the weights of layer '{step.name}' have another size: it is another model")
             if not weight.type.dtype.is_packed:
@@ -128,8 +130,8 @@ class BdnReader:
                     index[t]: values[t.values[0].name][sample].reshape(t.height, t.width, t.channels)
                     for t in step.inputs
                 }
-                for tensor, value in self.model.run_step_isolated(number, feed).items():
-                    found.setdefault(tensor, []).append(value)
+                for which, content in self.model.run_step_isolated(number, feed).items():
+                    found.setdefault(which, []).append(content)
             for tensor in step.outputs:
                 value = tensor.values[0]
                 assert value.node is not None

@@ -69,7 +69,8 @@ class EmulatedModel:
 
     def __init__(self, lowered: Lowered, name: str) -> None:
         where = target(name)
-        self.core, self.board = (where.core, where) if isinstance(where, Board) else (where, None)
+        self.board = where if isinstance(where, Board) else None
+        self.core = where.core if isinstance(where, Board) else where
         graph = lowered.graph
         self.input = graph.inputs[0].type
         self.output = graph.outputs[0].type

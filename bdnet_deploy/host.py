@@ -173,11 +173,7 @@ class HostModel:
             raise ModelFileError("the model has no test vector")
         passed = ctypes.c_int()
         source, result = self._buffers[self.inputs[0].tensor], self._buffers[self.outputs[0].tensor]
-        self._check(
-            self._lib.bd_self_test(
-                self._context, source.ctypes.data, result.ctypes.data, ctypes.byref(passed)
-            )
-        )
+        self._check(self._lib.bd_self_test(self._context, source.ctypes.data, result.ctypes.data, ctypes.byref(passed)))
         return bool(passed.value)
 
     # -- memory -------------------------------------------------------------------------------------------------

@@ -239,6 +239,6 @@ def _input_shape(
         *space, channels = io.inputs[0].shape
         return (1, channels, *space)
     if hasattr(module, "bdnet_arch"):  # ours know their (H, W, C)
-        height, width, channels = module.input_shape  # type: ignore[misc]
+        height, width, channels = module.input_shape
         return (1, channels, height, width)
     raise UsageError("the model does not say the shape of its input", fix="add --input 1x3x224x224 (batch first)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -11,52 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdnet_deploy import errors
+from bdnet_deploy import errors, targets, toolchain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNTIME = REPOSITORY / "runtime"
 DATA_ADDRESS = 0x20000000
 
 
-@dataclass(frozen=True)
-class Core:
-    """What to compile for and what to emulate."""
-
-    name: str
-    cpu: str
-    emulated: str
-    sources: tuple[str, ...]
-
-
-CORES = {
-    "cortex-m4": Core("cortex-m4", "cortex_m4", "UC_CPU_ARM_CORTEX_M4", ("pw_lut7.c", "dw_tb.c", "epilogue_quad.c")),
-    "cortex-m0plus": Core(
-        "cortex-m0plus", "cortex_m0plus", "UC_CPU_ARM_CORTEX_M0", ("pw_lut7.c", "dw_tb.c", "epilogue_word.c")
-    ),
+#: Core -> its kernels.
+SOURCES = {
+    "cortex-m4": ("pw_lut7.c", "dw_tb.c", "epilogue_quad.c"),
+    "cortex-m0plus": ("pw_lut7.c", "dw_tb.c", "epilogue_word.c"),
 }
+WARNINGS = ("-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 
-FLAGS = (
-    "-std=c99 -pedantic -Wall -Wextra -Wconversion -Wshadow -Werror -O2 -g0 -ffreestanding -fno-sanitize=all "
-    "-fomit-frame-pointer -fno-unwind-tables -fno-asynchronous-unwind-tables -fno-stack-protector -ffunction-sections "
-    "-fdata-sections -ffp-contract=off"
-).split()
-
-SCRIPT = """SECTIONS {
+SCRIPT = """ENTRY(bd_reset)
+SECTIONS {
+  bd_reset = 0x100;
   .text 0x100 : { *(.text .text.*) }
   .rodata : ALIGN(16) { KEEP(*(.rodata.bd_*)) *(.rodata .rodata.*) }
   /DISCARD/ : { *(.ARM.exidx* .ARM.extab* .eh_frame* .comment) }
 }
 """
-
-
-def compiler() -> str:
-    """The compiler's name and version.
-
-    Raises:
-        MissingPackageError: ziglang is not installed.
-    """
-    errors.require("ziglang", extra="emulate")
-    return f"zig {importlib.metadata.version('ziglang')}"
 
 
 @dataclass(frozen=True)
@@ -80,48 +55,29 @@ class Result:
 
 
 class Program:
-    """The linked kernels of one core.
+    """The linked kernels of one core of :data:`SOURCES`.
 
     Raises:
         MissingPackageError: ziglang, pyelftools or unicorn are not installed.
         BdnetError: a kernel does not compile.
     """
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        errors.require("ziglang", extra="emulate")
+    def __init__(self, core: str) -> None:
+        self.core = targets.core(core)
         errors.require("unicorn", extra="emulate")
         errors.require("elftools", extra="emulate")
         from elftools.elf.elffile import ELFFile
 
+        sources = [RUNTIME / "bench" / name for name in SOURCES[core]]
+        includes = [RUNTIME / "include", RUNTIME / "src"]
+        objects = toolchain.compile_objects(sources, self.core, WARNINGS, includes=includes)
         with tempfile.TemporaryDirectory() as folder:
-            script, elf = Path(folder) / "bench.ld", Path(folder) / "bench.elf"
-            script.write_text(SCRIPT, encoding="utf-8")
-            command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", f"-mcpu={core.cpu}"]
-            command += [*FLAGS, f"-I{RUNTIME / 'include'}", f"-I{RUNTIME / 'src'}", "-nostdlib", "-static"]
-            command += [
-                "-rtlib=compiler-rt",
-                "-T",
-                str(script),
-                "-Wl,--build-id=none",
-                "-Wl,-e,0",
-                "-Wl,--gc-sections",
-                "-o",
-                str(elf),
-            ]
-            command += [str(RUNTIME / "bench" / name) for name in core.sources]
-            done = subprocess.run(
-                command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
-            )
-            if done.returncode != 0:
-                raise errors.BdnetError("the kernels do not compile", where=core.name, why=done.stderr.strip())
+            elf = Path(folder) / "bench.elf"
+            toolchain.link(objects, self.core, elf, script=SCRIPT)
             with elf.open("rb") as stream:
                 read = ELFFile(stream)
-                self.image = [
-                    (s["sh_addr"], s.data())
-                    for s in read.iter_sections()
-                    if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS"
-                ]
+                contents = [s for s in read.iter_sections() if s["sh_flags"] & 2 and s["sh_type"] == "SHT_PROGBITS"]
+                self.image = [(int(s["sh_addr"]), bytes(s.data())) for s in contents]
                 symbols = read.get_section_by_name(".symtab")
                 self.symbols = {s.name: int(s["st_value"]) for s in symbols.iter_symbols()}
 
@@ -135,7 +91,7 @@ class Program:
         """Run the calls in one emulator process, in order."""
         size = max(len(c.memory) for c in calls)
         job = {
-            "cpu": self.core.emulated,
+            "cpu": "UC_CPU_ARM_" + self.core.emulator_cpu.upper().replace("-", "_"),
             "image": [(at, content.hex()) for at, content in self.image],
             "data": {"address": DATA_ADDRESS, "size": size},
             "calls": [

@@ -65,7 +65,15 @@ class Bdn:
             self.kernels.append(name)
         return self.kernels.index(name)
 
-    def epilogue(self, dtype: int, *, shift: int = 0, residual_shift: int = 0, residual_channels: int = 0, **arrays: Any) -> int:
+    def epilogue(
+        self,
+        dtype: int,
+        *,
+        shift: int = 0,
+        residual_shift: int = 0,
+        residual_channels: int = 0,
+        **arrays: Any,
+    ) -> int:
         """Offset of a new ``bd_epilogue``; arrays by the names of its fields."""
         record = np.zeros((), bdn.EPILOGUE)
         for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
@@ -90,8 +98,8 @@ class Bdn:
         """A new step whose accumulators have ``shape``; ``fields`` are those of :data:`bdn.STEP`."""
         record = np.zeros((), bdn.STEP)
         record["kernel"], record["epilogue"] = self.kernel(kernel), self.kernel(epilogue)
-        record["in"] = (inputs + [bdn.NONE])[:2]
-        record["out"] = [bdn.NONE if t is None else t for t in (outputs + [None])[:2]]
+        record["in"] = [*inputs, bdn.NONE][:2]
+        record["out"] = [bdn.NONE if t is None else t for t in [*outputs, None][:2]]
         record["out_height"], record["out_width"], record["out_channels"] = shape
         for name in ("groups", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"):
             record[name] = 1
@@ -160,7 +168,10 @@ def digits_like(seed: int = 0) -> Bdn:
     trunk = b.tensor((6, 6, 40), bdn.DType.I16)
     out = b.tensor((1, 1, 40), bdn.DType.I32, bdn.Place.OUTPUT)
     w = draw(rng, (40, 3, 3, 8), DType.BIT)
-    affine = {"mul": rng.integers(-(2**16), 2**16, 40, dtype=np.int32), "add": rng.integers(-99, 99, 40, dtype=np.int32)}
+    affine = {
+        "mul": rng.integers(-(2**16), 2**16, 40, dtype=np.int32),
+        "add": rng.integers(-99, 99, 40, dtype=np.int32),
+    }
     limits = {"low": np.full(40, -3, np.int32), "high": np.full(40, 4, np.int32)}
     b.step(
         "bd_conv_bb_i16", [x], [trunk, bits], (6, 6, 40), epilogue="bd_epilogue_i16", weights=conv_weights("bd_conv_bb_", w),
@@ -176,5 +187,97 @@ def digits_like(seed: int = 0) -> Bdn:
         kernel_h=3, kernel_w=3, pad_top=1, pad_left=1, groups=40, acc_dtype=bdn.DType.I8, weight_planes=1,
         epilogue_at=b.epilogue(bdn.DType.I16, shift=4, **affine, **slopes, **residual),
     )  # fmt: skip
-    b.step("bd_gap_h_i32", [dw], [out], (1, 1, 40), kind=bdn.Kind.ACCUMULATE, acc_dtype=bdn.DType.I32, rows_per_call=4)
+    b.step(
+        "bd_gap_h_i32",
+        [dw],
+        [out],
+        (1, 1, 40),
+        kind=bdn.Kind.ACCUMULATE,
+        acc_dtype=bdn.DType.I32,
+        rows_per_call=4,
+    )
+    return b
+
+
+def pooled() -> Bdn:
+    """The other kernels in one file: float, 8-bit, pooling, channels; several inputs and outputs."""
+    rng = np.random.default_rng(1)
+    b = Bdn()
+    image = b.tensor((8, 8, 3), bdn.DType.U8, bdn.Place.INPUT)
+    real = b.tensor((4, 4, 6), bdn.DType.F32, bdn.Place.INPUT)
+    small = b.tensor((4, 4, 6), bdn.DType.I16)
+    pool = b.tensor((2, 2, 6), bdn.DType.I16)
+    mean = b.tensor((2, 2, 3), bdn.DType.I16)
+    wide = b.tensor((2, 2, 9), bdn.DType.I16, bdn.Place.OUTPUT)
+    signs = b.tensor((4, 4, 5), bdn.DType.BIT)
+    logits = b.tensor((4, 4, 2), bdn.DType.F32, bdn.Place.OUTPUT)
+    affine = {"mul": np.full(6, 300, np.int32), "add": np.full(6, 32768, np.int32)}
+    b.step(
+        "bd_conv_uq_i32",
+        [image],
+        [small],
+        (4, 4, 6),
+        epilogue="bd_epilogue_i16",
+        weights=draw(rng, (6, 3, 3, 3), DType.I8),
+        kernel_h=3,
+        kernel_w=3,
+        stride_h=2,
+        stride_w=2,
+        pad_top=1,
+        pad_left=1,
+        zero_point=128,
+        acc_dtype=bdn.DType.I32,
+        epilogue_at=b.epilogue(bdn.DType.I16, shift=-4, **affine),
+    )
+    window = {"kernel_h": 2, "kernel_w": 2, "stride_h": 2, "stride_w": 2}
+    b.step("bd_avgpool_i16", [small], [pool], (2, 2, 6), acc_dtype=bdn.DType.I16, **window)
+    b.step("bd_group_mean_i16", [pool], [mean], (2, 2, 3), acc_dtype=bdn.DType.I16)
+    b.step("bd_repeat_i16", [mean], [wide], (2, 2, 9), acc_dtype=bdn.DType.I16)
+    b.step(
+        "bd_conv_ff_f32",
+        [real],
+        [None, signs],
+        (4, 4, 5),
+        epilogue="bd_epilogue_f32",
+        weights=draw(rng, (5, 1, 1, 6), DType.F32),
+        acc_dtype=bdn.DType.F32,
+        epilogue_at=b.epilogue(bdn.DType.F32, low=np.zeros(5, np.float32)),
+    )
+    weights = draw(rng, (2, 1, 1, 5), DType.F32)
+    b.step("bd_conv_bf_f32", [signs], [logits], (4, 4, 2), weights=weights, acc_dtype=bdn.DType.F32)
+    return b
+
+
+def every_product() -> Bdn:
+    """One small step of every convolution, linear and depth-wise kernel, from arena to arena."""
+    rng = np.random.default_rng(2)
+    b = Bdn()
+    source = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.INPUT)
+    target = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.OUTPUT)
+    b.step("bd_repeat_i8", [source], [target], (1, 1, 1), acc_dtype=bdn.DType.I8)
+    names = [f"bd_conv_{pair}_{out}" for pair in ("bb", "tb", "bt", "tt") for out in ("i16", "i32")]
+    names += [f"bd_conv_{pair}_f32" for pair in ("ff", "bf", "tf")]
+    names += [f"bd_conv_{pair}_i32" for pair in ("uq", "qq", "hq", "bq", "tq")]
+    names += [f"bd_dw_{pair}_i8" for pair in ("bb", "tb", "bt", "tt")]
+    for i, name in enumerate(names):
+        pair, out = name.split("_")[2:]
+        groups, per_in, per_out = (35, 1, 1) if "_dw_" in name else (1 + i % 3, 33, 2)
+        x = b.tensor((3, 3, groups * per_in), CODES[LETTERS[pair[0]]])
+        y = b.tensor((3, 3, groups * per_out), bdn.DType[out.upper()])
+        weights = draw(rng, (groups * per_out, 3, 3, per_in), LETTERS[pair[1]])
+        b.step(
+            name,
+            [x],
+            [y],
+            (3, 3, groups * per_out),
+            weights=conv_weights(name, weights),
+            groups=groups,
+            kernel_h=3,
+            kernel_w=3,
+            pad_top=1,
+            pad_left=1,
+            pad_value=i % 3 - 1,
+            acc_dtype=bdn.DType[out.upper()],
+            weight_planes={"b": 1, "t": 2}.get(pair[1], 0),
+        )
     return b

@@ -14,7 +14,7 @@ pytest.importorskip("elftools")
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from row_build import CORES, Program
+from row_build import SOURCES, Program
 from row_cases import FORMS, Case, Rows, check_all, depthwise, epilogue, pointwise, run_all
 from row_contract import EPILOGUES, measure
 
@@ -27,9 +27,9 @@ PLACES = [
 ]
 
 
-@pytest.fixture(scope="module", params=list(CORES))
+@pytest.fixture(scope="module", params=list(SOURCES))
 def program(request: pytest.FixtureRequest) -> Program:
-    return Program(CORES[request.param])
+    return Program(request.param)
 
 
 def variants(program: Program) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,6 @@ from bdnet_deploy.graph import (
     GlobalAvgPool,
     GroupMean,
     Quant,
-    Repeat,
     Sign,
     TensorType,
     Ternarize,
@@ -28,7 +30,7 @@ from bdnet_deploy.graph import (
 from bdnet_deploy.host import HostModel
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bdn_cases import CODES, LETTERS, Bdn, conv_weights, digits_like, draw  # noqa: E402
+from bdn_cases import CODES, LETTERS, Bdn, conv_weights, digits_like, draw
 
 Array = np.ndarray[Any, np.dtype[Any]]
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
@@ -152,7 +154,13 @@ def one_in_one_out(kernel: str, x: Array, dtype: DType, expected: Array, out: DT
 @pytest.mark.parametrize("dtype", [DType.F32, DType.I16, DType.I8])
 def test_avgpool(dtype: DType, how: str) -> None:
     rng = np.random.default_rng(5)
-    for window, strides in (((2, 2), (2, 2)), ((3, 2), (1, 2)), ((1, 1), (1, 1)), ((5, 7), (2, 3)), ((2, 3), (3, 3))):
+    for window, strides in (
+        ((2, 2), (2, 2)),
+        ((3, 2), (1, 2)),
+        ((1, 1), (1, 1)),
+        ((5, 7), (2, 3)),
+        ((2, 3), (3, 3)),
+    ):
         x = draw(rng, (2, 9, 11, 7), dtype, how)
         op = AvgPool(window, strides)
         types = [TensorType(x.shape, dtype)]
@@ -219,7 +227,11 @@ def run_epilogue(
         arrays = [parameters[n] for n in (*names, "add")]
         shifts = () if y_type.is_float else (shift, residual_shift)[: len(xs)]
         op = Affine(len(xs), y_type, shifts)
-        v = op.reference([TensorType(v.shape, v_type)] * len(xs) + [p_type] * len(arrays), [*xs, *arrays], TensorType(v.shape, y_type))
+        v = op.reference(
+            [TensorType(v.shape, v_type)] * len(xs) + [p_type] * len(arrays),
+            [*xs, *arrays],
+            TensorType(v.shape, y_type),
+        )
         v_type = y_type
         fields.update({n: parameters[n] for n in (*names, "add")}, shift=shift, residual_shift=residual_shift)
     if slopes:
@@ -287,8 +299,12 @@ def test_epilogue_f32_special_values() -> None:
     acc = np.tile(special, 9)[None, None, None]
     n = acc.shape[-1]
     rng = np.random.default_rng(1)
-    parameters = {k: np.repeat(special[[3, 4, 7, 6, 1]], 15)[:n].astype(np.float32) for k in ("low", "high", "mul", "add")}
-    parameters.update({k: rng.choice(np.array([0.25, -0.0, 1.0], np.float32), n) for k in ("positive", "negative", "bias")})
+    parameters = {
+        k: np.repeat(special[[3, 4, 7, 6, 1]], 15)[:n].astype(np.float32) for k in ("low", "high", "mul", "add")
+    }
+    parameters.update(
+        {k: rng.choice(np.array([0.25, -0.0, 1.0], np.float32), n) for k in ("positive", "negative", "bias")}
+    )
     for slopes, affine in ((True, False), (False, True), (False, False)):
         with np.errstate(all="ignore"):
             run_epilogue(
@@ -339,7 +355,10 @@ def test_integer_thresholds(acc_type: DType) -> None:
     acc = np.repeat(values, len(limits))[None, None, None]
     thresholds = np.tile(limits, len(values))
     b = Bdn()
-    source, target = b.tensor(acc.shape[1:], CODES[acc_type], INPUT), b.tensor(acc.shape[1:], bdn.DType.BIT, OUTPUT)
+    source, target = (
+        b.tensor(acc.shape[1:], CODES[acc_type], INPUT),
+        b.tensor(acc.shape[1:], bdn.DType.BIT, OUTPUT),
+    )
     b.step(
         None, [source], [None, target], acc.shape[1:], epilogue="bd_epilogue_i32", acc_dtype=CODES[acc_type],
         epilogue_at=b.epilogue(bdn.DType.I32, low=thresholds),
@@ -371,7 +390,10 @@ def test_fused_step_is_the_operators_in_turn() -> None:
     op = Conv2d(padding=(1, 1, 1, 1), pad_value=-1)
     types = [TensorType(x.shape, DType.TRIT), TensorType(w.shape, DType.BIT)]
     acc = op.reference(types, [x, w], op.infer(types))
-    mul, add = rng.integers(-32768, 32768, 37, dtype=np.int32), rng.integers(-(2**20), 2**20, 37, dtype=np.int32)
+    mul, add = (
+        rng.integers(-32768, 32768, 37, dtype=np.int32),
+        rng.integers(-(2**20), 2**20, 37, dtype=np.int32),
+    )
     low, high = np.full(37, -50, np.int32), np.full(37, 60, np.int32)
     y = Affine(1, DType.I16, (5,)).reference([], [acc, mul, add], TensorType(acc.shape, DType.I16))
     t = Ternarize().reference([], [y, low, high], TensorType(acc.shape, DType.TRIT))
@@ -417,10 +439,52 @@ def test_float_generator_and_self_test() -> None:
 def test_wrong_inputs_are_refused() -> None:
     model = HostModel(digits_like().write())
     good = np.ones((1, 6, 6, 8), np.int8)
-    for bad in (good[..., :7], good.astype(np.int16), np.int8(1), [good, good], np.ones((0, 6, 6, 8), np.int8)):
+    for bad in (
+        good[..., :7],
+        good.astype(np.int16),
+        np.int8(1),
+        [good, good],
+        np.ones((0, 6, 6, 8), np.int8),
+    ):
         with pytest.raises(BdnetError):
             model.run(bad)
     with pytest.raises(BdnetError):
         model.run_step_isolated(0, {0: good})
     with pytest.raises(BdnetError):
         model.run_step_isolated(99, {})
+
+
+# -- sources ----------------------------------------------------------------------------------------------------
+
+WARNINGS = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror"]
+ZIG = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0plus"]
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang", pytest.param("zig", marks=pytest.mark.slow)])
+def test_compiles_without_warnings(root: Path, tmp_path: Path, compiler: str) -> None:
+    if find_spec("ziglang") is None if compiler == "zig" else shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    runtime = root / "runtime"
+    files = [str(f) for folder in ("src", "kernels/generic") for f in sorted((runtime / folder).glob("*.c"))]
+    command = [*(ZIG if compiler == "zig" else [compiler]), *WARNINGS, "-c"]
+    command += [f"-I{runtime / folder}" for folder in ("include", "src", "kernels")]
+    done = subprocess.run([*command, *files], capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_header_is_cpp(root: Path, tmp_path: Path) -> None:
+    """bdnet.h alone, as C++ and as C; BD_ARENA_BYTES sizes an array."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source = tmp_path / "use.cpp"
+    source.write_text(
+        '#include "bdnet.h"\nstatic unsigned char arena[BD_ARENA_BYTES(3, 4096, 512)];\n'
+        "int main() { return sizeof arena == 12 * sizeof(void *) + 32 + (3 * sizeof(void *) + 15) / 16 * 16 + 4608"
+        " && arena[0] == 0 ? 0 : 1; }\n",
+        encoding="utf-8",
+    )
+    program = tmp_path / "use"
+    include = f"-I{root / 'runtime/include'}"
+    subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", include, str(source), "-o", str(program)], check=True)
+    assert subprocess.run([str(program)]).returncode == 0

@@ -62,7 +62,7 @@ def _fold(graph: Graph, node: Node) -> str | None:
     taps = int(np.prod(weight.data.shape[1:]))
     if taps > MAX_TAPS:
         return f"not folded into thresholds: accumulators of {taps} taps"
-    if any(n.inputs[1] is weight for n in graph.nodes if n is not conv):
+    if any(v is weight for n in graph.nodes if n is not conv for v in n.inputs):
         return "not folded into thresholds: the filter is shared"
     acc = np.arange(-taps, taps + 1, dtype=np.int32)
     channels = conv.output.type.channels

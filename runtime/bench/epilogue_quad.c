@@ -194,6 +194,6 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
     const bd_kernel bd_epilogue_i16__##suffix = {"bd_epilogue_i16__" #suffix, run_##suffix, check_##suffix}
 
 KERNEL(quad, 11, 1, MASK, MASK, 1);
-KERNEL(quad_k1, 11, 1, ALL, NONE, 0);
+KERNEL(quad_k1, 11, 1, ALL, NONE, 1);
 KERNEL(quad_k0, 11, 1, NONE, NONE, 0);
 KERNEL(quad_one, 11, 0, ALL, NONE, 1);

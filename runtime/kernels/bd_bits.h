@@ -33,7 +33,7 @@ BD_INLINE uint32_t bd_popcount2(uint32_t a, uint32_t b) {
 
 /* All ones where x is negative, else 0. */
 BD_INLINE int32_t bd_negative_mask(int32_t x) {
-    int32_t mask = x >> 31;
+    int32_t mask = -(int32_t)((uint32_t)x >> 31);
 #if defined(__thumb__) && !defined(__thumb2__)
     /* ARMv6-M has no conditional instructions: keep the compiler from turning the mask back into a branch. */
     __asm__("" : "+r"(mask));

@@ -58,7 +58,7 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
     static bd_status gap_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],           \
                                 const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {            \
         const uint32_t channels = in->channels;                                                              \
-        SUM *sum = (void *)bd_row(out, 0);                                                                   \
+        SUM *sum = (void *)out->base;                                                                        \
         (void)step, (void)constants, (void)scratch;                                                          \
         if (y0 == 0) {                                                                                       \
             for (uint32_t c = 0; c < channels; c++) {                                                        \

@@ -1,0 +1,121 @@
+"""Damaged model files never crash the runtime; the sanitizers agree with the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bdn_cases import digits_like, every_product, pooled
+
+FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]
+
+MUTATE = """
+import sys
+import numpy as np
+sys.path.insert(0, {tests!r})
+from bdn_cases import digits_like, pooled
+from bdnet_deploy import bdn_format
+from bdnet_deploy.errors import ModelFileError
+from bdnet_deploy.host import HostModel, inspect
+
+rng = np.random.default_rng(0)
+good = [digits_like().write(), pooled().write()]
+accepted = 0
+for i in range(300):
+    data = bytearray(good[i % 2])
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(8, len(data)))
+        data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(0, 256), data[at] ^ 1]))
+    data = bdn_format.seal(bytes(data))
+    try:
+        if inspect(data).arena_bytes > 1 << 24:
+            continue
+        model = HostModel(data)
+        if any(np.prod(p.shape) > 1 << 22 for p in (*model.inputs, *model.outputs)):
+            continue
+        steps = model.file.steps
+        if (steps["out_height"].astype(int) * steps["out_width"] * steps["out_channels"]).max() > 1 << 20:
+            continue
+        model.run([np.ones((1, *p.shape), p.dtype) for p in model.inputs])
+        accepted += 1
+    except ModelFileError:
+        pass
+print(accepted)
+"""
+
+
+def test_mutations_never_crash() -> None:
+    """300 sealed mutations in a process of their own: refused, or run to the end."""
+    script = MUTATE.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
+
+
+def sources(root: Path) -> list[str]:
+    runtime = root / "runtime"
+    files = [*(runtime / "src").glob("*.c"), *(runtime / "kernels/generic").glob("*.c")]
+    return [str(f.relative_to(runtime)) for f in sorted(files)]
+
+
+def build(root: Path, compiler: str, arguments: list[str]) -> None:
+    command = [compiler, *FLAGS, *arguments, *sources(root)]
+    done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_libfuzzer(root: Path, tmp_path: Path) -> None:
+    """Two minutes of coverage-guided mutation from the seeds."""
+    clang = shutil.which("clang")
+    if clang is None:
+        pytest.skip("needs clang with libFuzzer")
+    target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
+    build(root, clang, ["-DBD_FUZZING", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
+    corpus.mkdir()
+    for i, seed in enumerate((digits_like(), pooled(), every_product())):
+        (corpus / f"seed{i}.bdn").write_bytes(seed.write())
+    done = subprocess.run(
+        [str(target), str(corpus), "-max_total_time=120", "-max_len=32768", "-timeout=20", "-rss_limit_mb=2048"],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer into Python")
+def test_sanitizers(root: Path, tmp_path: Path) -> None:
+    """The runtime's tests once more, with AddressSanitizer and UndefinedBehaviorSanitizer in the library."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("needs gcc")
+    library = tmp_path / "libbdnet.so"
+    build(root, gcc, ["-fPIC", "-shared", "-fsanitize=address,undefined", "-o", str(library)])
+    runtimes = [
+        subprocess.run([gcc, f"-print-file-name={name}"], capture_output=True, encoding="utf-8").stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": ":".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "BDNET_HOST_LIBRARY": str(library),
+    }
+    tests = [str(root / "tests" / name) for name in ("test_runtime.py", "test_bdn_format.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
