@@ -105,7 +105,8 @@ STEP = _struct(
     "u1 acc_dtype weight_planes kind",
     "u2 rows_per_call",
     "i2 zero_point",
-    "u4 weights weights_size epilogue_at scratch reserved",
+    "u4 weights weights_size epilogue_at scratch",
+    "u1 acc_order reserved:3",
 )
 EPILOGUE = _struct(
     "u4 mul add residual_mul positive negative bias low high",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bdnet_deploy.errors import UnsupportedError, UsageError, unknown_name
+from bdnet_deploy.errors import UsageError, unknown_name
 from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.passes import QuantizeReport, calibrate, fold_thresholds, merge_affine, quantize, to_float
@@ -71,10 +71,7 @@ def lower(
         if samples is not None and not np.isfinite(samples).all():
             raise UsageError("a calibration sample holds NaN or infinity")
         ranges = calibrate(real, None if samples is None else [samples], progress=progress)
-        try:
-            lowered, report = quantize(real, numerics, ranges, inputs=_raw_inputs(real, io))
-        except ArithmeticError as error:
-            raise UnsupportedError(f"{numerics} is not possible for this model", why=str(error)) from error
+        lowered, report = quantize(real, numerics, ranges, inputs=_raw_inputs(real, io))
     lowered = fold_thresholds(lowered, report=notes.append)
     return Lowered(lowered, make_plan(lowered), report, notes)
 

@@ -77,7 +77,7 @@ def _attempt(terms: list[Term], add: Array, scale: Array) -> tuple[FixedAffine |
     bound = np.zeros_like(scale)
     bad = np.zeros(scale.shape, bool)
     for term in terms:
-        ratio = term.factor / scale
+        ratio = np.where(term.magnitude > 0, term.factor / scale, 0.0)  # an input that is always 0 asks for nothing
         if term.whole:
             factor, shift, magnitude = np.rint(ratio * ONE), 0, term.magnitude
             k = (factor - low_part(factor.astype(np.int64))) / ONE
@@ -86,7 +86,7 @@ def _attempt(terms: list[Term], add: Array, scale: Array) -> tuple[FixedAffine |
             found = _shift_of(term, ratio)
             if found is None:
                 # The channels with the largest factors stand in the way of a common shift.
-                return None, np.abs(ratio) * term.magnitude >= 0.5 * (np.abs(ratio) * term.magnitude).max()
+                return None, np.abs(ratio) >= 0.5 * np.abs(ratio).max()
             shift = found
             factor = np.rint(ratio * ONE * 2.0**-shift)
             magnitude = np.minimum(np.ceil(term.magnitude * 2.0**shift), _INT16_MAX + 1)

@@ -12,6 +12,7 @@ from typing import cast
 
 import numpy as np
 
+from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.graph import (
     Affine,
     Array,
@@ -60,6 +61,9 @@ def quantize(
         ranges: of the same graph's values.
         inputs: dtype and quantization of each graph input (raw pixels: u8 with the scale and zero point of the I/O
             description); None for int8 by the calibrated range.
+
+    Raises:
+        UnsupportedError: parameters that fixed point cannot carry; names the layer.
     """
     return _Quantizer(graph, numerics, ranges, inputs).run()
 
@@ -84,7 +88,7 @@ class _Quantizer:
             self.values[value] = self.new.input(value.name, value.type.shape, dtype, quant)
         for node in self.old.nodes:
             self.values[node.output] = self._node(node)
-        self.new.outputs = [self.values[v] for v in self.old.outputs]
+        self.new.outputs = [self._output(v) for v in self.old.outputs]
         return self.new, self.report
 
     # -- helpers ------------------------------------------------------------------------------------------------------
@@ -123,8 +127,31 @@ class _Quantizer:
 
     # -- operators ----------------------------------------------------------------------------------------------------
 
+    def _output(self, old: Value) -> Value:
+        """An output of the model: its elements have one scale, so that a reader needs no table and can compare them."""
+        value = self.values[old]
+        quant = value.type.quant
+        if quant is None or (np.ndim(quant.scale) == 0 and float(quant.zero_point) % 1 == 0):
+            return value
+        return self._uniform(old, value, DType.I16)
+
+    def _check_finite(self, node: Node) -> None:
+        """A threshold may be infinite: it is never (or always) reached."""
+        threshold = isinstance(node.op, Sign | Ternarize)
+        for value in node.inputs:
+            if value.data is None or not value.type.dtype.is_float:
+                continue
+            if np.isnan(value.data).any() or not (threshold or np.isfinite(value.data).all()):
+                raise UnsupportedError(
+                    f"{self.new.numerics} cannot carry a parameter that is NaN or infinite",
+                    where=node.source or node.name,
+                    why=f"{value.name} holds one",
+                    fix="train again, or export with numerics float",
+                )
+
     def _node(self, node: Node) -> Value:
         op = node.op
+        self._check_finite(node)
         if isinstance(op, Conv2d | Linear):
             return self._product(node)
         x = self.values[node.inputs[0]]
@@ -162,19 +189,30 @@ class _Quantizer:
         else:
             if not x.type.dtype.is_packed:
                 x = self._uniform(node.inputs[0], x, DType.I16 if len(x.type.shape) == 2 else DType.I8)
-            real = data.astype(np.float64).reshape(data.shape[0], -1)
-            scale = np.maximum(np.abs(real).max(1), 1e-12) / _WEIGHT_MAX
-            quantized = np.rint(real / scale[:, None]).reshape(data.shape)
+                if isinstance(node.op, Conv2d) and node.op.pad_value != 0 and any(node.op.padding):
+                    raise UnsupportedError(
+                        f"{self.new.numerics} has no padding of {node.op.pad_value} for a real input",
+                        where=node.source or node.name,
+                        fix="pad with 0, or export with numerics float",
+                    )
+            real = np.abs(data.astype(np.float64)).reshape(data.shape[0], -1)
+            # Sums of products stay within 32 bits, whatever the input.
+            most = (2**31 - 1) / self._largest(x) - 0.5 * real.shape[1]
+            scale = np.maximum(np.maximum(real.max(1), 1e-12) / _WEIGHT_MAX, real.sum(1) / most)
+            quantized = np.rint(data / scale.reshape(-1, *[1] * (data.ndim - 1)))
             w = self._constant(weight.name, quantized, DType.I8, Quant.of(scale))
         y = self.new.add(node.op, [x, w], node.name, source=node.source)
-        zero = float(x.type.quant.zero_point) if x.type.quant else 0.0
-        low, high = x.type.dtype.range
-        largest = max(high - zero, zero - low, 1.0)
         taps = np.abs(cast(Array, w.data).astype(np.float64)).reshape(data.shape[0], -1).sum(1)
-        self.magnitudes[y] = taps * largest
+        self.magnitudes[y] = taps * self._largest(x)
         if not w.type.dtype.is_packed:
             self._expect(y, node.output)
         return y
+
+    def _largest(self, x: Value) -> float:
+        """Largest factor that an input of a convolution puts into a product, its zero point taken off."""
+        zero = float(x.type.quant.zero_point) if x.type.quant else 0.0
+        low, high = x.type.dtype.range
+        return max(high - zero, zero - low, 1.0)
 
     def _expect(self, y: Value, old: Value) -> None:
         """Wide sums stay far below their bound: keep 16 bits for twice what calibration saw, saturate beyond."""
@@ -222,7 +260,12 @@ class _Quantizer:
             magnitude = self._magnitude(x)
             inputs.append(Term(mul * scale, magnitude, self.typical.get(x, magnitude), zero, whole))
         while True:
-            fixed = fit_affine(inputs, add, need)
+            try:
+                fixed = fit_affine(inputs, add, need)
+            except ArithmeticError as error:
+                raise UnsupportedError(
+                    f"{self.new.numerics} cannot carry the parameters", where=source or name, why=str(error)
+                ) from error
             if not uniform or np.ptp(fixed.scale) == 0.0:
                 break
             need = np.full_like(need, fixed.scale.max())
@@ -235,6 +278,10 @@ class _Quantizer:
     def _two_slope(self, node: Node, x: Value) -> Value:
         positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
         dtype = self._dtype_of(node.output)
+        if x.type.dtype is DType.I32:  # the slopes take 16 bits
+            one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
+            need = self._need(node.inputs[0], dtype)
+            x = self._affine_to(f"{x.name}.narrow", [x], [one], zero, need, dtype, node.source, False)
         low, high = self.ranges.low[node.output.name] - bias, self.ranges.high[node.output.name] - bias
         need = np.maximum(np.maximum(np.abs(low), np.abs(high)) / dtype.range[1], 1e-12)
         scale, _ = self._vectors(x)
@@ -242,6 +289,7 @@ class _Quantizer:
         natural = scale * positive
         coarser = np.maximum(need, scale * np.abs(positive) / 4)
         out = np.where((natural >= need) & (natural <= 4 * need), natural, coarser)
+        out = np.maximum(out, scale * np.abs(negative) / 4)
         slopes = [
             self._constant(f"{node.name}.{n}", np.rint(s * scale / out * ONE), DType.I32)
             for n, s in (("positive", positive), ("negative", negative))

@@ -25,6 +25,7 @@ from bdnet_deploy.graph import (
     TwoSlope,
     Value,
 )
+from bdnet_deploy.plan.kernels import kernel_names
 from bdnet_deploy.plan.memory import place_tensors
 from bdnet_deploy.plan.packing import pack, planes
 from bdnet_deploy.plan.plan import Epilogue, Plan, PlanStep, PlanTensor, hwc
@@ -69,7 +70,13 @@ class _Lowering:
             tensor = self.tensors[value]
             if tensor.place != "arena":
                 raise UnsupportedError(f"output '{value.name}' is also an input or another output of the model")
+            if tensor.dtype.is_packed:
+                raise UnsupportedError(f"output '{value.name}' is packed {tensor.dtype.value}s, not numbers")
             tensor.place, tensor.offset = "output", i
+        for step in self.plan.steps:
+            for kernel in (step.kernel, step.epilogue_kernel):
+                if kernel and kernel not in kernel_names():
+                    raise UnsupportedError(f"the runtime has no kernel {kernel}", where=step.name)
         place_tensors(self.plan)
         return self.plan
 
@@ -149,7 +156,9 @@ class _Lowering:
                 blob = pack(by_tap, w.type.dtype)
             else:  # [O][kh][kw][plane][words(C / groups)]
                 blob = pack(weights, w.type.dtype)
-        elif pair in _CONV_PAIRS:
+        elif x.type.dtype is DType.F32 or pair in _CONV_PAIRS:
+            if packed:  # real inputs: the weights as they are, not as bits
+                pair, packed, weights = "ff", False, weights.astype(np.float32)
             acc = node.output.type.dtype
             kernel = f"bd_conv_{pair}_{acc.value}"
             blob = weights
@@ -270,7 +279,7 @@ class _Lowering:
         return node.output
 
     def _affine(self, step: PlanStep, epilogue: Epilogue, node: Node, residual: Value | None) -> bool:
-        """Put the affine into the epilogue; False if its residual is not computed yet or of a dtype without kernel."""
+        """Put the affine into the epilogue; False if its residual is not computed yet."""
         op = cast(Affine, node.op)
         parameters = [cast(Array, v.data) for v in node.inputs[op.terms :]]
         term = self._acc_term(node)
@@ -279,11 +288,10 @@ class _Lowering:
             base = repeat.inputs[0] if repeat and isinstance(repeat.op, Repeat) else residual
             if base not in self.tensors and not self._shortcut(base):
                 return False
-            if self.tensors[base].dtype not in (DType.F32, op.out) or (op.shifts and op.shifts[1 - term]):
-                raise self._unsupported(node, f"no kernel adds a {base.type} residual to a {op.out.value} trunk")
             step.inputs.append(self.tensors[base])
             epilogue.residual_mul = parameters[1 - term]
             epilogue.residual_channels = base.type.channels
+            epilogue.residual_shift = op.shifts[1 - term] if op.shifts else 0
         epilogue.mul, epilogue.add = parameters[term], parameters[-1]
         epilogue.shift = op.shifts[term] if op.shifts else 0
         return True

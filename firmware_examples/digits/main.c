@@ -7,8 +7,7 @@
 
 static uint8_t arena[BD_MODEL_ARENA_BYTES] __attribute__((aligned(16)));
 
-static void print_number(int32_t value)
-{
+static void print_number(int32_t value) {
     char text[12];
     char *at = text + sizeof text - 1;
     uint32_t rest = value < 0 ? 0u - (uint32_t)value : (uint32_t)value;
@@ -23,8 +22,7 @@ static void print_number(int32_t value)
     port_print(at);
 }
 
-static int32_t largest(const BD_MODEL_OUTPUT_TYPE *logits)
-{
+static int32_t largest(const BD_MODEL_OUTPUT_TYPE *logits) {
     int32_t best = 0;
     for (int32_t i = 1; i < BD_MODEL_OUTPUT_CHANNELS; i++) {
         if (logits[i] > logits[best]) {
@@ -34,8 +32,7 @@ static int32_t largest(const BD_MODEL_OUTPUT_TYPE *logits)
     return best;
 }
 
-int main(void)
-{
+int main(void) {
     static BD_MODEL_INPUT_TYPE input[BD_MODEL_INPUT_ELEMENTS] __attribute__((aligned(16)));
     static BD_MODEL_OUTPUT_TYPE output[BD_MODEL_OUTPUT_ELEMENTS] __attribute__((aligned(16)));
     bd_context *context = NULL;

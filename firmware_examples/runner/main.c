@@ -30,8 +30,7 @@ static uint8_t input[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
 static uint8_t output[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
 static bd_context *context;
 
-static int read_all(void *buffer, uint32_t size)
-{
+static int read_all(void *buffer, uint32_t size) {
     uint8_t *at = buffer;
     while (size > 0) {
         const int32_t got = port_read(at, size);
@@ -44,14 +43,12 @@ static int read_all(void *buffer, uint32_t size)
     return 1;
 }
 
-static uint32_t bytes_of(const bd_shape *shape)
-{
+static uint32_t bytes_of(const bd_shape *shape) {
     return (uint32_t)shape->height * shape->width * shape->channels * bd_element_bytes(shape->dtype);
 }
 
 /* Bytes of the first input (or output) of the loaded model, 0 if it does not fit the buffer. */
-static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_shape *))
-{
+static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_shape *)) {
     bd_shape shape;
     if (context == NULL || shape_of(context, 0, &shape) != BD_OK) {
         return 0;
@@ -60,8 +57,7 @@ static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_
     return bytes <= sizeof input ? bytes : 0;
 }
 
-static void answer(bd_status status, const void *data, uint32_t size)
-{
+static void answer(bd_status status, const void *data, uint32_t size) {
     const uint32_t word = (uint32_t)status;
     port_write(&word, sizeof word);
     if (status == BD_OK && size > 0) {
@@ -69,8 +65,7 @@ static void answer(bd_status status, const void *data, uint32_t size)
     }
 }
 
-static bd_status load(void)
-{
+static bd_status load(void) {
 #ifdef BD_LINKED_MODEL
     return bd_load(arena, sizeof arena, BD_MODEL_DATA, BD_MODEL_BYTES, &BD_MODEL_KERNELS, &context);
 #else
@@ -83,8 +78,7 @@ static bd_status load(void)
 #endif
 }
 
-static void infer(void)
-{
+static void infer(void) {
     const uint32_t in_bytes = io_bytes(bd_input_shape), out_bytes = io_bytes(bd_output_shape);
     if (in_bytes == 0 || out_bytes == 0 || !read_all(input, in_bytes)) {
         answer(BD_ERROR_ARGUMENT, NULL, 0);
@@ -95,8 +89,7 @@ static void infer(void)
     answer(bd_run(context, inputs, 1, outputs, 1), output, out_bytes);
 }
 
-static void self_test(void)
-{
+static void self_test(void) {
     int passed = 0;
     const int fits = io_bytes(bd_input_shape) > 0 && io_bytes(bd_output_shape) > 0;
     const bd_status status = fits ? bd_self_test(context, input, output, &passed) : BD_ERROR_ARGUMENT;
@@ -104,8 +97,7 @@ static void self_test(void)
     answer(status, &word, sizeof word);
 }
 
-int main(void)
-{
+int main(void) {
     uint32_t request;
 #ifdef BD_LINKED_MODEL
     if (load() != BD_OK) {

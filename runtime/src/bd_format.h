@@ -64,7 +64,7 @@ typedef struct bd_tensor {
     uint16_t rows_held; /* height, or less: a ring, row y lies in slot y % rows_held */
     uint8_t dtype;      /* bd_dtype */
     uint8_t place;
-    uint8_t order; /* order of channels in a packed word: 0 is LSB first */
+    uint8_t order; /* of the channels within 32, as bits of a word or as accumulators: 0 is natural */
     uint8_t reserved0;
     uint32_t reserved[3];
 } bd_tensor;
@@ -93,18 +93,25 @@ typedef struct bd_step {
     uint32_t epilogue_at; /* bd_epilogue in the constants (a multiple of 16), or BD_ABSENT */
     uint32_t scratch;     /* bytes that the step needs: accumulators (rows_per_call rows, each a multiple of 4
                              bytes, together one of 16), then the kernel's own */
-    uint32_t reserved;
+    uint8_t acc_order;    /* of the accumulators, as bd_tensor.order */
+    uint8_t reserved[3];
 } bd_step;
 BD_STATIC_ASSERT(step, sizeof(bd_step) == 56);
 
-/* Parameters of an epilogue: offsets of per-channel arrays in the constants (multiples of 4), or BD_ABSENT.
- * Factors, slopes, biases and thresholds are float for a float epilogue, int32_t for a fixed one. v =
- * affine(acc [, residual]);  y = two_slope(v);  out[0] = y;  out[1] = y compared with thresholds shift is to
- * the left where positive, arithmetic to the right where negative, saturated to 16 bits. Fixed: v =
- * saturate((shift(acc) * mul + shift(residual) * residual_mul + add) >> 16), y = saturate((v * slope) >> 16),
- * floor; factors are k * 65536 + m with m in 16 bits, and without the k parts every sum fits 32 bits, so that
- * (terms * m + add) >> 16, plus k * term, is the same number in 32-bit arithmetic.
- * Absent mul: no affine (v = acc). Absent positive: no slopes (y = v). Absent low: no packed output. */
+/* Parameters of an epilogue: offsets of per-channel arrays in the constants (multiples of 4), or BD_ABSENT. Factors,
+ * slopes, biases and thresholds are float for a float epilogue, int32_t for a fixed one.
+ *
+ *     v = affine(acc [, residual])    absent mul: v = acc
+ *     y = two_slope(v)                absent positive: y = v
+ *     out[0] = y, out[1] = y compared with thresholds (absent low: no packed output)
+ *
+ * Fixed: v = saturate((shift(acc) * mul + shift(residual) * residual_mul + add) >> 16), y = saturate((v * slope) >> 16),
+ * floor. A shift is to the left where positive, arithmetic to the right where negative, its result saturated to 16 bits.
+ * Factors are k * 65536 + m with m in 16 bits, and without the k parts every sum fits 32 bits, so that
+ * ((terms * m + add) >> 16) + k * term is the same number in 32-bit arithmetic.
+ *
+ * An epilogue with a packing suffix in its name has one array of records of its own at `mul`; all else is BD_ABSENT.
+ * out[0] may be the rows of in[1]; nothing else overlaps. */
 typedef struct bd_epilogue {
     uint32_t mul, add;
     uint32_t residual_mul;             /* absent: no residual */

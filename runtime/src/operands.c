@@ -66,6 +66,7 @@ int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *op
         acc.width = step->out_width;
         acc.channels = step->out_channels;
         acc.dtype = step->acc_dtype;
+        acc.order = step->acc_order;
         o.acc_bytes = (uint32_t)bytes;
         o.kernel_out[0] = o.epilogue_in[0] = acc;
         o.kernel_out[1] = absent();

@@ -3,7 +3,8 @@
 #include "bd_epilogue.h"
 
 static int dtype_in(const bd_view *view, uint32_t set) {
-    return view->rows_held != 0 && view->dtype <= BD_I32 && ((set >> view->dtype) & 1u) != 0;
+    return view->rows_held != 0 && view->order == 0 && view->dtype <= BD_I32 &&
+           ((set >> view->dtype) & 1u) != 0;
 }
 
 /* Absent, or a whole array. */

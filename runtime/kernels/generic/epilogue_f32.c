@@ -135,9 +135,9 @@ static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, con
 
 static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
                        const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
-    const uint32_t accumulators = (1u << BD_F32) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32);
+    const uint32_t terms = (1u << BD_F32) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32);
     (void)scratch_bytes;
-    return bd_check_epilogue(step, constants, constants_size, in, out, accumulators, 1u << BD_F32, BD_F32);
+    return bd_check_epilogue(step, constants, constants_size, in, out, terms, terms, BD_F32);
 }
 
 BD_DEFINE_KERNEL(bd_epilogue_f32, epilogue_f32, check)
