@@ -106,7 +106,7 @@ STEP = _struct(
     "u2 rows_per_call",
     "i2 zero_point",
     "u4 weights weights_size epilogue_at scratch",
-    "u1 acc_order reserved:3",
+    "u1 acc_order segment source:2",
 )
 EPILOGUE = _struct(
     "u4 mul add residual_mul positive negative bias low high",

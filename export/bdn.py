@@ -10,6 +10,7 @@ import numpy as np
 from bdnet_deploy import __version__, bdn_format
 from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
 from bdnet_deploy.iodesc import IODescription
+from bdnet_deploy.plan.schedule import producers
 from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
 
 _DTYPE_CODES = {
@@ -49,8 +50,14 @@ def write_bdn(
     kernels = plan.kernels
     steps = np.zeros(len(plan.steps), bdn_format.STEP)
     index = {tensor: i for i, tensor in enumerate(plan.tensors)}
-    for record, step in zip(steps, plan.steps, strict=True):
+    maker = producers(plan.steps)
+    for i, (record, step) in enumerate(zip(steps, plan.steps, strict=True)):
         _fill_step(record, step, index, kernels, constants)
+        record["segment"] = step.segment
+        for k, tensor in enumerate(step.inputs):
+            source = maker.get(tensor)
+            if step.segment and source is not None and plan.steps[source].segment == step.segment:
+                record["source"][k] = i - source
     tensors = np.zeros(len(plan.tensors), bdn_format.TENSOR)
     for record, tensor in zip(tensors, plan.tensors, strict=True):
         _fill_tensor(record, tensor)
@@ -98,7 +105,7 @@ def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
     record["offset"] = tensor.offset
     record["row_stride"] = tensor.row_stride
     record["height"], record["width"], record["channels"] = tensor.height, tensor.width, tensor.channels
-    record["rows_held"] = tensor.height
+    record["rows_held"] = tensor.rows_held
     record["dtype"] = _DTYPE_CODES[tensor.dtype]
     record["place"] = _PLACES[tensor.place]
 

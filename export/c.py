@@ -76,7 +76,7 @@ const bd_kernel_table {symbol}_kernels = {{used, {len(plan.kernels)}u}};
 
 def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> str:
     upper = symbol.upper()
-    arena = f"{len(plan.kernels)}u, {plan.tensor_bytes}u, {plan.scratch_bytes}u"
+    arena = f"{len(plan.kernels)}u, {len(plan.steps)}u, {plan.tensor_bytes}u, {plan.scratch_bytes}u"
     samples = describe_io(io).replace("*/", "* /")
     lines = [
         f"/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit.",

@@ -26,7 +26,7 @@ from bdnet_deploy.graph import (
     Value,
 )
 from bdnet_deploy.plan.kernels import kernel_names
-from bdnet_deploy.plan.memory import place_tensors
+from bdnet_deploy.plan.memory import choose_layout
 from bdnet_deploy.plan.packing import pack, planes
 from bdnet_deploy.plan.plan import Epilogue, Plan, PlanStep, PlanTensor, hwc
 
@@ -43,13 +43,20 @@ LETTER = {
 _CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq"}
 
 
-def make_plan(graph: Graph) -> Plan:
+def make_plan(graph: Graph, *, ram: int | None = None, cut: int | None = None) -> Plan:
     """Lower a graph whose numerics are chosen.
 
+    Args:
+        graph: with its numerics.
+        ram, cut: see :func:`~bdnet_deploy.plan.memory.choose_layout`.
+
     Raises:
+        DoesNotFitError: no layout fits into ``ram``.
         UnsupportedError: for a combination of dtypes that no kernel takes; names the layer.
     """
-    return _Lowering(graph).run()
+    plan = _Lowering(graph).run()
+    choose_layout(plan, ram=ram, cut=cut)
+    return plan
 
 
 class _Lowering:
@@ -77,7 +84,6 @@ class _Lowering:
             for kernel in (step.kernel, step.epilogue_kernel):
                 if kernel and kernel not in kernel_names():
                     raise UnsupportedError(f"the runtime has no kernel {kernel}", where=step.name)
-        place_tensors(self.plan)
         return self.plan
 
     # -- tensors ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ class PlanTensor:
     dtype: DType
     place: str = "arena"  # arena, input, output
     offset: int = 0  # bytes in the arena; index of the input or output otherwise
+    rows_held: int = 0  # rows in memory: fewer than height in a ring
+
+    def __post_init__(self) -> None:
+        self.rows_held = self.rows_held or self.height
 
     @property
     def row_stride(self) -> int:
@@ -40,7 +44,7 @@ class PlanTensor:
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return self.height * self.row_stride
+        return self.rows_held * self.row_stride
 
 
 @dataclass(eq=False)
@@ -85,6 +89,7 @@ class PlanStep:
     weight_planes: int = 0
     epilogue: Epilogue | None = None
     rows_per_call: int = 1
+    segment: int = 0  # 0: runs by itself; adjacent steps of one number run together, row by row
 
     @property
     def name(self) -> str:

@@ -23,11 +23,11 @@ extern "C" {
 #define BD_API_VERSION 1
 #define BD_ALIGN       16u
 
-/* What bd_load needs, as a constant expression for the size of a static arena: kernels is the number of names
- * in the model's kernel record, the others stand in its header. bd_inspect reports the same number. */
-#define BD_CONTEXT_BYTES (12u * sizeof(void *) + 32u)
-#define BD_ARENA_BYTES(kernels, tensor_bytes, scratch_bytes)                                                 \
-    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN +               \
+/* What bd_load needs, as a constant expression for the size of a static arena: kernels and steps are the
+ * sizes of the model's records, the others stand in its header. bd_inspect reports the same number. */
+#define BD_CONTEXT_BYTES (16u * sizeof(void *) + 32u)
+#define BD_ARENA_BYTES(kernels, steps, tensor_bytes, scratch_bytes)                                          \
+    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + (steps) * 2u + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN + \
      (tensor_bytes) + (scratch_bytes))
 
 typedef enum bd_status {

@@ -34,6 +34,7 @@ typedef struct bd_model {
 struct bd_context {
     bd_model model;
     const bd_kernel **kernels; /* kernel_count */
+    uint16_t *rows_made; /* per step: calls' rows done, of steps that run in segments */
     uint8_t *tensors;
     uint8_t *scratch;
     const void *const *inputs; /* the caller's, between bd_begin and the last step */

@@ -152,11 +152,11 @@ static int tensor_is_sound(const bd_model *model, const bd_tensor *t) {
     if (row == 0 || t->height == 0 || t->dtype > BD_TRIT || t->row_stride < row) {
         return 0;
     }
-    if (t->rows_held != t->height) { /* rings need a schedule of rows; steps run over whole maps */
+    if (t->rows_held == 0 || t->rows_held > t->height) {
         return 0;
     }
     if (t->place != BD_PLACE_ARENA) {
-        return t->row_stride == row && dense_bytes(t) <= 0x7fffffffu;
+        return t->rows_held == t->height && t->row_stride == row && dense_bytes(t) <= 0x7fffffffu;
     }
     const uint64_t bytes = (uint64_t)t->row_stride * t->rows_held;
     return t->row_stride % 4u == 0 && t->offset % BD_ALIGN == 0 &&
@@ -215,8 +215,27 @@ static int lies_in(uint32_t offset, uint32_t size, uint32_t whole) {
     return offset % BD_ALIGN == 0 && (uint64_t)offset + size <= whole;
 }
 
+/* Sources lie in the same segment and make the operand. A ring that is read too late holds newer rows: wrong values, but
+ * never another place. */
+static int sources_are_sound(const bd_model *model, const bd_step *s) {
+    const uint32_t index = (uint32_t)(s - model->steps);
+    for (int i = 0; i < 2; i++) {
+        if (s->source[i] == 0) {
+            continue;
+        }
+        if (s->segment == 0 || s->source[i] > index || s->in[i] == BD_NONE) {
+            return 0;
+        }
+        const bd_step *source = s - s->source[i];
+        if (source->segment != s->segment || (source->out[0] != s->in[i] && source->out[1] != s->in[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static int step_is_sound(const bd_model *model, const bd_step *s) {
-    int sound = is_index(s->kernel, model->kernel_count) && is_index(s->epilogue, model->kernel_count);
+    int sound = sources_are_sound(model, s) && is_index(s->kernel, model->kernel_count) && is_index(s->epilogue, model->kernel_count);
     sound = sound && (s->kernel != BD_NONE || s->epilogue != BD_NONE);
     for (int i = 0; i < 2; i++) {
         sound = sound && is_index(s->in[i], model->tensor_count) && is_index(s->out[i], model->tensor_count);

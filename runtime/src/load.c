@@ -10,7 +10,7 @@ static bd_status inspect(const void *data, uint32_t size, const bd_kernel_table 
         return status;
     }
     const bd_header *header = model->header;
-    const uint64_t fixed = BD_ARENA_BYTES((uint64_t)model->kernel_count, 0u, 0u);
+    const uint64_t fixed = BD_ARENA_BYTES((uint64_t)model->kernel_count, (uint64_t)model->step_count, 0u, 0u);
     const uint64_t arena = fixed + header->tensor_bytes + header->scratch_bytes;
     if (arena > UINT32_MAX) {
         return BD_ERROR_TENSOR;
@@ -50,7 +50,8 @@ bd_status bd_load(void *arena, uint32_t arena_size, const void *data, uint32_t s
     bd_context *c = arena;
     c->model = model;
     c->kernels = (const bd_kernel **)(void *)(bytes + BD_CONTEXT_BYTES);
-    c->tensors = bytes + BD_ARENA_BYTES(model.kernel_count, 0u, 0u);
+    c->rows_made = (uint16_t *)(void *)(c->kernels + model.kernel_count);
+    c->tensors = bytes + BD_ARENA_BYTES(model.kernel_count, model.step_count, 0u, 0u);
     c->scratch = c->tensors + model.header->tensor_bytes;
     c->inputs = NULL;
     c->outputs = NULL;

@@ -1,0 +1,80 @@
+"""Row by row: in which order the steps of a streamed segment make their rows, and how many rows a ring must hold.
+
+The runtime sweeps over the segment: in every sweep each step, in order, makes one call if the rows that it reads are
+there. Nothing pushes back, so a step's behaviour does not depend on the steps behind it, and one simulation of all steps
+gives the rings of every segment that begins with the first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bdnet_deploy.plan.plan import PlanStep, PlanTensor
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """``rows``: tensor -> rows that a ring must hold so that no row is overwritten before its last reader.
+
+    ``calls``: kernel calls of all steps.
+    """
+
+    rows: dict[PlanTensor, int]
+    calls: int
+
+
+def producers(steps: list[PlanStep]) -> dict[PlanTensor, int]:
+    """Tensor -> index of the step that makes it."""
+    return {tensor: i for i, step in enumerate(steps) for tensor in step.outputs}
+
+
+def rows_over(step: PlanStep) -> int:
+    """Rows over which the calls of a step go: of its output, or of its input when it accumulates."""
+    return step.inputs[0].height if step.kind == "accumulate" else step.out_shape[0]
+
+
+def rows_needed(step: PlanStep, operand: int, end: int) -> int:
+    """Rows of an operand that the calls up to row ``end`` read: all below the result."""
+    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+        return end
+    reach = (end - 1) * step.strides[0] + (step.window[0] - 1) * step.dilation[0] - step.pad_top_left[0] + 1
+    return min(max(reach, 0), step.inputs[0].height)
+
+
+def first_kept(step: PlanStep, operand: int, made: int) -> int:
+    """The first row of an operand that the calls from row ``made`` on still read."""
+    if made >= rows_over(step):
+        return step.inputs[operand].height
+    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+        return made
+    return max(made * step.strides[0] - step.pad_top_left[0], 0)
+
+
+def simulate(steps: list[PlanStep]) -> Schedule:
+    """Run the sweeps of all steps, with every row of the model's inputs there."""
+    maker = producers(steps)
+    readers: dict[PlanTensor, list[tuple[int, int]]] = {}
+    for i, step in enumerate(steps):
+        for k, tensor in enumerate(step.inputs):
+            readers.setdefault(tensor, []).append((i, k))
+    made = [0] * len(steps)
+    there = {tensor: 0 for tensor in maker}
+    rows: dict[PlanTensor, int] = {tensor: 1 for tensor in maker}
+    calls = 0
+    unfinished = len(steps)
+    while unfinished:
+        for i, step in enumerate(steps):
+            over = rows_over(step)
+            end = min(made[i] + step.rows_per_call, over)
+            if made[i] == over or any(
+                tensor in maker and there[tensor] < rows_needed(step, k, end) for k, tensor in enumerate(step.inputs)
+            ):
+                continue
+            calls += 1
+            made[i] = end
+            unfinished -= end == over
+            for tensor in step.outputs:
+                there[tensor] = (tensor.height if end == over else 0) if step.kind == "accumulate" else end
+                kept = min((first_kept(steps[j], k, made[j]) for j, k in readers.get(tensor, [])), default=0)
+                rows[tensor] = max(rows[tensor], there[tensor] - kept)
+    return Schedule(rows, calls)
