@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bdnet_deploy import __version__
+from bdnet_deploy.backends import need_samples
 from bdnet_deploy.errors import BdnetError, UsageError
 from bdnet_deploy.files import write_atomic
 from bdnet_deploy.report import Report
@@ -73,22 +74,15 @@ def export_model(
     from bdnet_deploy.model import TARGETS
 
     out = Path(path) if path is not None else Path(model.name + TARGETS[target])
-    if out.is_dir():
-        raise UsageError(
-            "the output is a folder", where=str(out), fix=f"name a file: -o {out / (model.name + TARGETS[target])}"
-        )
+    _check_output(model, target, out)
     if target in ("tflite", "onnx"):
-        if numerics not in (None, "float"):
-            raise UsageError(f"{target} files are written in float numerics", fix="leave --numerics out")
+        if numerics not in (None, "float") or calibrate is not None:
+            option = "--numerics" if calibrate is None else "--calibrate"
+            raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
         _write({out: foreign_bytes(model, target)})
         return Artifact(target, (out,), provenance(model, target))
     numerics = numerics or ("fixed16" if target == "c" else "float")
-    if numerics != "float" and calibrate is None:
-        raise UsageError(
-            f"{numerics} needs calibration samples",
-            why="they set the ranges of the integers between the layers",
-            fix="--calibrate samples.npz (array x: a hundred raw samples of the training set), or --numerics float",
-        )
+    need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
     meta = provenance(model, target, numerics=numerics)
     sample = None
@@ -99,14 +93,45 @@ def export_model(
 
         _write({out: write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample)})
         return Artifact(target, (out,), meta, lowered.notes)
-    from bdnet_deploy.export.c import c_identifier, write_c
+    from bdnet_deploy.export.c import write_c
 
-    if c_identifier(out.stem) != out.stem:
-        raise UsageError(f"'{out.stem}' is no C identifier", where=str(out), fix=f"-o {c_identifier(out.stem)}.c")
     source, header = write_c(lowered.plan, name=out.stem, io=model.io, meta=meta, sample=sample)
     files = {out: source.encode("utf-8"), out.with_suffix(".h"): header.encode("utf-8")}
     _write(files)
     return Artifact(target, tuple(files), meta, lowered.notes)
+
+
+def _check_output(model: Model, target: str, out: Path) -> None:
+    """Refuse outputs that cannot be written or would destroy something, before the work is done."""
+    from bdnet_deploy.model import TARGETS
+
+    suffix = TARGETS[target]
+    if out.is_dir():
+        raise UsageError("the output is a folder", where=str(out), fix=f"name a file: -o {out / (model.name + suffix)}")
+    if not out.parent.is_dir():
+        raise BdnetError(
+            "the file cannot be written",
+            where=str(out),
+            why=f"there is no folder {out.parent}",
+            fix="make the folder first, or name another file with -o",
+        )
+    if out.exists() and not out.is_file():
+        raise UsageError("the output is no ordinary file", where=str(out), fix=f"-o {model.name}{suffix}")
+    if out.suffix.lower() != suffix:
+        raise UsageError(
+            f"the name of a {target} file ends in {suffix}",
+            where=str(out),
+            why="other commands tell the kind of a file by it",
+            fix=f"-o {out.with_suffix(suffix)}",
+        )
+    if target == "c":
+        from bdnet_deploy.export.c import c_identifier
+
+        name = c_identifier(out.stem)
+        if name != out.stem:
+            raise UsageError(
+                f"'{out.stem}' is no C identifier", where=str(out), fix=f"-o {out.with_name(name + suffix)}"
+            )
 
 
 def _write(files: dict[Path, bytes]) -> None:
@@ -114,4 +139,5 @@ def _write(files: dict[Path, bytes]) -> None:
         try:
             write_atomic(path, data)
         except OSError as error:
-            raise BdnetError("the file cannot be written", where=str(path), why=str(error)) from error
+            why = error.strerror or str(error)
+            raise BdnetError("the file cannot be written", where=str(path), why=why) from error

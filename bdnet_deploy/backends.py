@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from bdnet_deploy import targets
-from bdnet_deploy.errors import unknown_name
+from bdnet_deploy.errors import UsageError, unknown_name
 from bdnet_deploy.graph import NUMERICS, Array, evaluate
 from bdnet_deploy.lowering import Lowered
 
@@ -39,22 +39,41 @@ def make_backend(model: Model, name: str, calibrate: PathLike | Array | Samples 
     """The back end of that name.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name, or fixed numerics without calibration samples.
         MissingPackageError: the runtime is not installed.
     """
     kind, _, numerics = name.partition(":")
     if numerics and numerics not in NUMERICS:
         raise unknown_name("numerics", numerics, NUMERICS)
+    if numerics and kind in ("pytorch", "lce", "onnxruntime"):
+        raise UsageError(f"'{name}': {kind} runs in its own float numerics", fix=f"--backend {kind}")
     if kind == "pytorch":
         return TorchBackend(model)
     if kind in ("lce", "onnxruntime"):
         return ForeignBackend(model, kind)
-    if kind in ("reference", "host"):
-        lowered = model.lowered(numerics or "float", calibrate)
-        return ReferenceBackend(lowered) if kind == "reference" else HostBackend(lowered)
-    if kind in (*targets.cores(), *targets.boards()):
-        return CoreBackend(model.lowered(numerics or default_numerics(kind), calibrate), kind)
-    raise unknown_name("back end", kind, [*KINDS, *targets.cores(), *targets.boards()])
+    emulated = kind in (*targets.cores(), *targets.boards())
+    if not emulated and kind not in ("reference", "host"):
+        raise unknown_name("back end", kind, [*KINDS, *targets.cores(), *targets.boards()])
+    numerics = numerics or (default_numerics(kind) if emulated else "float")
+    need_samples(numerics, calibrate)
+    lowered = model.lowered(numerics, calibrate)
+    if emulated:
+        return CoreBackend(lowered, kind)
+    return ReferenceBackend(lowered) if kind == "reference" else HostBackend(lowered)
+
+
+def need_samples(numerics: str, calibrate: object) -> None:
+    """Stop where outputs would mean nothing: fixed point without calibration samples.
+
+    Raises:
+        UsageError: with what to give.
+    """
+    if numerics in NUMERICS and numerics != "float" and calibrate is None:
+        raise UsageError(
+            f"{numerics} needs calibration samples",
+            why="they set the ranges of the integers between the layers",
+            fix="--calibrate samples.npz (array x: a hundred raw samples of the training set), or float numerics",
+        )
 
 
 def default_numerics(target: str) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from bdnet_deploy import bdn_format
 from bdnet_deploy.bdn_format import RECORD_IO, RECORD_MAP, RECORD_META
 from bdnet_deploy.errors import ModelFileError
+from bdnet_deploy.export.bdn import write_bdn
+from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import NUMERICS, Array, DType, Node, Quant
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
@@ -21,6 +23,10 @@ from bdnet_deploy.plan import Plan
 from bdnet_deploy.plan.packing import planes, unpack, words
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
+_SHAPE_FIELDS = (
+    *("out_height", "out_width", "out_channels", "groups", "kernel_h", "kernel_w", "stride_h", "stride_w"),
+    *("dilation_h", "dilation_w", "pad_top", "pad_left", "pad_value", "weight_planes", "kind", "weights_size"),
+)
 _WORD = re.compile(r"0x([0-9a-fA-F]{8})u")
 
 
@@ -30,6 +36,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         ModelFileError: the file cannot be read or holds no model.
     """
+    if not path.exists():
+        raise no_such_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -74,16 +82,66 @@ class BdnReader:
             return {}
         return meta if isinstance(meta, dict) else {}
 
+    def other_steps(self, plan: Plan) -> list[tuple[str, str]]:
+        """Layer and reason for every step that is not the one of ``plan``: kernels, shapes, sizes."""
+        steps = self.file.steps
+        if len(plan.steps) != len(steps):
+            return [("", f"the file has {len(steps)} steps, the model {len(plan.steps)}")]
+        model = bdn_format.read(write_bdn(plan))
+        other = []
+        for step, found, expected in zip(plan.steps, steps, model.steps, strict=True):
+            wrong = [key for key in _SHAPE_FIELDS if not np.array_equal(found[key], expected[key])]
+            wrong += [
+                key
+                for key in ("kernel", "epilogue")
+                if _kernel_name(self.file.kernels, found[key]) != _kernel_name(model.kernels, expected[key])
+            ]
+            wrong += [key for key in ("in", "out") if _maps(self.file, found[key]) != _maps(model, expected[key])]
+            if (step.epilogue is None) != (found["epilogue_at"] == bdn_format.ABSENT):
+                wrong.append("epilogue_at")
+            if wrong:
+                other.append((step.name, f"the step's {', '.join(wrong)} differ from the model's"))
+        return other
+
+    def epilogues(self, plan: Plan) -> Iterator[tuple[str, int, list[str]]]:
+        """Stored parameters of the steps behind their accumulators, against those of ``plan`` (the same steps).
+
+        Yields:
+            Layer, values compared, and what differs: ``"mul[3]"``.
+        """
+        for step, record in zip(plan.steps, self.file.steps, strict=True):
+            if step.epilogue is None:
+                continue
+            start = int(record["epilogue_at"])
+            found = np.frombuffer(self.file.constants, bdn_format.EPILOGUE, 1, start)[0]
+            dtype = "<f4" if step.epilogue.dtype is DType.F32 else "<i4"
+            compared, different = 0, []
+            for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
+                values = getattr(step.epilogue, name)
+                at = int(found[name])
+                if values is None or at == bdn_format.ABSENT:
+                    if (values is None) != (at == bdn_format.ABSENT):
+                        different.append(name)
+                    continue
+                expected = np.ascontiguousarray(values, dtype).reshape(-1).view("<u4")
+                stored = np.frombuffer(self.file.constants[at : at + 4 * expected.size], "<u4")
+                compared += expected.size
+                if stored.size != expected.size:
+                    different.append(name)
+                else:
+                    different += [f"{name}[{i}]" for i in np.flatnonzero(stored != expected)]
+            for name in ("shift", "residual_shift", "residual_channels"):
+                compared += 1
+                if int(found[name]) != int(getattr(step.epilogue, name)):
+                    different.append(name)
+            yield step.name, compared, different
+
     def weights(self, plan: Plan) -> dict[str, Array]:
         """Decoded weights of the layers of ``plan`` (the same model's): output name -> OHWI.
 
         Raises:
-            ModelFileError: the file has other steps than the plan.
+            ValueError: the file has other steps than the plan; see :meth:`other_steps`.
         """
-        if len(plan.steps) != len(self.file.steps):
-            raise ModelFileError(
-                f"the file has {len(self.file.steps)} steps, this model {len(plan.steps)}: it is another model"
-            )
         decoded = {}
         for step, record in zip(plan.steps, self.file.steps, strict=True):
             if step.weights is None:
@@ -95,8 +153,6 @@ class BdnReader:
             shape = (
                 weight.type.shape if len(weight.type.shape) == 4 else (weight.type.shape[0], 1, 1, weight.type.shape[1])
             )
-            if size != step.weights.nbytes:
-                raise ModelFileError(f"the weights of layer '{step.name}' have another size: it is another model")
             if not weight.type.dtype.is_packed:
                 decoded[step.nodes[0].name] = np.frombuffer(blob, weight.type.dtype.numpy).reshape(shape)
                 continue
@@ -165,3 +221,13 @@ class BdnReader:
     def self_test(self) -> bool:
         """Whether the recorded test vector passes; True when there is none."""
         return self.model.self_test()
+
+
+def _kernel_name(kernels: list[str], index: int) -> str | None:
+    return None if index == bdn_format.NONE else kernels[index]
+
+
+def _maps(file: bdn_format.BdnFile, indices: Array) -> list[tuple[int, ...]]:
+    """Shape and type of the tensors that a step reads or writes."""
+    tensors = [file.tensors[i] for i in indices if i != bdn_format.NONE]
+    return [tuple(int(t[key]) for key in ("height", "width", "channels", "dtype")) for t in tensors]

@@ -115,5 +115,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         known: all valid names.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+    near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.0)
+    near = sorted(near, key=lambda other: not other.startswith(name))[:3]  # names that continue it come first
     return UsageError(f"unknown {kind} '{name}'", fix=f"nearest: {', '.join(near)}" if near else None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from pathlib import Path
+
+from bdnet_deploy.errors import ModelFileError
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -38,3 +41,14 @@ def _mode(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def no_such_file(path: Path) -> ModelFileError:
+    """The error for a missing file; files of the same kind in its folder with like names are named."""
+    folder = path.parent
+    if not folder.is_dir():
+        return ModelFileError("there is no such file", where=str(path), why=f"there is no folder {folder}")
+    names = sorted(entry.name for entry in folder.glob(f"*{path.suffix}") if entry.is_file()) if path.suffix else []
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.0)
+    fix = f"nearest: {', '.join(near)}" if near else f"check the path; it was looked for in {folder.resolve()}"
+    return ModelFileError("there is no such file", where=str(path), fix=fix)

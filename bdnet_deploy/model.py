@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bdnet_deploy.errors import BdnetError, UsageError, unknown_name
+from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, unknown_name
+from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered, lower
@@ -128,16 +129,28 @@ class Model:
         return export_model(self, target, path, numerics=numerics, calibrate=calibrate, progress=progress)
 
     def verify(
-        self, artifact: PathLike, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20
+        self,
+        artifact: PathLike,
+        *,
+        inputs: PathLike | Array | Samples | None = None,
+        calibrate: PathLike | Array | Samples | None = None,
+        limit: int = 20,
     ) -> Report:
         """Compare an exported file with this model: decoded parameters, then layer by layer, then end to end.
+
+        Args:
+            artifact: a ``.tflite``, ``.onnx``, ``.bdn`` or ``.c`` file.
+            inputs: samples to compare on; None: random ones.
+            calibrate: the samples that a fixed-point file was exported with; every byte is compared then, else its
+                weights and how far its predictions agree with float.
+            limit: use at most so many samples.
 
         Raises:
             MismatchError: they differ; ``error.report`` is the report, and the first divergent layer is named.
         """
         from bdnet_deploy.analysis.verify import verify
 
-        return verify(self, Path(artifact), inputs=inputs, limit=limit)
+        return verify(self, Path(artifact), inputs=inputs, calibrate=calibrate, limit=limit)
 
     def evaluate(
         self,
@@ -165,12 +178,19 @@ class Model:
 
         return profile(self, core, numerics=numerics, calibrate=calibrate)
 
-    def run(self, data: PathLike | Samples, *, numerics: str = "float", limit: int | None = None) -> Array:
-        """Logits (N, classes) of the host library."""
+    def run(
+        self,
+        data: PathLike | Samples,
+        *,
+        numerics: str = "float",
+        calibrate: PathLike | Array | Samples | None = None,
+        limit: int | None = None,
+    ) -> Array:
+        """Logits (N, classes) of the host library; fixed numerics need ``calibrate``."""
         from bdnet_deploy.backends import make_backend
 
         samples = self.samples(data, limit=limit)
-        return make_backend(self, f"host:{numerics}").predict(samples.x)
+        return make_backend(self, f"host:{numerics}", calibrate).predict(samples.x)
 
 
 def load(
@@ -202,6 +222,9 @@ def load(
     from bdnet_deploy.checkpoint import load_module
     from bdnet_deploy.importers.torch import import_module
 
+    for file in (path, weights):
+        if file is not None:
+            _check_source(Path(file))
     module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
     io = getattr(module, "bdnet_io", None)
     shape = _input_shape(module, io, inputs)
@@ -215,6 +238,19 @@ def load(
     source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
     return Model(graph.name, graph, io, source, digest, module)
+
+
+def _check_source(path: Path) -> None:
+    """Refuse what is not there, and exported files, which no framework reads back."""
+    if not path.exists():
+        raise no_such_file(path)
+    if path.suffix.lower() in TARGETS.values() and path.is_file():
+        raise ModelFileError(
+            f"this is an exported {path.suffix} file, not a PyTorch model",
+            where=str(path),
+            fix="give the model.pt that it was exported from; to compare the two: "
+            f"bdnet-deploy verify model.pt {path.name}",
+        )
 
 
 def _model_name(path: PathLike | None, arch: str | None, model: str | None) -> str:
@@ -231,6 +267,12 @@ def _input_shape(
         if len(inputs) > 1:
             raise BdnetError("models with several inputs cannot be imported yet", where="--input")
         shape = tuple(inputs[0])
+        if len(shape) < 2:
+            raise UsageError(f"a shape has a batch and channels at least, not {'x'.join(map(str, shape))}",
+                             where="--input", fix="batch first, as PyTorch sees it: --input 1x3x224x224")  # fmt: skip
+        if shape[0] != 1 and len(shape) in (2, 3):
+            raise UsageError(f"{'x'.join(map(str, shape))} has no batch", where="--input",
+                             fix=f"--input {'x'.join(map(str, (1,) * (4 - len(shape)) + shape))}")  # fmt: skip
         if shape[0] != 1:
             raise UsageError(f"the batch of {'x'.join(map(str, shape))} is not 1", where="--input",
                              fix=f"--input {'x'.join(map(str, (1, *shape[1:])))}")  # fmt: skip

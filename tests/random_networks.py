@@ -113,7 +113,9 @@ class _Builder:
     def _weights(self, shape: tuple[int, ...], dtype: DType) -> Value:
         if dtype is DType.F64:
             return self.graph.constant("weight", self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:])), dtype)
-        return self.graph.constant("weight", self.rng.choice([-1, 1] if dtype is DType.BIT else [-1, 0, 1], shape), dtype)
+        return self.graph.constant(
+            "weight", self.rng.choice([-1, 1] if dtype is DType.BIT else [-1, 0, 1], shape), dtype
+        )
 
     def _binary_dtype(self) -> DType:
         return DType.TRIT if self._chance(0.25) else DType.BIT

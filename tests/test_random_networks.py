@@ -22,7 +22,7 @@ from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.targets import Core
 
 sys.path.insert(0, str(Path(__file__).parent))
-from random_networks import RandomNetwork, random_network  # noqa: E402
+from random_networks import RandomNetwork, random_network
 
 #: Networks of ``make test``: 100 in each numerics, every one on the host and on one core.
 SEEDS = range(300)
@@ -88,7 +88,7 @@ class Case:
 
 
 class Cores:
-    """One runner image and one emulated processor per core, built at first use, replaced after a failure."""
+    """One runner image (with room for these networks) and one emulated processor per core, built at first use, replaced after a failure."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,7 +109,8 @@ class Cores:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         image = folder / "runner.elf"
-        emulator = Emulator(image if image.exists() else build_runner(core, folder), core)
+        sizes = {"BD_RUNNER_MODEL_BYTES": 128 * 1024, "BD_RUNNER_ARENA_BYTES": 256 * 1024}
+        emulator = Emulator(image if image.exists() else build_runner(core, folder, defines=sizes), core)
         emulator.run()
         return Runner(emulator)
 

@@ -27,6 +27,7 @@ def weight_bytes(value: Value, depthwise: bool) -> int:
 def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str = "layers") -> Report:
     """Layers with shapes, dtypes, MACs by kind, weights in bytes, and why a layer is not binary."""
     graph = merge_affine(graph) if graph.numerics == "real" else graph
+    reasons = Table("why layers are not binary", [Column("layer"), Column("reason")], key="reasons")
     layers = Table(
         title,
         [
@@ -37,7 +38,6 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
             Column("kernel"),
             Column("macs", "MACs", align="right", format=","),
             Column("weight_bytes", "weights", "B", "right", ","),
-            Column("reason", "why not binary"),
         ],
         key="layers",
     )
@@ -56,8 +56,9 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
             kernel=f"{_dtype(w.dtype)} {window}",
             macs=node_macs(node),
             weight_bytes=weight_bytes(node.inputs[1], kind.startswith("depth-wise")),
-            reason=graph.reasons.get(node.source) if kind == "full-precision" else None,
         )
+        if kind == "full-precision":
+            reasons.add(layer=node.source or node.name, reason=graph.reasons.get(node.source))
     layers.notes.append("Full-precision weights count one byte each (int8).")
     macs = count_macs(graph)
     kinds = Table(
@@ -68,21 +69,26 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
             kinds.add(kind=kind, macs=macs.by_kind[kind])
     operations = Table(
         "operations",
-        [Column("convention"), Column("ops_millions", "OPs", "M", "right", ".2f"), Column("rule")],
+        [
+            Column("convention"),
+            Column("ops", "OPs", align="right", format=",.0f"),
+            Column("ops_millions", "OPs", "M", "right", ".2f"),
+            Column("rule"),
+        ],
         key="operations",
     )
-    operations.add(convention="bireal", ops_millions=macs.ops_bireal / 1e6, rule=RULES["bireal"])
-    operations.add(convention="flops", ops_millions=macs.ops_flops / 1e6, rule=RULES["flops"])
+    for convention, ops in (("bireal", macs.ops_bireal), ("flops", macs.ops_flops)):
+        operations.add(convention=convention, ops=ops, ops_millions=ops / 1e6, rule=RULES[convention])
     total = sum(int(str(row["weight_bytes"])) for row in layers.rows)
     facts: dict[str, Cell] = {
         "model": graph.name,
         "inputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.inputs),
         "outputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.outputs),
         "preprocessing": describe_io(io),
-        "binary layers": f"{sum(r['kind'] != 'full-precision' for r in layers.rows)} of {len(layers.rows)}",
-        "weights in bytes": total,
+        "binary_layers": f"{sum(r['kind'] != 'full-precision' for r in layers.rows)} of {len(layers.rows)}",
+        "weight_bytes": total,
     }
-    return Report("inspect", facts, [layers, kinds, operations])
+    return Report("inspect", facts, [layers, *([reasons] if reasons.rows else []), kinds, operations])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -56,4 +56,4 @@ def _report(name: str, how: str, logits: Array, samples: Samples, io: IODescript
             margin=float(ordered[-1] - ordered[-2]) if len(ordered) > 1 else None,
             label=None if samples.y is None else str(samples.y[i]),
         )
-    return Report("run", {"model": name, "back end": how}, [table])
+    return Report("run", {"model": name, "backend": how}, [table])

@@ -87,6 +87,8 @@ def _click_message(error: click.ClickException) -> str:
     """click's message, with the nearest names and the way to the help."""
     message = error.format_message()
     ctx = getattr(error, "ctx", None)
+    if isinstance(error, click.MissingParameter):
+        message = " ".join(message.split())  # click writes one choice a line
     if isinstance(error, click.NoSuchOption) and ctx is not None:
         options = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts]
         long_options = [name for name in options if name.startswith("--")]

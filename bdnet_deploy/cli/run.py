@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bdnet_deploy.cli import common
+from bdnet_deploy.errors import UsageError
 
 
 @common.command("run")
@@ -25,6 +26,11 @@ def command(
 
     source = options["source"]
     if source is not None and source.suffix.lower() in (".bdn", ".c"):
+        if numerics is not None or calibrate is not None:
+            option = "--numerics" if calibrate is None else "--calibrate"
+            raise UsageError(
+                f"the numerics of a {source.suffix} file are fixed", where=str(source), fix=f"leave {option} out"
+            )
         output.show(run_file(source, data, limit=limit))
         return
     from bdnet_deploy.cli._model import load_model

@@ -16,10 +16,22 @@ from bdnet_deploy.cli import common
 @click.option(
     "--inputs", "samples", type=common.PATH, metavar="DATA.npz", help="Samples to compare on  [default: random ones]."
 )
+@click.option(
+    "--calibrate",
+    type=common.PATH,
+    metavar="DATA.npz",
+    help="The samples that a fixed16 or fixed8 file was exported with: compares every byte.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
 @common.report_options
 def command(
-    source: Path, artifact: Path, arch: str | None, samples: Path | None, limit: int, output: common.Output
+    source: Path,
+    artifact: Path,
+    arch: str | None,
+    samples: Path | None,
+    calibrate: Path | None,
+    limit: int,
+    output: common.Output,
 ) -> None:
     """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL.
 
@@ -31,7 +43,7 @@ def command(
 
     model = load_model(source, arch, None, {}, None, ())
     try:
-        report = model.verify(artifact, inputs=samples, limit=limit)
+        report = model.verify(artifact, inputs=samples, calibrate=calibrate, limit=limit)
     except VerifyError as error:
         output.show(error.report)
         raise

@@ -117,8 +117,9 @@ def fit_affine(terms: list[Term], add: Array, need: Array) -> FixedAffine:
         if term.whole:
             keep = (term.factor >= need) & (term.factor <= 1.5 * need)
             scale = np.where(keep, term.factor, scale)
-    for _ in range(200):
-        fixed, bad = _attempt(terms, add, scale)
+    for _ in range(400):  # 1.125**400 is 10**20
+        with np.errstate(invalid="ignore"):  # factors beyond 64 bits are among the bad ones
+            fixed, bad = _attempt(terms, add, scale)
         if fixed is not None:
             return fixed
         scale = np.where(bad, scale * 1.125, scale)

@@ -283,7 +283,9 @@ class _Quantizer:
             need = self._need(node.inputs[0], dtype)
             x = self._affine_to(f"{x.name}.narrow", [x], [one], zero, need, dtype, node.source, False)
         low, high = self.ranges.low[node.output.name] - bias, self.ranges.high[node.output.name] - bias
-        need = np.maximum(np.maximum(np.abs(low), np.abs(high)) / dtype.range[1], 1e-12)
+        seen = np.maximum(np.abs(low), np.abs(high))
+        loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
+        need = np.maximum(seen, loudest / 256) / dtype.range[1]  # as in _need; the zero points stay small, too
         scale, _ = self._vectors(x)
         # The positive slope becomes 1 where the output can take the input's scale times it.
         natural = scale * positive

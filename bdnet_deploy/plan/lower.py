@@ -245,7 +245,8 @@ class _Lowering:
                 nxt = self._sole_user(value)
             else:
                 nxt = None
-        if nxt and isinstance(nxt.op, TwoSlope) and (epilogue.mul is not None or head is not None):
+        fits = head is not None or (epilogue.mul is not None and nxt and nxt.output.type.dtype is value.type.dtype)
+        if nxt and isinstance(nxt.op, TwoSlope) and fits:  # one dtype: the affine's values saturate to it too
             constants = [v.data for v in nxt.inputs[1:]]
             epilogue.positive, epilogue.negative = constants[0], constants[1]
             epilogue.bias = constants[2] if len(constants) > 2 else None

@@ -105,9 +105,7 @@ class PlanStep:
         """Bytes of accumulators that wait for the epilogue, and of the kernel's own scratch behind them."""
         if self.kernel is None:
             return 0
-        own = kernel_scratch(
-            self.kernel, channels=self.inputs[0].channels, groups=self.groups, window=self.window
-        )
+        own = kernel_scratch(self.kernel, channels=self.inputs[0].channels, groups=self.groups, window=self.window)
         if self.epilogue_kernel is None:
             return align(own)
         _, width, channels = self.out_shape

@@ -77,7 +77,7 @@ class GlobalAvgPool(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         (x,) = types
         check(len(x.shape) == 4, f"needs NHWC, got {x}")
-        check(not x.dtype.is_packed and x.dtype is not DType.I32, f"no global average pooling of {x.dtype.value}")
+        check(not x.dtype.is_packed, f"no global average pooling of {x.dtype.value}")
         if x.dtype.is_float:
             return TensorType((1, x.channels), x.dtype)
         pixels = x.shape[1] * x.shape[2]

@@ -1,0 +1,1 @@
+"""What ``verify`` compares: stored values, single layers, whole runs; in foreign runtimes and in ours."""

@@ -1,0 +1,113 @@
+"""Values of single layers and of whole runs against the reference's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bdnet_deploy.analysis.comparing.decoded import layer_of
+from bdnet_deploy.analysis.comparing.verdicts import Verdicts
+from bdnet_deploy.errors import UsageError
+from bdnet_deploy.graph import Affine, Array, Node, Sign, Ternarize, Value
+
+if TYPE_CHECKING:
+    from bdnet_deploy.model import Model
+
+#: Real outputs of a foreign runtime may differ by this share of the layer's largest value.
+TOLERANCE = 1e-5
+#: A sign may differ where the compared value is within this many units in the last place of the largest addend.
+NEAR_TIE_ULPS = 4
+#: Share of top-1 predictions that must agree with the reference end to end.
+MIN_AGREEMENT = 0.99
+
+
+def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, Array], verdicts: Verdicts) -> None:
+    """One layer in a foreign runtime that was fed the reference's own inputs."""
+    expected = values[node.name]
+    layer = f"{layer_of(node)}: {node.op.name}"
+    if node.output.type.dtype.is_float:
+        scale = float(np.abs(expected).max(initial=0.0))
+        distance = np.abs(found.astype(np.float64) - expected)
+        wrong = ~(distance <= TOLERANCE * max(scale, 1e-30))  # NaN is wrong, too
+        verdicts.add(
+            f"{runtime} layer",
+            layer,
+            compared=expected.size,
+            different=int(wrong.sum()),
+            distance=float(distance.max(initial=0.0)),
+            why=f"largest distance {distance.max(initial=0.0):.3g} where values reach {scale:.3g}",
+        )
+        return
+    wrong = found != expected
+    near = wrong & _near_ties(node, values) if isinstance(node.op, Sign | Ternarize) else np.zeros_like(wrong)
+    why = ""
+    if (wrong & ~near).any():
+        place = tuple(int(i) for i in np.argwhere(wrong & ~near)[0])
+        why = f"at {place} (sample, row, column, channel) it is {found[place]:g}, the reference has {expected[place]}"
+    verdicts.add(
+        f"{runtime} layer",
+        layer,
+        compared=expected.size,
+        different=int((wrong & ~near).sum()),
+        near_ties=int(near.sum()),
+        why=why,
+    )
+
+
+def _near_ties(node: Node, values: Mapping[str, Array]) -> Array:
+    """Where a real value lies so close to a threshold that another order of summation may flip the comparison."""
+    source: Value = node.inputs[0]
+    if not source.type.dtype.is_float:
+        return np.zeros(values[node.name].shape, bool)
+    x = values[source.name]
+    largest = np.abs(x)
+    producer = source.node
+    if producer is not None and isinstance(producer.op, Affine):
+        terms = producer.op.terms
+        for term, factor in zip(producer.inputs[:terms], producer.inputs[terms:], strict=False):
+            assert factor.data is not None
+            largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+    close = np.zeros(x.shape, bool)
+    for threshold in node.inputs[1:]:
+        assert threshold.data is not None
+        addend = np.maximum(largest, np.abs(threshold.data)).astype(np.float32)
+        close |= np.abs(x - threshold.data) <= NEAR_TIE_ULPS * np.spacing(addend)
+    return close
+
+
+def compare_top1(
+    name: str,
+    found: Array,
+    expected: Array,
+    verdicts: Verdicts,
+    *,
+    least: float = MIN_AGREEMENT,
+    judged: bool = True,
+) -> None:
+    """Top-1 of whole runs. Near ties inside may flip and cascade: judged only when too many predictions change."""
+    found, expected = found.reshape(len(found), -1), expected.reshape(len(expected), -1)
+    flips = int((found.argmax(-1) != expected.argmax(-1)).sum())
+    wrong = judged and flips > int(np.ceil(len(expected) * (1 - least)))
+    verdicts.add(
+        "end to end",
+        name,
+        compared=len(expected),
+        different=flips if wrong else 0,
+        near_ties=0 if wrong else flips,
+        distance=float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)),
+        why=f"{flips} of {len(expected)} predictions differ",
+        judged=judged,
+    )
+
+
+def compare_with_torch(model: Model, x: Array, logits: Array, verdicts: Verdicts) -> None:
+    """The reference against the module that the model was imported from, where there is one."""
+    from bdnet_deploy.backends import TorchBackend
+
+    try:
+        expected = TorchBackend(model).predict(x)
+    except UsageError:  # not from PyTorch
+        return
+    compare_top1("reference against PyTorch", logits, expected, verdicts)

@@ -1,0 +1,340 @@
+"""``verify``: equal files pass, every planted difference is found and its layer named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from bdnet_deploy import bdn_format, load
+from bdnet_deploy.analysis.verify import VerifyError
+from bdnet_deploy.bdn_reader import BdnReader
+from bdnet_deploy.cli import app
+from bdnet_deploy.errors import MismatchError, ModelFileError, UsageError
+from bdnet_deploy.export.foreign import METADATA_KEY
+from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
+from bdnet_deploy.graph import Conv2d
+from bdnet_deploy.model import Model
+from bdnet_deploy.report import Report
+
+DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits"
+BINARY_LAYERS = tuple(f"blocks.{i}.{kind}.conv" for i in range(4) for kind in ("dw", "pw"))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    pytest.importorskip("torch")
+    return load(DIGITS / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def files(model: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model in every format, by a name of the test's own."""
+    folder = tmp_path_factory.mktemp("exported")
+    calibration = DIGITS / "calibration.npz"
+    wanted = {
+        "tflite": ("tflite", "model.tflite", None),
+        "onnx": ("onnx", "model.onnx", None),
+        "bdn": ("bdn", "model.bdn", "float"),
+        "fixed16": ("bdn", "fixed16.bdn", "fixed16"),
+        "fixed8": ("bdn", "fixed8.bdn", "fixed8"),
+        "c": ("c", "model.c", "fixed16"),
+    }
+    for target, name, numerics in wanted.values():
+        fixed = numerics in ("fixed16", "fixed8")
+        model.export(target, folder / name, numerics=numerics, calibrate=calibration if fixed else None)
+    return {key: folder / name for key, (_, name, _) in wanted.items()}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app.cli, [str(a) for a in arguments], prog_name="bdnet-deploy")
+
+
+def node_of(model: Model, layer: str) -> str:
+    """The graph's name of a layer's convolution."""
+    nodes = model.lowered("float").graph.nodes
+    return next(n.name for n in nodes if n.source == layer and isinstance(n.op, Conv2d))
+
+
+def planted(path: Path, folder: Path, blob: bytes, at: int, bit: int) -> Path:
+    """The file with one bit of ``blob`` flipped, which occurs once in it."""
+    data = bytearray(path.read_bytes())
+    assert data.count(blob) == 1
+    data[data.index(blob) + at] ^= 1 << bit
+    out = folder / path.name
+    out.write_bytes(data)
+    return out
+
+
+def first_difference(model: Model, path: Path, **options: object) -> VerifyError:
+    with pytest.raises(VerifyError) as caught:
+        model.verify(path, limit=1, **options)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 4
+    assert caught.value.report.facts["verdict"] == "differs"
+    return caught.value
+
+
+def different(report: Report, check: str) -> set[str]:
+    rows = report.table("comparisons").rows
+    return {str(row["layer"]) for row in rows if row["check"] == check and row["result"] == "differs"}
+
+
+# -- equal --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx", "bdn", "fixed16", "fixed8", "c"])
+def test_equal_files_pass(files: dict[str, Path], kind: str) -> None:
+    result = invoke("verify", DIGITS / "model.pt", files[kind], "--inputs", DIGITS / "test.npz", "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["facts"]["verdict"] == "equal"
+    rows = report["tables"]["comparisons"]["rows"]
+    assert rows and all(row["different"] == 0 for row in rows)
+    assert {row["layer"] for row in rows if row["check"] == "weights"} == {"stem", *BINARY_LAYERS, "classifier"}
+    summary = {row["check"]: row for row in report["tables"]["summary"]["rows"]}
+    assert summary["weights"]["comparisons"] == 10
+    assert summary["weights"]["compared"] == sum(row["compared"] for row in rows if row["check"] == "weights")
+    if kind == "tflite":  # the stock interpreter ran every layer, in both of its kernel modes
+        assert summary["LCE default layer"]["comparisons"] == summary["LCE indirect layer"]["comparisons"] > 30
+
+
+@pytest.mark.parametrize("kind", ["fixed16", "fixed8", "c"])
+def test_fixed_point_is_compared_byte_for_byte_with_the_samples(files: dict[str, Path], kind: str) -> None:
+    result = invoke("verify", DIGITS / "model.pt", files[kind], "--calibrate", DIGITS / "calibration.npz", "--limit", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "every byte" in result.stdout
+    assert "host library layer" in result.stdout
+
+
+def test_random_inputs_do_not_judge_fixed_point(files: dict[str, Path]) -> None:
+    result = invoke("verify", DIGITS / "model.pt", files["fixed16"])
+    assert result.exit_code == 0, result.stderr
+    assert "not judged" in result.stdout
+
+
+def test_equal_near_ties_and_verdict_in_text(files: dict[str, Path]) -> None:
+    text = invoke("verify", DIGITS / "model.pt", files["bdn"]).stdout
+    assert text.index("verdict") < text.index("comparisons")
+    assert "\n\nsummary\n" in text
+
+
+# -- planted differences --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", BINARY_LAYERS)
+def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
+    file = from_bytes(files["tflite"].read_bytes())
+    records = json.loads(file.metadata[METADATA_KEY])["weights"]
+    tensor = next(r["tensor"] for r in records if r["node"] == node_of(model, layer))
+    data = next(t.data for t in file.tensors if t.name == tensor)
+    assert data is not None
+    # The sign of the second element: a packed word's channel 31, or a float's sign.
+    path = planted(files["tflite"], tmp_path, data.tobytes(), 7, 7)
+    error = first_difference(model, path)
+    assert f"layer '{layer}' (weights)" in error.what
+    assert different(error.report, "weights") == {layer}
+    runtime = different(error.report, "LCE default layer")  # the interpreter meets it, too, and nowhere else
+    prefix = layer.removesuffix(".conv")
+    assert runtime and all(name.startswith(prefix) for name in runtime)
+
+
+@pytest.mark.parametrize("layer", BINARY_LAYERS)
+def test_flipped_weight_bit_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_model(str(files["onnx"]))
+    description = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])
+    tensor = next(r["tensor"] for r in description["weights"] if r["node"] == node_of(model, layer))
+    blob = next(t.raw_data for t in proto.graph.initializer if t.name == tensor)
+    values = onnx.numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == tensor))
+    error = first_difference(model, planted(files["onnx"], tmp_path, blob, values.itemsize - 1, 7))
+    assert f"layer '{layer}' (weights)" in error.what
+    assert different(error.report, "weights") == {layer}
+
+
+def edited(path: Path, folder: Path, offset: int, bit: int) -> Path:
+    """A ``.bdn`` with a bit of its constants flipped and a right checksum: an edit, not damage."""
+    file = BdnReader.open(path).file
+    data = bytearray(path.read_bytes())
+    data[data.index(file.constants) + offset] ^= 1 << bit
+    out = folder / path.name
+    out.write_bytes(bdn_format.seal(bytes(data)))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["bdn", "fixed16"])
+@pytest.mark.parametrize("layer", BINARY_LAYERS)
+def test_flipped_weight_bit_in_bdn(model: Model, files: dict[str, Path], tmp_path: Path, layer: str, kind: str) -> None:
+    reader = BdnReader.open(files[kind])
+    plan = model.lowered(reader.numerics).plan
+    index = next(i for i, step in enumerate(plan.steps) if step.weights is not None and step.nodes[0].source == layer)
+    path = edited(files[kind], tmp_path, int(reader.file.steps[index]["weights"]) + 2, 5)
+    error = first_difference(model, path)
+    assert f"layer '{layer}' (weights)" in error.what
+    assert different(error.report, "weights") == {layer}
+
+
+def test_flipped_weight_bit_in_c(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    reader = BdnReader.open(files["c"])
+    plan = model.lowered("fixed16").plan
+    index = next(i for i, step in enumerate(plan.steps) if step.nodes[0].source == "blocks.2.pw.conv")
+    data = bytearray(reader.data)
+    data[data.index(reader.file.constants) + int(reader.file.steps[index]["weights"])] ^= 1
+    words = np.frombuffer(bdn_format.seal(bytes(data)), "<u4")
+    old = np.frombuffer(reader.data, "<u4")
+    text = files["c"].read_text(encoding="utf-8")
+    for before, after in {(int(a), int(b)) for a, b in zip(old, words) if a != b}:
+        assert text.count(f"0x{before:08x}u") == 1
+        text = text.replace(f"0x{before:08x}u", f"0x{after:08x}u")
+    path = tmp_path / "model.c"
+    path.write_text(text, encoding="utf-8")
+    assert "layer 'blocks.2.pw.conv' (weights)" in first_difference(model, path).what
+
+
+def test_changed_parameters_in_bdn(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    """An affine factor, a slope and a threshold of each step's epilogue, one at a time."""
+    calibration = DIGITS / "calibration.npz"
+    for kind, options in (("bdn", {}), ("fixed16", {"calibrate": calibration})):
+        reader = BdnReader.open(files[kind])
+        plan = model.lowered(reader.numerics, options.get("calibrate")).plan
+        tried: set[str] = set()
+        for index, step in enumerate(plan.steps):
+            at = int(reader.file.steps[index]["epilogue_at"])
+            if at == bdn_format.ABSENT:
+                continue
+            record = np.frombuffer(reader.file.constants, bdn_format.EPILOGUE, 1, at)[0]
+            names = [n for n in ("mul", "add", "negative", "low", "high") if record[n] != bdn_format.ABSENT]
+            for name in set(names) - tried:
+                tried.add(name)
+                path = edited(files[kind], tmp_path, int(record[name]), 0)  # the last place of channel 0
+                error = first_difference(model, path, **options)
+                assert f"layer '{step.name}' (parameters)" in error.what
+                assert f"{name}[0]" in str(error.why)
+        assert {"mul", "add", "negative", "low", "high"} == tried
+
+
+def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    file = from_bytes(files["tflite"].read_bytes())
+    parameters = json.loads(file.metadata[METADATA_KEY])["parameters"]
+    tensors = {t.name: t.data for t in file.tensors}
+    content = files["tflite"].read_bytes()
+    tried = set()
+    for node in model.lowered("float").graph.nodes:
+        for value in node.inputs[1:]:
+            record = parameters.get(value.name, {})
+            blob = tensors[record["tensor"]].tobytes() if "tensor" in record else b""
+            if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
+                continue
+            tried.add(node.op.name)
+            path = planted(files["tflite"], tmp_path, blob, 2, 4)
+            error = first_difference(model, path)
+            assert f"layer '{node.source}' (parameters)" in error.what
+            assert value.name in str(error.why)
+    assert {"ternarize", "affine", "two_slope"} <= tried
+
+
+def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_model(str(files["onnx"]))
+    parameters = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])["parameters"]
+    raw = {t.name: t.raw_data for t in proto.graph.initializer}
+    content = files["onnx"].read_bytes()
+    tried = set()
+    for node in model.lowered("float").graph.nodes:
+        for value in node.inputs[1:]:
+            blob = raw.get(parameters.get(value.name, {}).get("tensor", ""), b"")
+            if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
+                continue
+            tried.add(node.op.name)
+            error = first_difference(model, planted(files["onnx"], tmp_path, blob, 2, 4))
+            assert f"layer '{node.source}' (parameters)" in error.what
+    assert {"ternarize", "affine", "two_slope"} <= tried
+
+
+def test_folded_thresholds_in_tflite(tmp_path: Path) -> None:
+    """A network without residuals: its signs become integer comparisons inside Larq's convolutions."""
+    plain = {"residual_dw": "none", "residual_pw": "none", "ternary": "none"}
+    model = load(arch="bdnet_digits", settings=plain)
+    path = model.export("tflite", tmp_path / "plain.tflite").paths[0]
+    report = model.verify(path, limit=1)
+    rows = [row for row in report.table("comparisons").rows if row["check"] == "thresholds"]
+    assert rows and all(row["result"] == "equal" for row in rows)
+
+    file = from_bytes(path.read_bytes())
+    record = json.loads(file.metadata[METADATA_KEY])["thresholds"][0]
+    tensor = next(t for t in file.tensors if t.name == record["tensor"])
+    assert tensor.data is not None
+    tensor.data = tensor.data.copy()
+    tensor.data[0] += 2
+    changed = tmp_path / "changed.tflite"
+    changed.write_bytes(to_bytes(file))
+    error = first_difference(model, changed)
+    node = next(n for n in model.lowered("float").graph.nodes if n.output.name == record["value"])
+    assert f"layer '{node.source}' (thresholds)" in error.what
+    assert "channel 0" in str(error.why)
+    assert different(error.report, "thresholds") == {node.source}
+
+
+def test_other_preprocessing_is_a_difference(model: Model, tmp_path: Path) -> None:
+    other = load(DIGITS / "model.pt", preprocess={"dtype": "u8", "mean": 0.0, "std": 1.0})
+    for kind in ("tflite", "onnx", "bdn"):
+        path = other.export(kind, tmp_path / f"model.{kind}").paths[0]
+        assert "(I/O description)" in first_difference(model, path).what
+
+
+# -- other files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx", "bdn"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"widths": [32, 64, 64], "strides": [2, 1]}, {"input_size": 16}, {"residual_pw": "none"}],
+    ids=["weights", "depth", "size", "residual"],
+)
+def test_another_model(model: Model, tmp_path: Path, kind: str, settings: dict[str, object]) -> None:
+    other = load(arch="bdnet_digits", settings=settings)
+    path = other.export(kind, tmp_path / f"other.{kind}").paths[0]
+    with pytest.raises(MismatchError) as caught:
+        model.verify(path)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx", "bdn"])
+def test_truncated_files(model: Model, files: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    data = files[kind].read_bytes()
+    for size in (0, 1, 40, len(data) // 3, len(data) // 2, len(data) - 5):
+        path = tmp_path / f"short.{kind}"
+        path.write_bytes(data[:size])
+        with pytest.raises(ModelFileError) as caught:
+            model.verify(path)
+        assert str(path) in str(caught.value)
+
+
+def test_damaged_bdn_is_damage_not_difference(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    data = bytearray(files["bdn"].read_bytes())
+    data[len(data) // 2] ^= 1
+    path = tmp_path / "model.bdn"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="checksum"):
+        model.verify(path)
+
+
+def test_command_line_of_a_difference(files: dict[str, Path], tmp_path: Path) -> None:
+    other = load(arch="bdnet_digits").export("bdn", tmp_path / "other.bdn").paths[0]
+    result = invoke("verify", DIGITS / "model.pt", other, "--format", "json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["facts"]["verdict"] == "differs"
+    assert "in layer 'stem' (weights)" in result.stderr
+    assert "fix: export it again" in result.stderr
+
+
+def test_usage(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave --calibrate out"):
+        model.verify(files["tflite"], calibrate=DIGITS / "calibration.npz")
+    (tmp_path / "model.xyz").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot be verified"):
+        model.verify(tmp_path / "model.xyz")
+    with pytest.raises(ModelFileError, match=r"nearest: .*model\.tflite"):
+        model.verify(files["tflite"].with_name("modle.tflite"))
