@@ -78,7 +78,7 @@ class EmulatedModel:
         assert tensor is not None
         self.stored = tensor.dtype.numpy
         self.output_bytes = self.output.size * self.stored.itemsize
-        io_bytes = max(self.input.size * self.input.dtype.numpy.itemsize, self.output_bytes)
+        input_bytes = self.input.size * self.input.dtype.numpy.itemsize
         self._folder = tempfile.TemporaryDirectory(prefix="bdnet-deploy-")
         try:
             self.image = build_with_model(
@@ -86,7 +86,7 @@ class EmulatedModel:
                 lowered,
                 where,
                 Path(self._folder.name),
-                defines={"BD_RUNNER_IO_BYTES": -(-io_bytes // 16) * 16},
+                defines={"BD_RUNNER_INPUT_BYTES": input_bytes, "BD_RUNNER_OUTPUT_BYTES": self.output_bytes},
                 port=None if self.core.is_linux else "semihosting",
             )
             self.emulator = Emulator(self.image, self.core, self.board)

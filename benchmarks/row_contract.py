@@ -3,7 +3,7 @@
     python benchmarks/row_contract.py [--core cortex-m4] [--format json]
 
 Every kernel makes the middle row of a map of 28 pixels and is compared with the references of ``bdnet_deploy.graph``. Counts are
-exact and include everything that the kernel calls. Goals are those of free-standing prototypes of the same algorithms (plus
+exact and include everything that the kernel calls. Goals are those of free-standing functions of the same algorithms (plus
 15 %), which had no steps, views or rings; of epilogues, an upper bound.
 """
 

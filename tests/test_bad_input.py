@@ -430,7 +430,8 @@ def test_missing_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    refused(*arguments, code=1, says=(package, f"fix: pip install 'bdnet-deploy[{extra}]'"))
+    message = refused(*arguments, code=1, says=(f"fix: pip install 'bdnet-deploy[{extra}]'",))
+    assert package in message.replace("larq-compute-engine", "larq_compute_engine")
 
 
 @pytest.mark.parametrize(
@@ -451,6 +452,6 @@ def test_missing_package_in_a_new_process(package: str, tmp_path_factory: pytest
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert done.stdout == ""
-    assert package in done.stderr
+    assert package in done.stderr.replace("larq-compute-engine", "larq_compute_engine")
     assert f"fix: pip install 'bdnet-deploy[{extra}]'" in done.stderr
     assert list(Path.cwd().iterdir()) == []

@@ -197,8 +197,8 @@ def test_streams_are_kept_apart(invoke: Callable[..., Result]) -> None:
     def function() -> None:
         console.note("a remark")
         logging.getLogger("bdnet_deploy.probe").info("a log line")
-        with console.progress("working", 3) as bar:
-            bar.advance()
+        with console.steps() as step:
+            step("working", 1, 3)
         console.write("a result\n")
 
     plain = invoke(function)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,8 +170,17 @@ def link(objects: Sequence[Path], core: Core, out: Path, *, script: str) -> None
 
 def _link_error(out: Path, messages: str) -> errors.BdnetError:
     why = _first_lines(messages)
-    if "will not fit in region" in messages or "no room for the stack" in messages:
-        return errors.DoesNotFitError("the image does not fit the memory of its target", where=str(out), why=why)
+    over: dict[str, int] = {}
+    for region, size in re.findall(r"will not fit in region '(\w+)': overflowed by (\d+) bytes", messages):
+        over[region] = max(over.get(region, 0), int(size))
+    if over or "no room for the stack" in messages:
+        missing = ", ".join(f"{size:,} bytes of {region}" for region, size in sorted(over.items()))
+        return errors.DoesNotFitError(
+            "the image does not fit the memory of its target",
+            where=out.name,
+            why=f"it lacks {missing}" if over else "the stack has no room left",
+            fix="fixed8 numerics, a smaller input or narrower layers, or a target with more memory",
+        )
     return errors.BdnetError("the image cannot be linked", where=str(out), why=why)
 
 

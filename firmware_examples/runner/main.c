@@ -23,11 +23,14 @@ static uint8_t model_buffer[BD_RUNNER_MODEL_BYTES] __attribute__((aligned(16)));
 static uint8_t arena[BD_RUNNER_ARENA_BYTES] __attribute__((aligned(16)));
 #endif
 
-#ifndef BD_RUNNER_IO_BYTES
-#    define BD_RUNNER_IO_BYTES (256 * 1024)
+#ifndef BD_RUNNER_INPUT_BYTES
+#    define BD_RUNNER_INPUT_BYTES (256 * 1024)
 #endif
-static uint8_t input[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
-static uint8_t output[BD_RUNNER_IO_BYTES] __attribute__((aligned(16)));
+#ifndef BD_RUNNER_OUTPUT_BYTES
+#    define BD_RUNNER_OUTPUT_BYTES (128 * 1024)
+#endif
+static uint8_t input[BD_RUNNER_INPUT_BYTES] __attribute__((aligned(16)));
+static uint8_t output[BD_RUNNER_OUTPUT_BYTES] __attribute__((aligned(16)));
 static bd_context *context;
 
 static int read_all(void *buffer, uint32_t size) {
@@ -47,14 +50,14 @@ static uint32_t bytes_of(const bd_shape *shape) {
     return (uint32_t)shape->height * shape->width * shape->channels * bd_element_bytes(shape->dtype);
 }
 
-/* Bytes of the first input (or output) of the loaded model, 0 if it does not fit the buffer. */
-static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_shape *)) {
+/* Bytes of the first input (or output) of the loaded model, 0 if they do not fit `room`. */
+static uint32_t io_bytes(bd_status (*shape_of)(const bd_context *, uint32_t, bd_shape *), uint32_t room) {
     bd_shape shape;
     if (context == NULL || shape_of(context, 0, &shape) != BD_OK) {
         return 0;
     }
     const uint32_t bytes = bytes_of(&shape);
-    return bytes <= sizeof input ? bytes : 0;
+    return bytes <= room ? bytes : 0;
 }
 
 static void answer(bd_status status, const void *data, uint32_t size) {
@@ -79,7 +82,8 @@ static bd_status load(void) {
 }
 
 static void infer(void) {
-    const uint32_t in_bytes = io_bytes(bd_input_shape), out_bytes = io_bytes(bd_output_shape);
+    const uint32_t in_bytes = io_bytes(bd_input_shape, sizeof input);
+    const uint32_t out_bytes = io_bytes(bd_output_shape, sizeof output);
     if (in_bytes == 0 || out_bytes == 0 || !read_all(input, in_bytes)) {
         answer(BD_ERROR_ARGUMENT, NULL, 0);
         return;
@@ -91,7 +95,8 @@ static void infer(void) {
 
 static void self_test(void) {
     int passed = 0;
-    const int fits = io_bytes(bd_input_shape) > 0 && io_bytes(bd_output_shape) > 0;
+    const int fits =
+        io_bytes(bd_input_shape, sizeof input) > 0 && io_bytes(bd_output_shape, sizeof output) > 0;
     const bd_status status = fits ? bd_self_test(context, input, output, &passed) : BD_ERROR_ARGUMENT;
     const uint32_t word = (uint32_t)passed;
     answer(status, &word, sizeof word);
