@@ -95,7 +95,7 @@ TENSOR = _struct(
     "u4 offset row_stride",
     "u2 height width channels rows_held",
     "u1 dtype place order reserved0",
-    "u4 reserved:3",
+    "u4 ring reserved:2",
 )
 STEP = _struct(
     "u2 kernel epilogue in:2 out:2",

@@ -10,8 +10,8 @@ import numpy as np
 from bdnet_deploy import __version__, bdn_format
 from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
 from bdnet_deploy.iodesc import IODescription
-from bdnet_deploy.plan.schedule import producers
 from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
+from bdnet_deploy.plan.schedule import producers
 
 _DTYPE_CODES = {
     DType.F32: 0,
@@ -106,6 +106,7 @@ def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
     record["row_stride"] = tensor.row_stride
     record["height"], record["width"], record["channels"] = tensor.height, tensor.width, tensor.channels
     record["rows_held"] = tensor.rows_held
+    record["ring"] = tensor.ring
     record["dtype"] = _DTYPE_CODES[tensor.dtype]
     record["place"] = _PLACES[tensor.place]
 

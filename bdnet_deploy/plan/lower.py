@@ -43,19 +43,19 @@ LETTER = {
 _CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq"}
 
 
-def make_plan(graph: Graph, *, ram: int | None = None, cut: int | None = None) -> Plan:
+def make_plan(graph: Graph, *, ram: int | None = None, cut: int | None = None, push_rows: bool = False) -> Plan:
     """Lower a graph whose numerics are chosen.
 
     Args:
         graph: with its numerics.
-        ram, cut: see :func:`~bdnet_deploy.plan.memory.choose_layout`.
+        ram, cut, push_rows: see :func:`~bdnet_deploy.plan.memory.choose_layout`.
 
     Raises:
         DoesNotFitError: no layout fits into ``ram``.
         UnsupportedError: for a combination of dtypes that no kernel takes; names the layer.
     """
     plan = _Lowering(graph).run()
-    choose_layout(plan, ram=ram, cut=cut)
+    choose_layout(plan, ram=ram, cut=cut, push_rows=push_rows)
     return plan
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bdnet_deploy.errors import DoesNotFitError
+from bdnet_deploy.errors import DoesNotFitError, UnsupportedError
 from bdnet_deploy.plan.plan import Plan, PlanStep, PlanTensor, align
 from bdnet_deploy.plan.schedule import Schedule, simulate
 
@@ -24,27 +24,31 @@ class Layout:
     lower_bound: int
 
 
-def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None) -> None:
+def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None, push_rows: bool = False) -> None:
     """Lay ``plan`` out in place.
 
     Args:
+        push_rows: the first input comes row by row, so that no buffer holds it; the layout streams then.
         ram: bytes for tensors and scratch. Without a limit nothing streams: whole maps need the fewest calls. With one
             the plan streams only if it must, and then as the smallest arena asks for.
         cut: stream the first ``cut`` steps, whatever they need.
 
     Raises:
         DoesNotFitError: no layout fits into ``ram``.
+        UnsupportedError: ``push_rows``, but the input is too low or read by steps behind the cut.
     """
-    schedule = simulate(plan.steps)
+    pushed = _pushed(plan) if push_rows else None
+    schedule = simulate(plan.steps, pushed)
+    least = 1 if pushed is None else max(i for i, step in enumerate(plan.steps) if pushed in step.inputs) + 1
     if cut is None:
         whole = lay_out(plan, 0, schedule)
         needed = whole.tensor_bytes + plan.scratch_bytes
-        if ram is None or needed <= ram:
+        if pushed is None and (ram is None or needed <= ram):
             _apply(plan, whole)
             return
-        layouts = [lay_out(plan, k, schedule) for k in range(2, len(plan.steps) + 1)]
-        best = min([whole, *layouts], key=lambda layout: layout.tensor_bytes)
-        if best.tensor_bytes + plan.scratch_bytes > ram:
+        layouts = [lay_out(plan, k, schedule) for k in range(least, len(plan.steps) + 1)]
+        best = min(layouts if pushed else [whole, *layouts], key=lambda layout: layout.tensor_bytes)
+        if ram is not None and best.tensor_bytes + plan.scratch_bytes > ram:
             raise DoesNotFitError(
                 f"the feature maps need {best.tensor_bytes + plan.scratch_bytes} bytes of RAM at least, not {ram}",
                 where=plan.graph.name,
@@ -53,13 +57,26 @@ def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None)
             )
         _apply(plan, best)
         return
-    _apply(plan, lay_out(plan, cut, schedule))
+    _apply(plan, lay_out(plan, max(cut, least) if pushed else cut, schedule))
+
+
+def _pushed(plan: Plan) -> PlanTensor:
+    tensor = next(t for t in plan.tensors if t.place == "input" and t.offset == 0)
+    if len(plan.graph.inputs) != 1:
+        raise UnsupportedError("only a model of one input can take it row by row", where=plan.graph.name)
+    if simulate(plan.steps, tensor).rows[tensor] >= tensor.height:
+        raise UnsupportedError(
+            f"an input of {tensor.height} rows cannot be pushed row by row: its first layer needs all of them",
+            where=plan.graph.name,
+        )
+    return tensor
 
 
 def lay_out(plan: Plan, cut: int, schedule: Schedule) -> Layout:
     """Rings for what only the first ``cut`` steps read, whole maps for the rest, each at its place."""
     steps = plan.steps
-    lives = _lifetimes(steps, cut)
+    pushed = next((t for t in schedule.rows if t.place == "input"), None)
+    lives = _lifetimes(steps, cut, pushed)
     rows = {}
     for tensor in lives:
         inside = all(i < cut for i, step in enumerate(steps) if tensor in step.inputs or tensor in step.outputs)
@@ -69,8 +86,7 @@ def lay_out(plan: Plan, cut: int, schedule: Schedule) -> Layout:
     for tensor in lives:
         groups.setdefault(homes.get(tensor, tensor), []).append(tensor)
     spans = {
-        home: (min(lives[t][0] for t in members), max(lives[t][1] for t in members))
-        for home, members in groups.items()
+        home: (min(lives[t][0] for t in members), max(lives[t][1] for t in members)) for home, members in groups.items()
     }
     sizes = {home: rows[home] * home.row_stride for home in groups}
     offsets = _place(spans, sizes)
@@ -80,20 +96,18 @@ def lay_out(plan: Plan, cut: int, schedule: Schedule) -> Layout:
     return Layout(cut, rows, {t: offsets[homes.get(t, t)] for t in lives}, total, bound)
 
 
-def _lifetimes(steps: list[PlanStep], cut: int) -> dict[PlanTensor, tuple[int, int]]:
+def _lifetimes(steps: list[PlanStep], cut: int, pushed: PlanTensor | None) -> dict[PlanTensor, tuple[int, int]]:
     """First and last moment that touches each arena tensor; the streamed steps are one moment, 0."""
     lives: dict[PlanTensor, tuple[int, int]] = {}
     for i, step in enumerate(steps):
         moment = max(i - cut + 1, 0)
         for tensor in (*step.inputs, *step.outputs):
-            if tensor.place == "arena":
+            if tensor.place == "arena" or tensor is pushed:
                 lives[tensor] = (lives.get(tensor, (moment, moment))[0], moment)
     return lives
 
 
-def _homes(
-    steps: list[PlanStep], cut: int, lives: dict[PlanTensor, tuple[int, int]]
-) -> dict[PlanTensor, PlanTensor]:
+def _homes(steps: list[PlanStep], cut: int, lives: dict[PlanTensor, tuple[int, int]]) -> dict[PlanTensor, PlanTensor]:
     """Trunk -> the tensor whose place it takes: an epilogue reads an element of the residual and then writes its own."""
     homes: dict[PlanTensor, PlanTensor] = {}
     for i, step in enumerate(steps):
@@ -117,9 +131,7 @@ def _place(spans: dict[PlanTensor, tuple[int, int]], sizes: dict[PlanTensor, int
     offsets: dict[PlanTensor, int] = {}
     for tensor in sorted(spans, key=lambda t: (-sizes[t], spans[t], t.values[0].name)):
         first, last = spans[tensor]
-        rivals = sorted(
-            (t for t in offsets if spans[t][0] <= last and first <= spans[t][1]), key=lambda t: offsets[t]
-        )
+        rivals = sorted((t for t in offsets if spans[t][0] <= last and first <= spans[t][1]), key=lambda t: offsets[t])
         offset = 0
         for rival in rivals:
             if offset + sizes[tensor] <= offsets[rival]:
@@ -131,7 +143,11 @@ def _place(spans: dict[PlanTensor, tuple[int, int]], sizes: dict[PlanTensor, int
 
 def _apply(plan: Plan, layout: Layout) -> None:
     for tensor, offset in layout.offsets.items():
-        tensor.offset, tensor.rows_held = offset, layout.rows[tensor]
+        tensor.rows_held = layout.rows[tensor]
+        if tensor.place == "input":
+            tensor.ring = offset
+        else:
+            tensor.offset = offset
     for i, step in enumerate(plan.steps):
         step.segment = 1 if i < layout.cut else 0
     plan.tensor_bytes = layout.tensor_bytes

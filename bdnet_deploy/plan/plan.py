@@ -29,6 +29,7 @@ class PlanTensor:
     place: str = "arena"  # arena, input, output
     offset: int = 0  # bytes in the arena; index of the input or output otherwise
     rows_held: int = 0  # rows in memory: fewer than height in a ring
+    ring: int = 0  # bytes in the arena: where the ring of an input that is pushed row by row lies
 
     def __post_init__(self) -> None:
         self.rows_held = self.rows_held or self.height
@@ -45,6 +46,11 @@ class PlanTensor:
     def size(self) -> int:
         """Bytes in memory."""
         return self.rows_held * self.row_stride
+
+    @property
+    def in_arena(self) -> bool:
+        """Whether the arena holds it: all but whole inputs and outputs."""
+        return self.place == "arena" or (self.place == "input" and self.rows_held < self.height)
 
 
 @dataclass(eq=False)

@@ -50,31 +50,43 @@ def first_kept(step: PlanStep, operand: int, made: int) -> int:
     return max(made * step.strides[0] - step.pad_top_left[0], 0)
 
 
-def simulate(steps: list[PlanStep]) -> Schedule:
-    """Run the sweeps of all steps, with every row of the model's inputs there."""
+def simulate(steps: list[PlanStep], pushed: PlanTensor | None = None) -> Schedule:
+    """Run the sweeps of all steps.
+
+    Args:
+        pushed: an input whose rows come one at a time, each when nothing can move without it; all other inputs are
+            there as a whole.
+    """
     maker = producers(steps)
     readers: dict[PlanTensor, list[tuple[int, int]]] = {}
     for i, step in enumerate(steps):
         for k, tensor in enumerate(step.inputs):
             readers.setdefault(tensor, []).append((i, k))
     made = [0] * len(steps)
-    there = {tensor: 0 for tensor in maker}
-    rows: dict[PlanTensor, int] = {tensor: 1 for tensor in maker}
+    there = dict.fromkeys((*maker, *([pushed] if pushed else [])), 0)
+    rows: dict[PlanTensor, int] = dict.fromkeys(there, 1)
     calls = 0
+
+    def arrive(tensor: PlanTensor, count: int) -> None:
+        there[tensor] = count
+        kept = min((first_kept(steps[j], k, made[j]) for j, k in readers.get(tensor, [])), default=0)
+        rows[tensor] = max(rows[tensor], count - kept)
+
     unfinished = len(steps)
     while unfinished:
+        before = calls
         for i, step in enumerate(steps):
             over = rows_over(step)
             end = min(made[i] + step.rows_per_call, over)
             if made[i] == over or any(
-                tensor in maker and there[tensor] < rows_needed(step, k, end) for k, tensor in enumerate(step.inputs)
+                tensor in there and there[tensor] < rows_needed(step, k, end) for k, tensor in enumerate(step.inputs)
             ):
                 continue
             calls += 1
             made[i] = end
             unfinished -= end == over
             for tensor in step.outputs:
-                there[tensor] = (tensor.height if end == over else 0) if step.kind == "accumulate" else end
-                kept = min((first_kept(steps[j], k, made[j]) for j, k in readers.get(tensor, [])), default=0)
-                rows[tensor] = max(rows[tensor], there[tensor] - kept)
+                arrive(tensor, (tensor.height if end == over else 0) if step.kind == "accumulate" else end)
+        if pushed is not None and calls == before:
+            arrive(pushed, there[pushed] + 1)
     return Schedule(rows, calls)

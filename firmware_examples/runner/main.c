@@ -81,9 +81,34 @@ static bd_status load(void) {
 #endif
 }
 
+/* A model that takes its input row by row: the buffer holds one. */
+static bd_status infer_rows(void *const outputs[]) {
+    const void *const inputs[] = {NULL};
+    bd_shape shape;
+    bd_status status = bd_input_shape(context, 0, &shape);
+    const uint32_t row_bytes = bytes_of(&shape) / shape.height;
+    bd_progress progress = BD_MORE;
+    if (status != BD_OK || row_bytes > sizeof input) {
+        return BD_ERROR_ARGUMENT;
+    }
+    status = bd_begin(context, inputs, 1, outputs, 1);
+    while (status == BD_OK && progress != BD_DONE) {
+        status = bd_advance(context, &progress);
+        if (status == BD_OK && progress == BD_ROWS) {
+            status = read_all(input, row_bytes) ? bd_push_row(context, input) : BD_ERROR_TRUNCATED;
+        }
+    }
+    return status;
+}
+
 static void infer(void) {
     const uint32_t in_bytes = io_bytes(bd_input_shape, sizeof input);
     const uint32_t out_bytes = io_bytes(bd_output_shape, sizeof output);
+    if (out_bytes > 0 && bd_input_is_pushed(context)) {
+        void *const outputs[] = {output};
+        answer(infer_rows(outputs), output, out_bytes);
+        return;
+    }
     if (in_bytes == 0 || out_bytes == 0 || !read_all(input, in_bytes)) {
         answer(BD_ERROR_ARGUMENT, NULL, 0);
         return;

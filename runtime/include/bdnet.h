@@ -27,8 +27,9 @@ extern "C" {
  * sizes of the model's records, the others stand in its header. bd_inspect reports the same number. */
 #define BD_CONTEXT_BYTES (16u * sizeof(void *) + 32u)
 #define BD_ARENA_BYTES(kernels, steps, tensor_bytes, scratch_bytes)                                          \
-    (BD_CONTEXT_BYTES + (((kernels) * sizeof(void *) + (steps) * 2u + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN + \
-     (tensor_bytes) + (scratch_bytes))
+    (BD_CONTEXT_BYTES +                                                                                      \
+     (((kernels) * sizeof(void *) + (steps) * 2u + BD_ALIGN - 1u) / BD_ALIGN) * BD_ALIGN + (tensor_bytes) +  \
+     (scratch_bytes))
 
 typedef enum bd_status {
     BD_OK = 0,
@@ -89,6 +90,26 @@ bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *s
 /* One inference. Inputs are not written; no input may overlap an output. */
 bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
                  uint32_t n_outputs);
+
+/* The same in slices. bd_begin binds the buffers; the arrays of pointers must live until the inference is over. bd_advance
+ * makes one kernel call, a bounded amount of work, and says what comes next. Between slices the caller may do anything
+ * but touch the arena and the buffers. */
+typedef enum bd_progress {
+    BD_DONE = 0, /* the outputs are there */
+    BD_MORE = 1, /* call bd_advance again */
+    BD_ROWS = 2  /* push the next row first */
+} bd_progress;
+
+bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
+                   uint32_t n_outputs);
+bd_status bd_advance(bd_context *context, bd_progress *progress);
+
+/* The next row of the first input, for models that were exported to take their input row by row: bd_input_is_pushed says
+ * so. The row (width * channels elements) is copied. inputs[0] of bd_begin is then NULL; given to bd_run, a whole input
+ * works too. Call bd_advance until it asks for BD_ROWS, push, and so on.
+ * BD_ERROR_ARGUMENT: not such a model, no inference under way, or a row when none was asked for. */
+int bd_input_is_pushed(const bd_context *context);
+bd_status bd_push_row(bd_context *context, const void *row);
 
 /* Runs the model's own test vector in the given buffers; *passed is 1 when the output is the recorded one.
  * input and output must hold the model's first input and output; models with one of each have a vector. */

@@ -1,6 +1,6 @@
 /* What the parts of the runtime share: the checked model, the context, and single steps.
  *
- * Emulators and the host binding use bd_begin, bd_run_step and bd_tensor_area too; applications use bdnet.h
+ * Emulators and the host binding use bd_run_step and bd_tensor_area too; applications use bdnet.h
  * only. */
 #ifndef BD_INTERNAL_H
 #define BD_INTERNAL_H
@@ -34,11 +34,15 @@ typedef struct bd_model {
 struct bd_context {
     bd_model model;
     const bd_kernel **kernels; /* kernel_count */
-    uint16_t *rows_made; /* per step: calls' rows done, of steps that run in segments */
+    uint16_t *rows_made;       /* per step: calls' rows done, of steps that run in segments */
     uint8_t *tensors;
     uint8_t *scratch;
     const void *const *inputs; /* the caller's, between bd_begin and the last step */
     void *const *outputs;
+    uint32_t at; /* the step that runs, or the first of the segment that runs; step_count when all are done */
+    uint32_t next; /* in a segment: the step that the sweep looks at next */
+    uint32_t rows_pushed;
+    uint32_t wants_row; /* bd_advance has asked for a row */
 };
 BD_STATIC_ASSERT(context, sizeof(struct bd_context) <= BD_CONTEXT_BYTES);
 
@@ -69,9 +73,10 @@ int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *op
 bd_status bd_check_model(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model *model,
                          const char **missing);
 
-/* Binds buffers for the steps that follow; bd_run is bd_begin and then every step. */
-bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
-                   uint32_t n_outputs);
+/* Kernel calls of a step for rows y .. end - 1, of its output or, where it accumulates, of its input. */
+bd_status bd_run_rows(const bd_context *context, uint32_t index, uint32_t y, uint32_t end);
+
+/* One step by itself, between bd_begin and the end of the inference. */
 bd_status bd_run_step(bd_context *context, uint32_t index);
 
 /* Where tensor offsets count from. */

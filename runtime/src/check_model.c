@@ -155,6 +155,11 @@ static int tensor_is_sound(const bd_model *model, const bd_tensor *t) {
     if (t->rows_held == 0 || t->rows_held > t->height) {
         return 0;
     }
+    if (t->place == BD_PLACE_INPUT && t->rows_held < t->height) { /* pushed row by row into a ring */
+        const uint64_t bytes = (uint64_t)t->row_stride * t->rows_held;
+        return t->offset == 0 && t->row_stride == row && t->ring % BD_ALIGN == 0 &&
+               t->ring + bytes <= model->header->tensor_bytes && dense_bytes(t) <= 0x7fffffffu;
+    }
     if (t->place != BD_PLACE_ARENA) {
         return t->rows_held == t->height && t->row_stride == row && dense_bytes(t) <= 0x7fffffffu;
     }
@@ -235,7 +240,8 @@ static int sources_are_sound(const bd_model *model, const bd_step *s) {
 }
 
 static int step_is_sound(const bd_model *model, const bd_step *s) {
-    int sound = sources_are_sound(model, s) && is_index(s->kernel, model->kernel_count) && is_index(s->epilogue, model->kernel_count);
+    int sound = sources_are_sound(model, s) && is_index(s->kernel, model->kernel_count) &&
+                is_index(s->epilogue, model->kernel_count);
     sound = sound && (s->kernel != BD_NONE || s->epilogue != BD_NONE);
     for (int i = 0; i < 2; i++) {
         sound = sound && is_index(s->in[i], model->tensor_count) && is_index(s->out[i], model->tensor_count);
