@@ -68,6 +68,8 @@ def export_model(
     *,
     numerics: str | None,
     calibrate: PathLike | Array | Samples | None,
+    ram: int | None,
+    push_rows: bool,
     progress: Progress | None,
 ) -> Artifact:
     """See :meth:`bdnet_deploy.model.Model.export`."""
@@ -79,11 +81,15 @@ def export_model(
         if numerics not in (None, "float") or calibrate is not None:
             option = "--numerics" if calibrate is None else "--calibrate"
             raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
+        if ram is not None or push_rows:
+            raise UsageError(f"{target} runtimes lay out their own memory", fix="leave --ram and --push-rows out")
         _write({out: foreign_bytes(model, target)})
         return Artifact(target, (out,), provenance(model, target))
     numerics = numerics or ("fixed16" if target == "c" else "float")
     need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
+    if ram is not None or push_rows:
+        lowered = lowered.replanned(ram=ram, push_rows=push_rows)
     meta = provenance(model, target, numerics=numerics)
     sample = None
     if calibrate is not None:

@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 _ERROR_KERNEL = 8
 
 
+_DONE, _MORE, _ROWS = range(3)  # bd_progress
+
+
 class _ModelInfo(ctypes.Structure):
     """``bd_model_info``."""
 
@@ -127,6 +130,33 @@ class HostModel:
             for result, port in zip(results, self.outputs, strict=True):
                 result[i] = self._read(port.tensor)
         return results
+
+    def run_rows(self, x: Array) -> tuple[list[Array], int]:
+        """One inference in slices, the input pushed row by row where the model takes it so.
+
+        Args:
+            x: (H, W, C), one sample of a model of one input.
+
+        Returns:
+            One array (H, W, C) per output, and the number of slices.
+        """
+        (sample,) = self._batch(x[None])
+        rows = np.ascontiguousarray(sample[0])
+        pushed = bool(self._lib.bd_input_is_pushed(self._context))
+        self._put_inputs([rows])
+        pointers = (ctypes.c_void_p * 1)() if pushed else self._in_pointers
+        self._check(
+            self._lib.bd_begin(self._context, pointers, len(self.inputs), self._out_pointers, len(self.outputs))
+        )
+        progress = ctypes.c_int(_MORE)
+        slices = row = 0
+        while progress.value != _DONE:
+            self._check(self._lib.bd_advance(self._context, ctypes.byref(progress)))
+            slices += 1
+            if progress.value == _ROWS:
+                self._check(self._lib.bd_push_row(self._context, rows[row].ctypes.data))
+                row += 1
+        return [self._read(port.tensor) for port in self.outputs], slices
 
     def run_steps(self, x: Array | Sequence[Array]) -> dict[int, Array]:
         """One inference, step by step.
@@ -266,6 +296,9 @@ def _library(path: Path) -> ctypes.CDLL:
             "bd_load": [pointer, u32, pointer, u32, pointer, pointer],
             "bd_run": run,
             "bd_begin": run,
+            "bd_advance": [pointer, pointer],
+            "bd_push_row": [pointer, pointer],
+            "bd_input_is_pushed": [pointer],
             "bd_run_step": [pointer, u32],
             "bd_self_test": [pointer, pointer, pointer, pointer],
             "bd_tensor_area": [pointer],

@@ -107,6 +107,8 @@ class Model:
         *,
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
+        ram: int | None = None,
+        push_rows: bool = False,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
@@ -117,8 +119,11 @@ class Model:
                 beside it. An older file is replaced, whole or not at all.
             numerics: of ``bdn`` and ``c``: ``"float"`` (default of bdn), ``"fixed16"`` (default of c), ``"fixed8"``.
             calibrate: samples, necessary for fixed numerics.
+            ram: bytes that the feature maps may take (``bdn`` and ``c``): the plan streams where it must.
+            push_rows: the input comes row by row (``bdn`` and ``c``), so that no buffer holds it.
 
         Raises:
+            DoesNotFitError: no plan fits into ``ram``.
             UsageError: unknown target or numerics, or fixed numerics without samples.
             UnsupportedError: the target cannot express a layer.
         """
@@ -126,7 +131,16 @@ class Model:
 
         if target not in TARGETS:
             raise unknown_name("target", target, TARGETS)
-        return export_model(self, target, path, numerics=numerics, calibrate=calibrate, progress=progress)
+        return export_model(
+            self,
+            target,
+            path,
+            numerics=numerics,
+            calibrate=calibrate,
+            ram=ram,
+            push_rows=push_rows,
+            progress=progress,
+        )
 
     def verify(
         self,
@@ -172,11 +186,16 @@ class Model:
         *,
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
+        ram: int | None = None,
+        push_rows: bool = False,
     ) -> Report:
-        """Counted instructions per layer, estimated time, and memory on an emulated core or board."""
+        """Counted instructions per layer, estimated time, and memory on an emulated core or board.
+
+        ``ram``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has.
+        """
         from bdnet_deploy.analysis.profile import profile
 
-        return profile(self, core, numerics=numerics, calibrate=calibrate)
+        return profile(self, core, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
 
     def run(
         self,

@@ -11,17 +11,20 @@ from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import RunResult
 from bdnet_deploy.export.bdn import write_bdn
-from bdnet_deploy.firmware import Memory, memory_of
+from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
 from bdnet_deploy.plan import PlanStep
 from bdnet_deploy.report import Column, Report, Table, Value
-from bdnet_deploy.toolchain import version
+from bdnet_deploy.targets import Board
+from bdnet_deploy.toolchain import STACK_BYTES, version
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
     from bdnet_deploy.samples import Samples
 
+#: Kept free for the context and the harness's own variables.
+_HARNESS_BYTES = 2048
 #: Where no board gives a clock, milliseconds are for this one.
 NOMINAL_HZ = 100_000_000
 
@@ -32,10 +35,13 @@ def profile(
     *,
     numerics: str | None = None,
     calibrate: PathLike | Samples | np.ndarray | None = None,
+    ram: int | None = None,
+    push_rows: bool = False,
 ) -> Report:
     """See :meth:`bdnet_deploy.model.Model.profile`. ``name``: a core or a board."""
     numerics = numerics or default_numerics(name)
     lowered = model.lowered(numerics, calibrate)
+    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), push_rows=push_rows)
     x = random_inputs(model.graph, samples=1)[0] if calibrate is None else model.samples(calibrate).x[:1]
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0])
@@ -49,6 +55,7 @@ def profile(
         "model": model.name,
         "target": name,
         "numerics": numerics,
+        "execution": lowered.plan.execution,
         "instructions": result.instructions,
         "cycles_estimated": None if result.cycles is None else round(result.cycles),
         "ms_estimated": None if result.cycles is None else round(result.cycles / hertz * 1e3, 3),
@@ -73,6 +80,18 @@ def profile(
         "numerics": numerics,
     }
     return Report("profile", facts, tables, provenance={k: v for k, v in made.items() if v is not None})
+
+
+def _room(lowered: Lowered, name: str, push_rows: bool) -> int | None:
+    """RAM of a board that is left for feature maps; None for a core without a board, whose memory is nominal."""
+    where = target(name)
+    if not isinstance(where, Board):
+        return None
+    largest = max(memory.length for memory in where.memories if memory.kind == "ram")
+    source, result = lowered.graph.inputs[0].type, lowered.graph.outputs[0].type
+    rows = source.shape[1] if push_rows else 1
+    buffers = source.size * source.dtype.numpy.itemsize // rows + result.size * result.dtype.numpy.itemsize
+    return largest - STACK_BYTES - buffers - _HARNESS_BYTES
 
 
 def _layers(lowered: Lowered, result: RunResult) -> Table:

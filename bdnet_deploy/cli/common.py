@@ -124,6 +124,34 @@ threads = click.option(
     show_default=True,
     help="Threads on hosts that have several.",
 )
+
+
+class Size(click.ParamType):
+    """A number of bytes: ``200K``, ``1M`` or ``8192``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, int):
+            return value
+        number, factor = str(value).upper(), 1
+        for suffix, times in (("K", 1024), ("M", 1024 * 1024)):
+            if number.endswith(suffix):
+                number, factor = number[:-1], times
+        if not number.isdecimal() or int(number) == 0:
+            raise UsageError(f"'{value}' is not a size", where=f"--{param.name if param else 'ram'}", fix="--ram 200K")
+        return int(number) * factor
+
+
+ram = click.option(
+    "--ram",
+    type=Size(),
+    metavar="SIZE",
+    help="What the feature maps may take, e.g. 200K; the plan runs row by row where it must.",
+)
+push_rows = click.option(
+    "--push-rows", is_flag=True, help="Take the input row by row (a camera): no buffer holds it whole."
+)
 output_path = click.option("-o", "--output", "output_path", type=PATH, metavar="PATH", help="Where to write.")
 
 

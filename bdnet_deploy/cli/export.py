@@ -23,12 +23,16 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 @common.output_path
 @common.numerics
 @common.calibrate
+@common.ram
+@common.push_rows
 @common.report_options
 def command(
     target: str,
     output_path: Path | None,
     numerics: str | None,
     calibrate: Path | None,
+    ram: int | None,
+    push_rows: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -41,6 +45,8 @@ def command(
 
     model = load_model(**options)
     with console.steps() as progress:
-        artifact = model.export(target, output_path, numerics=numerics, calibrate=calibrate, progress=progress)
+        artifact = model.export(
+            target, output_path, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows, progress=progress
+        )
     console.note(f"wrote {', '.join(map(str, artifact.paths))}")
     output.show(artifact.report())

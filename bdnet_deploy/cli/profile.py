@@ -15,12 +15,16 @@ from bdnet_deploy.errors import UsageError
 @common.board
 @common.numerics
 @common.calibrate
+@common.ram
+@common.push_rows
 @common.report_options
 def command(
     core: str | None,
     board: str | None,
     numerics: str | None,
     calibrate: Path | None,
+    ram: int | None,
+    push_rows: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -39,4 +43,6 @@ def command(
         targets.board(board)
     model = load_model(**options)
     console.note("building and running")
-    output.show(model.profile(core or board or "", numerics=numerics, calibrate=calibrate))
+    output.show(
+        model.profile(core or board or "", numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+    )

@@ -131,6 +131,19 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def streamed(self) -> int:
+        """How many steps, the first ones, run row by row."""
+        return sum(step.segment != 0 for step in self.steps)
+
+    @property
+    def execution(self) -> str:
+        """How the steps run, in words."""
+        if not self.streamed:
+            return "map by map"
+        pushed = ", input pushed row by row" if any(t.place == "input" and t.in_arena for t in self.tensors) else ""
+        return f"first {self.streamed} of {len(self.steps)} steps row by row{pushed}"
+
+    @property
     def scratch_bytes(self) -> int:
         return max((s.scratch for s in self.steps), default=0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .image import Image, build_image
+from .image import STACK_BYTES, Image, build_image
 from .zig import compile_objects, link, version
 
-__all__ = ["Image", "build_image", "compile_objects", "link", "version"]
+__all__ = ["STACK_BYTES", "Image", "build_image", "compile_objects", "link", "version"]

@@ -13,6 +13,8 @@ from ..targets import Board, Core
 from . import boot2, zig
 from .linker import LINUX_SCRIPT, linker_script
 
+#: RAM that the linker keeps free for the stack, unless told otherwise.
+STACK_BYTES = 4096
 PORTS = ("semihosting", "uart", "linux")
 
 _SHF_WRITE, _SHF_ALLOC = 1, 2
@@ -59,7 +61,7 @@ def build_image(
     defines: Mapping[str, str | int | None] | None = None,
     flags: Sequence[str] = (),
     port: str | None = None,
-    stack_bytes: int = 4096,
+    stack_bytes: int = STACK_BYTES,
 ) -> Image:
     """Compiles ``sources`` with start-up code and a port, and links them for ``target``.
 
