@@ -479,8 +479,8 @@ def test_public_header_is_cpp(root: Path, tmp_path: Path) -> None:
         pytest.skip("no C++ compiler")
     source = tmp_path / "use.cpp"
     source.write_text(
-        '#include "bdnet.h"\nstatic unsigned char arena[BD_ARENA_BYTES(3, 4096, 512)];\n'
-        "int main() { return sizeof arena == 12 * sizeof(void *) + 32 + (3 * sizeof(void *) + 15) / 16 * 16 + 4608"
+        '#include "bdnet.h"\nstatic unsigned char arena[BD_ARENA_BYTES(3, 5, 4096, 512)];\n'
+        "int main() { return sizeof arena == 16 * sizeof(void *) + 32 + (3 * sizeof(void *) + 5 * 2 + 15) / 16 * 16 + 4608"
         " && arena[0] == 0 ? 0 : 1; }\n",
         encoding="utf-8",
     )
