@@ -278,7 +278,7 @@ REFUSED = [
     (tensor(1, height=0xFFFF, rows_held=0xFFFF), "BD_ERROR_TENSOR"),
     (tensor(1, height=0xFFFF, width=0xFFFF, channels=0xFFFF), "BD_ERROR_TENSOR"),
     (tensor(1, rows_held=0), "BD_ERROR_TENSOR"),
-    (tensor(1, rows_held=3), "BD_ERROR_TENSOR"),
+    (tensor(1, rows_held=3), "BD_ERROR_STEP"),  # a ring outside a segment
     (tensor(1, row_stride=0), "BD_ERROR_TENSOR"),
     (tensor(1, row_stride=97), "BD_ERROR_TENSOR"),
     (tensor(1, row_stride=0xFFFFFFFC), "BD_ERROR_TENSOR"),
@@ -471,6 +471,6 @@ def test_arena_macro(root: Path) -> None:
     """BD_ARENA_BYTES gives what bd_inspect reports: here for this machine's pointers."""
     pointer = ctypes.sizeof(ctypes.c_void_p)
     file = bdn.read(GOOD)
-    context, table = 12 * pointer + 32, bdn.align(len(file.kernels) * pointer)
+    context, table = 16 * pointer + 32, bdn.align(len(file.kernels) * pointer + 2 * len(file.steps))
     expected = context + table + int(file.header["tensor_bytes"]) + int(file.header["scratch_bytes"])
     assert host.inspect(GOOD).arena_bytes == expected

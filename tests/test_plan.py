@@ -71,14 +71,18 @@ def binary_conv(graph: Graph, x: Value, outputs: int, op: Op | None = None, k: i
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_two_live_tensors_overlap(seed: int) -> None:
-    """Byte by byte: what a step writes stays until the last step that reads it."""
+    """Byte by byte: what a step writes stays until the last step that reads it; only a trunk may take its residual's place."""
     plan = random_plan(seed)
     arena = [t for t in plan.tensors if t.place == "arena"]
     writers = {t: next(i for i, s in enumerate(plan.steps) if t in s.outputs) for t in arena}
     readers = {t: max([i for i, s in enumerate(plan.steps) if t in s.inputs], default=writers[t]) for t in arena}
     largest = 0
     for i, step in enumerate(plan.steps):
-        live = [t for t in arena if writers[t] <= i <= readers[t]]
+        taken = step.inputs[1] if len(step.inputs) == 2 else None
+        in_place = step.trunk in arena and taken in arena and step.trunk.offset == taken.offset
+        if in_place:
+            assert readers[taken] == i and (taken.size, taken.dtype) == (step.trunk.size, step.trunk.dtype)
+        live = [t for t in arena if writers[t] <= i <= readers[t] and not (in_place and t is taken)]
         owner = np.full(plan.tensor_bytes, -1)
         for n, tensor in enumerate(live):
             area = owner[tensor.offset : tensor.offset + tensor.size]
@@ -88,8 +92,6 @@ def test_no_two_live_tensors_overlap(seed: int) -> None:
             assert tensor.offset % 16 == 0
         largest = max(largest, sum(-(-t.size // 16) * 16 for t in live) + step.scratch)
     assert plan.lower_bound == largest
-    assert plan.tensor_bytes + plan.scratch_bytes >= max((sum(t.size for t in arena if writers[t] <= i <= readers[t])
-                                                          for i in range(len(plan.steps))), default=0)  # fmt: skip
     assert plan.tensor_bytes % 16 == 0
 
 

@@ -91,8 +91,11 @@ def lay_out(plan: Plan, cut: int, schedule: Schedule) -> Layout:
     sizes = {home: rows[home] * home.row_stride for home in groups}
     offsets = _place(spans, sizes)
     total = align(max((offsets[home] + sizes[home] for home in groups), default=0))
-    moments = range(max((last for _, last in spans.values()), default=0) + 1)
-    bound = max((sum(align(sizes[h]) for h, (a, b) in spans.items() if a <= m <= b) for m in moments), default=0)
+    bound = 0
+    for i, step in enumerate(steps):
+        moment = max(i - cut + 1, 0)
+        alive = sum(align(sizes[home]) for home, (first, last) in spans.items() if first <= moment <= last)
+        bound = max(bound, alive + step.scratch)
     return Layout(cut, rows, {t: offsets[homes.get(t, t)] for t in lives}, total, bound)
 
 
@@ -151,4 +154,4 @@ def _apply(plan: Plan, layout: Layout) -> None:
     for i, step in enumerate(plan.steps):
         step.segment = 1 if i < layout.cut else 0
     plan.tensor_bytes = layout.tensor_bytes
-    plan.lower_bound = layout.lower_bound + plan.scratch_bytes
+    plan.lower_bound = layout.lower_bound

@@ -61,14 +61,12 @@ typedef struct bd_tensor {
     uint32_t offset;     /* bytes into the tensor area (a multiple of 16); input or output index otherwise */
     uint32_t row_stride; /* bytes; at least the row, a multiple of 4 in the arena */
     uint16_t height, width, channels;
-    uint16_t
-        rows_held; /* height, or less: a ring between steps of one segment, row y in slot y % rows_held */
-    uint8_t dtype; /* bd_dtype */
+    uint16_t rows_held; /* height, or fewer in a ring: row y lies in slot y % rows_held */
+    uint8_t dtype;      /* bd_dtype */
     uint8_t place;
     uint8_t order; /* of the channels within 32, as bits of a word or as accumulators: 0 is natural */
     uint8_t reserved0;
-    uint32_t
-        ring; /* of an input with fewer rows held than its height: where in the tensor area its ring lies */
+    uint32_t ring; /* of an input that is pushed row by row: its ring in the tensor area */
     uint32_t reserved[2];
 } bd_tensor;
 BD_STATIC_ASSERT(tensor, sizeof(bd_tensor) == 32);
@@ -97,9 +95,8 @@ typedef struct bd_step {
     uint32_t scratch;     /* bytes that the step needs: accumulators (rows_per_call rows, each a multiple of 4
                              bytes, together one of 16), then the kernel's own */
     uint8_t acc_order;    /* of the accumulators, as bd_tensor.order */
-    uint8_t segment; /* 0: the step runs by itself; adjacent steps of one number run together, row by row */
-    uint8_t
-        source[2]; /* within a segment: in[i] is made by the step that many before this one; 0 otherwise */
+    uint8_t segment;      /* 0: runs by itself; adjacent steps of one number run together */
+    uint8_t source[2];    /* in a segment: how many steps before this one makes in[i]; else 0 */
 } bd_step;
 BD_STATIC_ASSERT(step, sizeof(bd_step) == 56);
 

@@ -239,6 +239,11 @@ static int sources_are_sound(const bd_model *model, const bd_step *s) {
     return 1;
 }
 
+/* Rings serve steps of segments only. */
+static int is_whole(const bd_model *model, uint16_t index) {
+    return index == BD_NONE || model->tensors[index].rows_held == model->tensors[index].height;
+}
+
 static int step_is_sound(const bd_model *model, const bd_step *s) {
     int sound = sources_are_sound(model, s) && is_index(s->kernel, model->kernel_count) &&
                 is_index(s->epilogue, model->kernel_count);
@@ -246,6 +251,7 @@ static int step_is_sound(const bd_model *model, const bd_step *s) {
     for (int i = 0; i < 2; i++) {
         sound = sound && is_index(s->in[i], model->tensor_count) && is_index(s->out[i], model->tensor_count);
         sound = sound && (s->out[i] == BD_NONE || model->tensors[s->out[i]].place != BD_PLACE_INPUT);
+        sound = sound && (s->segment != 0 || (is_whole(model, s->in[i]) && is_whole(model, s->out[i])));
     }
     sound = sound && s->in[0] != BD_NONE && (s->out[0] != BD_NONE || s->out[1] != BD_NONE);
     sound = sound && s->out_height != 0 && s->out_width != 0 && s->out_channels != 0 && s->rows_per_call != 0;

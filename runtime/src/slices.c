@@ -216,9 +216,12 @@ bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inp
                  uint32_t n_outputs) {
     bd_status status = bd_begin(context, inputs, n_inputs, outputs, n_outputs);
     bd_progress progress = BD_MORE;
-    if (status == BD_OK && inputs[0] == NULL) {
+    if (status != BD_OK) {
+        return status;
+    }
+    if (inputs[0] == NULL) { /* rows cannot be pushed in here */
         context->outputs = NULL;
-        return BD_ERROR_ARGUMENT; /* rows cannot be pushed in here */
+        return BD_ERROR_ARGUMENT;
     }
     while (status == BD_OK && progress == BD_MORE) {
         if (context->at < context->model.step_count && context->model.steps[context->at].segment == 0 &&
