@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bdnet_deploy.bitplanes import pack, unpack, words
 from bdnet_deploy.errors import ModelFileError
 
 MAGIC = 0x314E4442
@@ -132,11 +133,6 @@ def align(size: int, to: int = ALIGN) -> int:
     return -(-size // to) * to
 
 
-def words(channels: int) -> int:
-    """32-bit words of one plane of one pixel."""
-    return -(-channels // 32)
-
-
 def element_dtype(dtype: int) -> np.dtype[Any] | None:
     """The numpy dtype of an element, None where elements are packed."""
     code = _ELEMENT.get(DType(dtype))
@@ -188,9 +184,8 @@ def pack_map(values: npt.NDArray[Any], dtype: int, row_stride: int | None = None
     if element is not None:
         rows = np.ascontiguousarray(values, element).view(np.uint8).reshape(height, -1)
     else:
-        planes = [pack_plane(values < 0), pack_plane(values < 1)]
-        chosen = planes if dtype == DType.TRIT else planes[:1]
-        rows = np.stack(chosen, axis=1).view(np.uint8).reshape(height, -1)
+        packed = pack(values, planes=2 if dtype == DType.TRIT else 1)  # (H, W, planes, words)
+        rows = np.ascontiguousarray(packed.swapaxes(1, 2)).view(np.uint8).reshape(height, -1)
     dense = row_bytes(width, channels, dtype)
     padded = np.zeros((height, dense if row_stride is None else row_stride), np.uint8)
     padded[:, :dense] = rows
@@ -207,22 +202,7 @@ def unpack_map(data: bytes | memoryview, shape: tuple[int, int, int], dtype: int
         return dense.view(element).reshape(shape)
     planes = 2 if dtype == DType.TRIT else 1
     packed = dense.view("<u4").reshape(height, planes, width, words(channels))
-    bits = np.unpackbits(packed.view(np.uint8), axis=-1, bitorder="little")[..., :channels].astype(np.int8)
-    return np.int8(1) - bits[:, 0] - bits[:, planes - 1]
-
-
-def pack_plane(ones: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
-    """(..., C) booleans -> (..., words(C)) words, LSB first, tail bits 0."""
-    count = words(ones.shape[-1])
-    padded = np.zeros((*ones.shape[:-1], count * 32), np.uint8)
-    padded[..., : ones.shape[-1]] = ones
-    return np.packbits(padded, axis=-1, bitorder="little").view("<u4").astype(np.uint32, copy=False)
-
-
-def pack_weights(weights: npt.NDArray[Any], *, planes: int) -> npt.NDArray[np.uint32]:
-    """Packed weights: (..., C) of -1/0/+1 -> (..., plane, words(C)); one plane for bits, two for trits."""
-    chosen = [weights < 0, weights < 1][:planes]
-    return np.stack([pack_plane(plane) for plane in chosen], axis=-2)
+    return unpack(packed.swapaxes(1, 2), channels)
 
 
 def test_input(seed: int, shape: tuple[int, ...], dtype: int) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bdnet_deploy import bdn_format
 from bdnet_deploy.bdn_format import RECORD_IO, RECORD_MAP, RECORD_META
+from bdnet_deploy.bitplanes import unpack, words
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.files import no_such_file
@@ -20,7 +21,6 @@ from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import Plan
-from bdnet_deploy.plan.packing import planes, unpack, words
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
 _SHAPE_FIELDS = (
@@ -159,8 +159,8 @@ class BdnReader:
             depthwise = (step.kernel or "").startswith("bd_dw_")
             channels = shape[0] if depthwise else shape[3]
             lead = shape[1:3] if depthwise else shape[:3]
-            packed = np.frombuffer(blob, "<u4").reshape(*lead, planes(weight.type.dtype), words(channels))
-            values = unpack(packed, channels, weight.type.dtype)
+            packed = np.frombuffer(blob, "<u4").reshape(*lead, weight.type.dtype.planes, words(channels))
+            values = unpack(packed, channels)
             decoded[step.nodes[0].name] = values.transpose(2, 0, 1)[..., None] if depthwise else values
         return decoded
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy import bdn_format as bdn
+from bdnet_deploy.bitplanes import pack
 from bdnet_deploy.graph import DType
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -153,9 +154,9 @@ def conv_weights(kernel: str, weights: Array) -> Array:
     """OHWI weights as the kernel's canonical packing."""
     pair = kernel.split("_")[2]
     if kernel.startswith("bd_dw_"):
-        return bdn.pack_weights(weights[..., 0].transpose(1, 2, 0), planes=2 if pair[1] == "t" else 1)
+        return pack(weights[..., 0].transpose(1, 2, 0), planes=2 if pair[1] == "t" else 1)
     if pair in ("bb", "tb", "bt", "tt"):
-        return bdn.pack_weights(weights, planes=2 if pair[1] == "t" else 1)
+        return pack(weights, planes=2 if pair[1] == "t" else 1)
     return weights
 
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bdn_cases import Bdn, digits_like, draw
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy import host
 from bdnet_deploy.errors import ModelFileError
-from bdnet_deploy.hostlib import host_library
-
-sys.path.insert(0, str(Path(__file__).parent))
-from bdn_cases import Bdn, digits_like, draw
-
 from bdnet_deploy.graph import DType
+from bdnet_deploy.hostlib import host_library
 
 GOOD = digits_like().write()
 

@@ -16,6 +16,8 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from export_graphs import Net, assert_layer, assert_model, bdnet  # noqa: E402
+
 from bdnet_deploy.errors import ModelFileError, UnsupportedError  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
 from bdnet_deploy.graph import (  # noqa: E402
@@ -35,9 +37,6 @@ from bdnet_deploy.importers import onnx as reader  # noqa: E402
 from bdnet_deploy.importers.artifact import load_io  # noqa: E402
 from bdnet_deploy.iodesc import IODescription  # noqa: E402
 from bdnet_deploy.peers import PeerError, onnxruntime  # noqa: E402
-
-sys.path.append(str(Path(__file__).parent))
-from export_graphs import Net, assert_layer, assert_model, bdnet  # noqa: E402
 
 
 def _check(net: Net, optimize: bool = True) -> None:

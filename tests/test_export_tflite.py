@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_graphs import Net, assert_layer, assert_model, bdnet
 
 from bdnet_deploy.errors import BdnetError, MissingPackageError, ModelFileError, UnsupportedError, UsageError
 from bdnet_deploy.export import tflite as export
@@ -36,9 +37,6 @@ from bdnet_deploy.importers import tflite as reader
 from bdnet_deploy.importers.artifact import load_io
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.peers import PeerError, lce
-
-sys.path.append(str(Path(__file__).parent))
-from export_graphs import Net, assert_layer, assert_model, bdnet
 
 
 def _available() -> bool:

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from bdn_cases import digits_like, every_product, pooled
 
 FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]

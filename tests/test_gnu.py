@@ -37,9 +37,7 @@ def test_runtime_compiles_without_warnings(compiler: str, tmp_path: Path) -> Non
 
 def test_public_header_is_cpp(tmp_path: Path) -> None:
     source = tmp_path / "user.cpp"
-    source.write_text(
-        '#include "bdnet.h"\nint main() { return bd_status_name(BD_OK) == nullptr; }\n', encoding="utf-8"
-    )
+    source.write_text('#include "bdnet.h"\nint main() { return bd_status_name(BD_OK) == nullptr; }\n', encoding="utf-8")
     _compile(["g++", "-std=c++11", "-Wall", "-Wextra", "-pedantic", "-Werror"], source, tmp_path / "user.o")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from random_networks import RandomNetwork, random_network
 
 import bdnet_deploy
 from bdnet_deploy.errors import UnsupportedError, UsageError
@@ -32,9 +32,6 @@ from bdnet_deploy.importers.torch import import_module
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.model import Model
 from bdnet_deploy.passes import Ranges, calibrate, fold_thresholds, merge_affine, quantize, to_float
-
-sys.path.insert(0, str(Path(__file__).parent))
-from random_networks import RandomNetwork, random_network
 
 FIXED = ("fixed16", "fixed8")
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"

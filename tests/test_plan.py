@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from random_networks import random_network
 
 from bdnet_deploy import bdn_format, resources
+from bdnet_deploy.bitplanes import pack, unpack, words
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.export.c import write_c
@@ -37,10 +38,6 @@ from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import lower
 from bdnet_deploy.plan import Plan, make_plan
 from bdnet_deploy.plan.kernels import kernel_names
-from bdnet_deploy.plan.packing import pack, unpack, words
-
-sys.path.insert(0, str(Path(__file__).parent))
-from random_networks import random_network
 
 SEEDS = range(60)
 
@@ -253,9 +250,9 @@ def test_an_input_cannot_be_an_output() -> None:
 @pytest.mark.parametrize("channels", [1, 31, 32, 33, 64, 100])
 def test_packing_goes_there_and_back(dtype: DType, channels: int) -> None:
     values = np.random.default_rng(channels).choice([-1, 1] if dtype is DType.BIT else [-1, 0, 1], (3, 5, channels))
-    packed = pack(values, dtype)
+    packed = pack(values, planes=dtype.planes)
     assert packed.dtype == np.dtype("<u4") and packed.shape == (3, 5, 1 if dtype is DType.BIT else 2, words(channels))
-    np.testing.assert_array_equal(unpack(packed, channels, dtype), values)
+    np.testing.assert_array_equal(unpack(packed, channels), values)
     for c in range(channels):  # one is a negative value; the lower plane of a trit is in the higher
         word, bit = divmod(c, 32)
         planes = (packed[..., word] >> np.uint32(bit)) & 1

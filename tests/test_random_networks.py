@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_networks import RandomNetwork, random_network
 
 from bdnet_deploy.emulated import Runner
 from bdnet_deploy.emulator import Emulator
@@ -20,9 +20,6 @@ from bdnet_deploy.graph import NUMERICS, Array, evaluate
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.targets import Core
-
-sys.path.insert(0, str(Path(__file__).parent))
-from random_networks import RandomNetwork, random_network
 
 #: Networks of ``make test``: 100 in each numerics, every one on the host and on one core.
 SEEDS = range(300)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,7 +9,6 @@ pytest.importorskip("ziglang")
 pytest.importorskip("unicorn")
 pytest.importorskip("elftools")
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from row_build import SOURCES, Program
 from row_cases import FORMS, Case, Rows, check_all, depthwise, epilogue, pointwise, run_all

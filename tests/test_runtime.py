@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bdn_cases import CODES, LETTERS, Bdn, conv_weights, digits_like, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.errors import BdnetError
@@ -28,9 +29,6 @@ from bdnet_deploy.graph import (
     TwoSlope,
 )
 from bdnet_deploy.host import HostModel
-
-sys.path.insert(0, str(Path(__file__).parent))
-from bdn_cases import CODES, LETTERS, Bdn, conv_weights, digits_like, draw
 
 Array = np.ndarray[Any, np.dtype[Any]]
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT

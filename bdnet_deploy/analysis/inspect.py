@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from bdnet_deploy.analysis.macs import KINDS, RULES, count_macs, node_kind, node_macs
+from bdnet_deploy.bitplanes import words
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Value
 from bdnet_deploy.iodesc import IODescription, describe_io
 from bdnet_deploy.passes import merge_affine
-from bdnet_deploy.plan.packing import planes, words
 from bdnet_deploy.report import Column, Report, Table
 from bdnet_deploy.report import Value as Cell
 
@@ -19,9 +19,9 @@ def weight_bytes(value: Value, depthwise: bool) -> int:
     if not value.type.dtype.is_packed:
         return value.type.size
     if depthwise:
-        return shape[1] * shape[2] * planes(value.type.dtype) * words(shape[0]) * 4
+        return shape[1] * shape[2] * value.type.dtype.planes * words(shape[0]) * 4
     taps = int(np.prod(shape[1:-1]))
-    return shape[0] * taps * planes(value.type.dtype) * words(shape[-1]) * 4
+    return shape[0] * taps * value.type.dtype.planes * words(shape[-1]) * 4
 
 
 def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str = "layers") -> Report:

@@ -43,6 +43,11 @@ class DType(enum.Enum):
         return self in (DType.BIT, DType.TRIT)
 
     @property
+    def planes(self) -> int:
+        """Bit planes of a packed dtype: 1 for bits, 2 for trits; 0 for the others."""
+        return {DType.BIT: 1, DType.TRIT: 2}.get(self, 0)
+
+    @property
     def range(self) -> tuple[int, int]:
         """Smallest and largest value of an integer, bit or trit tensor.
 

@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 
+from bdnet_deploy.bitplanes import pack
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.graph import (
     Affine,
@@ -27,7 +28,6 @@ from bdnet_deploy.graph import (
 )
 from bdnet_deploy.plan.kernels import kernel_names
 from bdnet_deploy.plan.memory import choose_layout
-from bdnet_deploy.plan.packing import pack, planes
 from bdnet_deploy.plan.plan import Epilogue, Plan, PlanStep, PlanTensor, hwc
 
 #: Letters of dtypes in kernel names.
@@ -159,9 +159,9 @@ class _Lowering:
             kernel = f"bd_{'dw' if depthwise else 'conv'}_{pair}_{acc.value}"
             if depthwise:  # [kh][kw][plane][words(C)]
                 by_tap = weights[..., 0].transpose(1, 2, 0)
-                blob = pack(by_tap, w.type.dtype)
+                blob = pack(by_tap, planes=w.type.dtype.planes)
             else:  # [O][kh][kw][plane][words(C / groups)]
-                blob = pack(weights, w.type.dtype)
+                blob = pack(weights, planes=w.type.dtype.planes)
         elif x.type.dtype is DType.F32 or pair in _CONV_PAIRS:
             if packed:  # real inputs: the weights as they are, not as bits
                 pair, packed, weights = "ff", False, weights.astype(np.float32)
@@ -187,7 +187,7 @@ class _Lowering:
             pad_value=conv.pad_value,
             zero_point=int(x.type.quant.zero_point) if x.type.quant else 0,
             weights=np.ascontiguousarray(blob),
-            weight_planes=planes(w.type.dtype) if packed else 0,
+            weight_planes=w.type.dtype.planes if packed else 0,
         )
         self.done.add(node)
         self._fuse(step, node.output)

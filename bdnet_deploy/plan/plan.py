@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bdnet_deploy.bdn_format import kernel_scratch
+from bdnet_deploy.bitplanes import words
 from bdnet_deploy.graph import Array, DType, Graph, Node, Value
-from bdnet_deploy.plan.packing import planes, words
 
 ALIGNMENT = 16
 
@@ -38,7 +38,7 @@ class PlanTensor:
     def row_stride(self) -> int:
         """Bytes of a row: dense elements, or the planes one after the other."""
         if self.dtype.is_packed:
-            return planes(self.dtype) * self.width * words(self.channels) * 4
+            return self.dtype.planes * self.width * words(self.channels) * 4
         row = self.width * self.channels * self.dtype.numpy.itemsize
         return row if self.place != "arena" else -(-row // 4) * 4
 
