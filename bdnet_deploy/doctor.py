@@ -41,17 +41,13 @@ _CORE = ("numpy", "click", "rich", "flatbuffers")
 
 _OPTIONAL = (
     _Package("torch", "torch", "torch", "read and train PyTorch models"),
-    _Package("onnx", "onnx", "onnx", "read ONNX models"),
+    _Package("onnx", "onnx", "onnx", "write and verify .onnx"),
     _Package("onnxruntime", "onnxruntime", "onnx", "verify and evaluate .onnx"),
     _Package("larq-compute-engine", "larq_compute_engine", "larq", "verify and evaluate .tflite"),
-    _Package("tensorflow", "tensorflow", "keras", "read Keras models"),
-    _Package("larq", "larq", "keras", "read Keras models trained with Larq"),
     _Package("ziglang", "ziglang", "emulate", "compile for every core"),
     _Package("unicorn", "unicorn", "emulate", "run and count on emulated cores"),
     _Package("capstone", "capstone", "emulate", "estimate cycles"),
     _Package("pyelftools", "elftools", "emulate", "measure flash, RAM and stack of an image"),
-    _Package("pyserial", "serial", "flash", "talk to boards over a serial line"),
-    _Package("pyocd", "pyocd", "flash", "flash boards through a debug probe"),
 )
 
 _PROGRAMS = (

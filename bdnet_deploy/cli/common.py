@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from bdnet_deploy.cli import console
 from bdnet_deploy.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from bdnet_deploy.model import Model
     from bdnet_deploy.report import Report
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -117,13 +118,6 @@ calibrate = click.option(
     metavar="DATA.npz",
     help="Samples (array x) that set the ranges of fixed16 and fixed8.",
 )
-threads = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Threads on hosts that have several.",
-)
 
 
 class Size(click.ParamType):
@@ -178,6 +172,30 @@ def model_options(function: _F) -> _F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def load_model(
+    source: Path | None,
+    arch: str | None,
+    factory: str | None,
+    settings: Mapping[str, Any],
+    weights: Path | None,
+    inputs: tuple[tuple[int, ...], ...],
+) -> Model:
+    """:func:`bdnet_deploy.load` for the options of :func:`~bdnet_deploy.cli.common.model_options`.
+
+    Raises:
+        UsageError: neither a file nor code was named, or both.
+    """
+    if (source is None) == (factory is None) and arch is None:
+        raise UsageError(
+            "name one model: a file, or --model package.module:factory",
+            fix="bdnet-deploy inspect model.pt, or bdnet-deploy inspect --model bdnet_deploy.models:bdnet_mobilenet_v1",
+        )
+    from bdnet_deploy.model import load
+
+    console.note(f"importing {source or factory or arch}")
+    return load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,8 @@ def command(
     **options: Any,
 ) -> None:
     """Top-1 accuracy of MODEL in several back ends on the same samples, and how often they agree with the first."""
-    from bdnet_deploy.cli._model import load_model
 
-    model = load_model(**options)
+    model = common.load_model(**options)
     with console.steps() as progress:
         report = model.evaluate(data, backends, calibrate=calibrate, limit=limit, progress=progress)
     output.show(report)

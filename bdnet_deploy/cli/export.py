@@ -41,9 +41,8 @@ def command(
     Without -o the file is <model>.<target> in the current folder. Numerics of bdn default to float, of c to fixed16;
     tflite and onnx are float.
     """
-    from bdnet_deploy.cli._model import load_model
 
-    model = load_model(**options)
+    model = common.load_model(**options)
     with console.steps() as progress:
         artifact = model.export(
             target, output_path, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows, progress=progress

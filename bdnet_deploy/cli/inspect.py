@@ -12,6 +12,5 @@ from bdnet_deploy.cli import common
 @common.report_options
 def command(output: common.Output, **options: Any) -> None:
     """Show MODEL layer by layer: shapes, dtypes, MACs, weights, and why a layer is not binary."""
-    from bdnet_deploy.cli._model import load_model
 
-    output.show(load_model(**options).inspect())
+    output.show(common.load_model(**options).inspect())

@@ -35,13 +35,12 @@ def command(
     if (core is None) == (board is None):
         raise UsageError("name one target", fix="--core cortex-m4 or --board pico; see: bdnet-deploy cores")
     from bdnet_deploy import targets
-    from bdnet_deploy.cli._model import load_model
 
     if core is not None:
         targets.core(core)  # unknown names are said before the work
     if board is not None:
         targets.board(board)
-    model = load_model(**options)
+    model = common.load_model(**options)
     console.note("building and running")
     output.show(
         model.profile(core or board or "", numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)

@@ -33,6 +33,5 @@ def command(
             )
         output.show(run_file(source, data, limit=limit))
         return
-    from bdnet_deploy.cli._model import load_model
 
-    output.show(run_model(load_model(**options), data, numerics or "float", calibrate, limit=limit))
+    output.show(run_model(common.load_model(**options), data, numerics or "float", calibrate, limit=limit))

@@ -39,9 +39,8 @@ def command(
     code 4 when they differ; the first divergent layer is named.
     """
     from bdnet_deploy.analysis.verify import VerifyError
-    from bdnet_deploy.cli._model import load_model
 
-    model = load_model(source, arch, None, {}, None, ())
+    model = common.load_model(source, arch, None, {}, None, ())
     try:
         report = model.verify(artifact, inputs=samples, calibrate=calibrate, limit=limit)
     except VerifyError as error:
