@@ -179,7 +179,7 @@ class _Quantizer:
             x = self._uniform(node.inputs[0], x, self.trunk)
         if isinstance(op, AvgPool | GroupMean | Repeat | Reshape):
             return self.new.add(op, [x], node.name, source=node.source)
-        raise NotImplementedError(op.name)  # every operator of the table is above
+        raise UnsupportedError(f"{self.new.numerics} has no rule for {op.name}", where=node.source or node.name)
 
     def _product(self, node: Node) -> Value:
         x, weight = self.values[node.inputs[0]], node.inputs[1]

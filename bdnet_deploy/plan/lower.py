@@ -127,9 +127,9 @@ class _Lowering:
     def _absorbed(self, node: Node) -> bool:
         """Whether every reader is an affine map whose residual term this repeat is."""
         readers = self.users.get(node.output, [])
-        return node.output not in self.graph.outputs and all(self._residual_index(r) == node.output for r in readers)
+        return node.output not in self.graph.outputs and all(self._residual(r) == node.output for r in readers)
 
-    def _residual_index(self, node: Node) -> Value | None:
+    def _residual(self, node: Node) -> Value | None:
         """The residual of a two-term affine: the term that is not a convolution's accumulators."""
         if not isinstance(node.op, Affine) or node.op.terms != 2:
             return None
@@ -239,7 +239,7 @@ class _Lowering:
         epilogue = Epilogue(value.type.dtype)
         nxt = head or self._sole_user(value)
         if nxt and isinstance(nxt.op, Affine) and (head or nxt.inputs[self._acc_term(nxt)] is value):
-            residual = self._residual_index(nxt)
+            residual = self._residual(nxt)
             if self._affine(step, epilogue, nxt, residual):
                 value, head = self._take(step, nxt), None
                 nxt = self._sole_user(value)
@@ -266,7 +266,8 @@ class _Lowering:
         if value not in self.tensors and not only_packed:
             step.trunk = self._tensor(value)
         if chosen is not None or epilogue.mul is not None or epilogue.positive is not None:
-            step.epilogue_kernel = f"bd_epilogue_{epilogue.dtype.value}"
+            computes = epilogue.mul is not None or epilogue.positive is not None or epilogue.dtype is DType.F32
+            step.epilogue_kernel = f"bd_epilogue_{epilogue.dtype.value if computes else 'i32'}"
             step.epilogue = epilogue
         elif step.trunk is not None:  # the kernel writes its accumulators itself
             step.trunk.dtype = step.acc_dtype
