@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bdnet_deploy import bdn_format, load
+from bdnet_deploy import backends, bdn_format, load
 from bdnet_deploy.cli import app, console
 from bdnet_deploy.export.c import c_identifier
 
@@ -238,8 +238,8 @@ def test_numerics_of_a_file_are_its_own() -> None:
 
 
 def test_evaluate_side_by_side() -> None:
-    backends = ("pytorch", "host", "reference:fixed16", "host:fixed16", "onnxruntime")
-    options = [part for name in backends for part in ("--backend", name)]
+    names = ("pytorch", "host", "reference:fixed16", "host:fixed16", "onnxruntime")
+    options = [part for name in names for part in ("--backend", name)]
     table = report("evaluate", MODEL, "--data", TEST, "--limit", "40", "--calibrate", CALIBRATION, *options)
     rows = {row["backend"]: row for row in table["tables"]["backends"]["rows"]}
     assert list(rows) == ["PyTorch", "host float", "reference fixed16", "host fixed16", "onnxruntime"]
@@ -256,6 +256,22 @@ def test_evaluate_an_emulated_core() -> None:
     assert rows[1]["backend"] == "cortex-m4 fixed16"
     assert rows[1]["bytes_equal"] == "equal to host fixed16 on all 3"
     assert rows[1]["distance"] == 0
+
+
+def test_evaluate_ends_4_when_bytes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A back end that is wrong in one element of one sample is named."""
+    original = backends.ReferenceBackend.raw
+
+    def wrong(self: backends.ReferenceBackend, x: Any, progress: Any = None) -> Any:
+        result = original(self, x, progress)
+        result[1].reshape(-1)[0] += 1
+        return result
+
+    monkeypatch.setattr(backends.ReferenceBackend, "raw", wrong)
+    result = invoke("evaluate", MODEL, "--data", TEST, "--limit", "3", "--backend", "host", "--backend", "reference")
+    assert result.exit_code == 4
+    assert "NOT equal to host float on 1 of 3" in result.stdout
+    assert "reference float" in result.stderr
 
 
 # -- profile ------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.backends import Backend, IntegerBackend, Step, make_backend
+from bdnet_deploy.errors import MismatchError
 from bdnet_deploy.graph import Array
 from bdnet_deploy.report import Column, Report, Table
 
@@ -59,9 +60,21 @@ def evaluate(
             bytes_equal=equal,
         )
     table.notes.append(f"Differences are counted against {table.rows[0]['backend']}.")
-    if any(str(r["bytes_equal"]).startswith("NO") for r in table.rows):
-        table.notes.append("An emulated core and the host library must agree in every byte: please report this.")
     return Report("evaluate", {"model": model.name, "samples": len(samples)}, [table])
+
+
+def check_bytes(report: Report) -> None:
+    """Back ends of one numerics must agree in every byte.
+
+    Raises:
+        MismatchError: some do not; they are named.
+    """
+    wrong = [str(row["backend"]) for row in report.table("backends").rows if str(row["bytes_equal"]).startswith("NOT")]
+    if wrong:
+        raise MismatchError(
+            f"the outputs of {', '.join(wrong)} are not those of the first back end of their numerics",
+            fix="please report this: emulated cores, host library and reference must agree in every byte",
+        )
 
 
 def _run(backend: Backend, x: Array, raws: dict[str, tuple[str, Array]], step: Step | None) -> tuple[Array, str | None]:

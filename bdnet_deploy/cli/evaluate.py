@@ -35,7 +35,10 @@ def command(
 ) -> None:
     """Top-1 accuracy of MODEL in several back ends on the same samples, and how often they agree with the first."""
 
+    from bdnet_deploy.analysis.evaluate import check_bytes
+
     model = common.load_model(**options)
     with console.steps() as progress:
         report = model.evaluate(data, backends, calibrate=calibrate, limit=limit, progress=progress)
     output.show(report)
+    check_bytes(report)
