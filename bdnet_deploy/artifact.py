@@ -94,10 +94,13 @@ def export_model(
     sample = None
     if calibrate is not None:
         sample = lowered.encode(model.samples(calibrate).x[:1])
-    if target == "bdn":
-        from bdnet_deploy.export.bdn import write_bdn
+    from bdnet_deploy.export.bdn import write_bdn
+    from bdnet_deploy.host import inspect
 
-        _write({out: write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample)})
+    data = write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample)
+    inspect(data)  # what our own loader refuses is not written
+    if target == "bdn":
+        _write({out: data})
         return Artifact(target, (out,), meta, lowered.notes)
     from bdnet_deploy.export.c import write_c
 

@@ -6,6 +6,7 @@ A back end is named ``kind[:numerics]``: ``pytorch``, ``reference:fixed16``, ``h
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,16 +99,16 @@ class TorchBackend:
         return np.asarray(torch.cat(parts).double().numpy())
 
 
-class IntegerBackend:
+class IntegerBackend(ABC):
     """A back end over a lowered graph: ``raw`` gives the output's bytes, equal for all of these back ends."""
 
     def __init__(self, name: str, lowered: Lowered) -> None:
         self.name = f"{name} {lowered.graph.numerics}"
         self.lowered = lowered
 
+    @abstractmethod
     def raw(self, x: Array, progress: Step | None = None) -> Array:
         """The first output (N, ...) for inputs as the graph takes them."""
-        raise NotImplementedError
 
     def predict(self, x: Array, progress: Step | None = None) -> Array:
         return self.lowered.decode(self.raw(self.lowered.encode(x), progress))

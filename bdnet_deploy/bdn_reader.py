@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy import bdn_format
-from bdnet_deploy.bdn_format import RECORD_IO, RECORD_MAP, RECORD_META
+from bdnet_deploy.bdn_format import RECORD_IO, RECORD_MAP, RECORD_META, Place, align
 from bdnet_deploy.bitplanes import unpack, words
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.export.bdn import write_bdn
@@ -164,6 +164,32 @@ class BdnReader:
             decoded[step.nodes[0].name] = values.transpose(2, 0, 1)[..., None] if depthwise else values
         return decoded
 
+    def _whole(self) -> HostModel:
+        """The file's own steps and constants with every map whole, so that a step can run by itself."""
+        if not self.file.steps["segment"].any():
+            return self.model
+        steps, tensors = self.file.steps.copy(), self.file.tensors.copy()
+        steps["segment"] = steps["source"] = 0
+        tensors["rows_held"] = tensors["height"]
+        end = 0
+        for tensor in tensors:
+            if tensor["place"] == Place.ARENA:
+                tensor["offset"] = end
+                end = align(end + int(tensor["row_stride"]) * int(tensor["height"]))
+        header = self.file.header
+        return HostModel(
+            bdn_format.write(
+                kernels=self.file.kernels,
+                tensors=tensors,
+                steps=steps,
+                constants=self.file.constants,
+                tensor_bytes=end,
+                scratch_bytes=int(header["scratch_bytes"]),
+                inputs=int(header["inputs"]),
+                outputs=int(header["outputs"]),
+            )
+        )
+
     def layers(
         self, lowered: Lowered, x: Array, values: Mapping[str, Array]
     ) -> Iterator[tuple[str, Node, Array, Array]]:
@@ -177,7 +203,7 @@ class BdnReader:
         Yields:
             Layer, the node whose output it is, the host library's values and the reference's (N, ...).
         """
-        plan = lowered.plan
+        plan, model = lowered.plan, self._whole()
         index = {tensor: i for i, tensor in enumerate(plan.tensors)}
         for number, step in enumerate(plan.steps):
             found: dict[int, list[Array]] = {}
@@ -186,7 +212,7 @@ class BdnReader:
                     index[t]: values[t.values[0].name][sample].reshape(t.height, t.width, t.channels)
                     for t in step.inputs
                 }
-                for which, content in self.model.run_step_isolated(number, feed).items():
+                for which, content in model.run_step_isolated(number, feed).items():
                     found.setdefault(which, []).append(content)
             for tensor in step.outputs:
                 value = tensor.values[0]

@@ -170,6 +170,7 @@ class HostModel:
         """
         arrays = self._batch(x, single=True)
         self._put_inputs([a[0] for a in arrays])
+        self._need_whole_maps()
         self._begin()
         seen = {p.tensor: self._read(p.tensor) for p in self.inputs}
         for index in range(self.info.steps):
@@ -187,6 +188,7 @@ class HostModel:
         Returns:
             tensor index -> decoded content of the tensors that it writes.
         """
+        self._need_whole_maps()
         self._begin()
         for tensor, content in values.items():
             self._write(tensor, content)
@@ -231,6 +233,10 @@ class HostModel:
         record = self.file.tensors[tensor]
         offset = int(record["offset"])
         return self._area[offset : offset + int(record["height"]) * int(record["row_stride"])]
+
+    def _need_whole_maps(self) -> None:
+        if self.file.steps["segment"].any():
+            raise BdnetError("this model runs row by row: its maps are never whole in memory")
 
     def _read(self, tensor: int) -> Array:
         record = self.file.tensors[tensor]

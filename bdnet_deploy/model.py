@@ -247,7 +247,7 @@ def load(
     module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
     io = getattr(module, "bdnet_io", None)
     shape = _input_shape(module, io, inputs)
-    graph = import_module(module, shape, name=_model_name(path, arch, model))
+    graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
     if preprocess is not None or labels is not None:
         io = (
             preprocess
@@ -272,9 +272,9 @@ def _check_source(path: Path) -> None:
         )
 
 
-def _model_name(path: PathLike | None, arch: str | None, model: str | None) -> str:
-    if path is not None:
-        return Path(path).stem
+def _model_name(path: PathLike | None, arch: str | None, model: str | None, weights: PathLike | None) -> str:
+    if path is not None or weights is not None:
+        return Path(path or weights or "").stem
     return arch or (model or "model").rpartition(":")[2]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -98,6 +97,8 @@ def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> s
         f"#define {upper}_BYTES {len(data)}u",
         f"#define {upper}_ARENA_BYTES BD_ARENA_BYTES({arena})",
     ]
+    if plan.tensors[0].place == "input" and plan.tensors[0].in_arena:
+        lines.append(f"#define {upper}_INPUT_PUSHED 1 /* row by row: bd_begin, bd_advance, bd_push_row */")
     graph = plan.graph
     for kind, values in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
         lines.append(f"#define {upper}_{kind}S {len(values)}")
@@ -107,10 +108,16 @@ def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> s
             prefix = f"{upper}_{kind}" if len(values) == 1 else f"{upper}_{kind}{i}"
             lines += ["", *_tensor_macros(prefix, tensor, value.type.quant)]
     if io is not None and io.outputs and io.outputs[0].labels:
-        labels = ", ".join(json.dumps(label) for label in io.outputs[0].labels)
+        labels = ", ".join(_c_string(label) for label in io.outputs[0].labels)
         lines += ["", f"/* Initialiser of an array of strings. */\n#define {upper}_LABELS {{{labels}}}"]
     lines += ["", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
+
+
+def _c_string(text: str) -> str:
+    """A string literal that every C compiler reads alike: printable ASCII as it is, other UTF-8 bytes in octal."""
+    plain = set(range(0x20, 0x7F)) - set(b'"\\?')
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode("utf-8")) + '"'
 
 
 def _tensor_macros(prefix: str, tensor: PlanTensor, quant: Any) -> list[str]:

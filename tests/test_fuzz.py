@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,13 @@ from pathlib import Path
 
 import pytest
 from bdn_cases import digits_like, every_product, pooled
+from random_networks import random_network
+
+from bdnet_deploy.errors import UnsupportedError
+from bdnet_deploy.export.bdn import write_bdn
+from bdnet_deploy.graph import NUMERICS
+from bdnet_deploy.lowering import lower
+from bdnet_deploy.plan import make_plan
 
 FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]
 
@@ -56,6 +64,19 @@ def test_mutations_never_crash() -> None:
     assert int(done.stdout) > 20
 
 
+def streamed() -> list[bytes]:
+    """Small networks that run row by row, some with pushed inputs."""
+    files = []
+    for seed in range(12):
+        network = random_network(seed)
+        lowered = lower(network.graph, NUMERICS[seed % 3], io=network.io, samples=network.samples)
+        for push_rows in (False, True):
+            with contextlib.suppress(UnsupportedError):
+                plan = make_plan(lowered.graph, cut=len(lowered.plan.steps), push_rows=push_rows)
+                files.append(write_bdn(plan))
+    return files
+
+
 def sources(root: Path) -> list[str]:
     runtime = root / "runtime"
     files = [*(runtime / "src").glob("*.c"), *(runtime / "kernels/generic").glob("*.c")]
@@ -77,8 +98,9 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
     build(root, clang, ["-DBD_FUZZING", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
     corpus.mkdir()
-    for i, seed in enumerate((digits_like(), pooled(), every_product())):
-        (corpus / f"seed{i}.bdn").write_bytes(seed.write())
+    seeds = [seed.write() for seed in (digits_like(), pooled(), every_product())] + streamed()
+    for i, seed in enumerate(seeds):
+        (corpus / f"seed{i}.bdn").write_bytes(seed)
     done = subprocess.run(
         [str(target), str(corpus), "-max_total_time=120", "-max_len=32768", "-timeout=20", "-rss_limit_mb=2048"],
         cwd=tmp_path,
@@ -108,7 +130,7 @@ def test_sanitizers(root: Path, tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "BDNET_HOST_LIBRARY": str(library),
     }
-    tests = [str(root / "tests" / name) for name in ("test_runtime.py", "test_bdn_format.py")]
+    tests = [str(root / "tests" / name) for name in ("test_runtime.py", "test_bdn_format.py", "test_streaming.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=root,

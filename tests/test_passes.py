@@ -13,6 +13,7 @@ from bdnet_deploy.errors import UnsupportedError, UsageError
 from bdnet_deploy.graph import (
     Affine,
     Array,
+    AvgPool,
     Conv2d,
     DType,
     GlobalAvgPool,
@@ -29,6 +30,7 @@ from bdnet_deploy.graph import (
     evaluate,
 )
 from bdnet_deploy.importers.torch import import_module
+from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.model import Model
 from bdnet_deploy.passes import Ranges, calibrate, fold_thresholds, merge_affine, quantize, to_float
@@ -406,6 +408,44 @@ def test_a_chain_without_thresholds_is_close_to_the_real_one(numerics: str, most
     real = evaluate(graph, [x])[graph.outputs[0].name]
     got = lowered.decode(evaluate(lowered.graph, [lowered.encode(x)])[lowered.graph.outputs[0].name])
     assert np.sqrt(((got - real) ** 2).mean()) <= most * np.sqrt((real**2).mean())
+
+
+@pytest.mark.parametrize(("numerics", "most"), [("fixed16", 0.02), ("fixed8", 0.1)])
+@pytest.mark.parametrize("form", ["slopes twice", "pool between", "of a sum", "of raw pixels"])
+def test_slopes_bend_at_the_real_zero(form: str, numerics: str, most: float) -> None:
+    """The input of a two-slope may have a zero point (a bias before it, raw pixels): q = 0 is not zero then."""
+    net = Net(8, 8, 3)
+    io = None
+    if form == "of raw pixels":
+        io = IODescription.from_settings(
+            {"dtype": "u8", "scale": 1 / 64, "zero_point": 100, "shape": (8, 8, 3)}, None, None
+        )
+        y = net.slopes(net.x, 1.0, 0.1)
+    else:
+        y = net.slopes(net.affine(net.conv(net.x, 8, 3, DType.F64)), 1.0, 0.25, np.linspace(-2, 2, 8))
+        if form == "pool between":
+            y = net.add(AvgPool(), y)
+        y = net.affine(net.slopes(y, 1.0, 0.1), y, mul=1.0, add=0.0) if form == "of a sum" else net.slopes(y, 1.0, 0.1)
+    graph = net.done(net.affine(net.add(GlobalAvgPool(), y)))
+    x = np.random.default_rng(0).uniform(-1.5, 2.4, (30, 8, 8, 3)).astype(np.float32)
+    lowered = lower(graph, numerics, samples=x, io=io)
+    real = evaluate(graph, [x])[graph.outputs[0].name]
+    got = lowered.decode(evaluate(lowered.graph, [lowered.encode(x)])[lowered.graph.outputs[0].name])
+    assert np.sqrt(((got - real) ** 2).mean()) <= most * np.sqrt((real**2).mean())
+
+
+@pytest.mark.parametrize("numerics", FIXED)
+def test_means_of_too_many_elements_are_refused(numerics: str) -> None:
+    """1/count with 16 fractional bits is coarse: better a word than 4 %."""
+    for size, fits in ((2, True), (7, True), (16, True), (112, False)):
+        net = Net(size, size, 3)
+        graph = net.done(net.affine(net.add(AvgPool((size, size), (size, size)), net.affine(net.x))))
+        if fits:
+            lower(graph, numerics)
+        else:
+            with pytest.raises(UnsupportedError, match=r"too few for 12544 elements") as error:
+                lower(graph, numerics)
+            assert error.value.where == "my.avg_pool"
 
 
 @pytest.mark.parametrize("numerics", FIXED)

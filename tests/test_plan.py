@@ -35,6 +35,7 @@ from bdnet_deploy.graph import (
     evaluate,
 )
 from bdnet_deploy.host import HostModel
+from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import lower
 from bdnet_deploy.plan import Plan, make_plan
 from bdnet_deploy.plan.kernels import kernel_names
@@ -333,3 +334,50 @@ def test_exported_c_compiles_without_a_warning_and_passes_its_test(
     compile_c([tmp_path / "main.c", tmp_path / "test_model.c", *runtime_objects], tmp_path, ["-o", str(program)])
     result = subprocess.run([str(program)], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout == f"BD_OK 1 {plan.graph.outputs[0].type.channels}\n"
+
+
+# -- C source ------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_plain_c(tmp_path: Path) -> None:
+    """Labels in any script, quotes, control characters and trigraphs compile and come out as UTF-8."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("needs gcc")
+    labels = ['a "quoted" one', "naïve", "数字", "😀", "tab\t", "what??/", "back\\slash", "%d"]
+    io = IODescription.from_settings({"shape": (1, 1, 8)}, labels, None)
+    plan = random_plan(0)
+    source, header = write_c(plan, name="labelled", io=io)
+    (tmp_path / "labelled.h").write_text(header, encoding="utf-8")
+    program = '#include <stdio.h>\n#include "labelled.h"\nint main(void) { const char *const l[] = LABELLED_LABELS;'
+    program += (
+        " for (unsigned i = 0; i < sizeof l / sizeof l[0]; i++) { fputs(l[i], stdout); putchar(0); } return 0; }\n"
+    )
+    (tmp_path / "main.c").write_text(program, encoding="utf-8")
+    include = resources.runtime_dir() / "include"
+    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
+    subprocess.run([gcc, *flags, "main.c", "-o", "labels"], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "labels"], capture_output=True, check=True).stdout
+    assert said.decode("utf-8").split("\0")[:-1] == labels
+    assert header.isascii() and source.isascii()
+
+
+# -- limits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "op", "what"),
+    [
+        ((1, 300, 4), AvgPool((1, 300), (1, 300)), "window of 300 is beyond the runtime's limit of 255"),
+        ((2, 70000, 1), AvgPool(), "side or channel count of 70000"),
+        ((600, 600, 1), GlobalAvgPool(), "pixel count of a global average pool of 360000"),
+    ],
+)
+def test_numbers_beyond_the_format_are_refused(shape: tuple[int, ...], op: Op, what: str) -> None:
+    """Named before anything is written; nothing wraps in a narrow field."""
+    graph = Graph(numerics="fixed16")
+    x = graph.input("x", (1, *shape), DType.I16)
+    graph.outputs = [graph.add(op, [x], "y", source="my.layer")]
+    with pytest.raises(UnsupportedError, match=what) as error:
+        make_plan(graph)
+    assert error.value.where == "my.layer"

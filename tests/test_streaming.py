@@ -70,8 +70,8 @@ def test_emulated_cores(digits: Lowered, core: str, options: dict[str, int]) -> 
             assert np.array_equal(emulated.run(sample), output)
 
 
-def test_rings_hold_what_their_readers_read(digits: Lowered) -> None:
-    """A row that a call reads is among the last rows_held that were made: replayed call by call."""
+def test_rings_are_as_deep_as_a_window(digits: Lowered) -> None:
+    """Rings do not grow with the depth of the network: a 3x3 window, and one row that waits."""
     plan = make_plan(digits.graph, cut=len(digits.plan.steps))
     rings = [t for t in plan.tensors if t.rows_held < t.height]
     assert rings and all(t.place == "arena" for t in rings)
@@ -89,7 +89,7 @@ def test_fewer_rows_than_simulated_are_too_few(digits: Lowered) -> None:
         ring.rows_held -= 1
         wrong += not np.array_equal(HostModel(write_bdn(plan)).run(x)[0].reshape(expected.shape), expected)
         ring.rows_held += 1
-    assert wrong >= len(rings) // 2  # a row that is overwritten with an equal one does not show
+    assert wrong > 0.8 * len(rings)  # a row that is overwritten with an equal one does not show
 
 
 def test_a_limit_makes_the_plan_stream(digits: Lowered) -> None:
@@ -162,8 +162,8 @@ def test_rows_out_of_turn_are_refused(digits: Lowered) -> None:
     assert lib.bd_push_row(context, row) == 11  # one at a time
 
 
-def test_damaged_schedules_are_refused_or_end(digits: Lowered) -> None:
-    """Sources that do not make the operand are refused; a schedule that cannot move ends with an error."""
+def test_wrong_sources_are_refused(digits: Lowered) -> None:
+    """Sources that do not make the operand; so no file that the loader takes can stand still (the fuzzer insists)."""
     from bdnet_deploy import bdn_format
 
     data = write_bdn(make_plan(digits.graph, cut=len(digits.plan.steps)))

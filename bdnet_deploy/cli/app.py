@@ -71,7 +71,7 @@ class _App(click.Group):
                 console.error(f"{error.filename}: {error.strerror}")
             else:
                 console.error(
-                    f"internal error: {type(error).__name__}: {error}; please report it with the output of -v"
+                    f"internal error: {type(error).__name__}: {error}; please report it with the output of -vv"
                 )
             _trace(from_level=2 if named_file else 1)
             return 1

@@ -110,7 +110,7 @@ core = click.option("--core", metavar="NAME", help="Target core (see: bdnet-depl
 numerics = click.option(
     "--numerics",
     type=Choice("numerics", ("float", "fixed16", "fixed8")),
-    help="Arithmetic between the binary layers  [default: fixed16 on Cortex-M, else float].",
+    help="Arithmetic between the binary layers  [default: fixed16 for C source and on Cortex-M, else float].",
 )
 calibrate = click.option(
     "--calibrate",
@@ -133,7 +133,11 @@ class Size(click.ParamType):
             if number.endswith(suffix):
                 number, factor = number[:-1], times
         if not number.isdecimal() or int(number) == 0:
-            raise UsageError(f"'{value}' is not a size", where=f"--{param.name if param else 'ram'}", fix="--ram 200K")
+            raise UsageError(
+                f"'{value}' is not a size",
+                where=f"--{param.name if param else 'ram'}",
+                fix="a whole number of bytes, K or M, e.g. --ram 200K",
+            )
         return int(number) * factor
 
 
@@ -155,8 +159,12 @@ def model_options(function: _F) -> _F:
     The command gets ``source`` (Path or None), ``arch``, ``factory`` (``"package.module:name"`` or None),
     ``settings`` (dict), ``weights`` (Path or None) and ``inputs`` (tuple of shapes).
     """
+    return click.argument("source", type=PATH, required=False, metavar="[MODEL]")(code_options(function))
+
+
+def code_options(function: _F) -> _F:
+    """The options of :func:`model_options`, without its argument."""
     options = [
-        click.argument("source", type=PATH, required=False, metavar="[MODEL]"),
         click.option("--arch", metavar="NAME", help="Architecture of a bare state dict."),
         click.option("--model", "factory", metavar="PACKAGE.MODULE:FACTORY", help="Build the model by code."),
         click.option(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bdnet_deploy.cli import common
+from bdnet_deploy.errors import UsageError
 
 
 @common.command("verify")
-@click.argument("source", type=common.PATH, metavar="MODEL")
-@click.argument("artifact", type=common.PATH)
-@click.option("--arch", metavar="NAME", help="Architecture of a bare state dict.")
+@click.argument("files", type=common.PATH, nargs=-1, required=True, metavar="[MODEL] ARTIFACT")
+@common.code_options
 @click.option(
     "--inputs", "samples", type=common.PATH, metavar="DATA.npz", help="Samples to compare on  [default: random ones]."
 )
@@ -25,22 +26,27 @@ from bdnet_deploy.cli import common
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
 @common.report_options
 def command(
-    source: Path,
-    artifact: Path,
-    arch: str | None,
+    files: tuple[Path, ...],
     samples: Path | None,
     calibrate: Path | None,
     limit: int,
     output: common.Output,
+    **options: Any,
 ) -> None:
-    """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL.
+    """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL, or with a model by code (--model).
 
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
     code 4 when they differ; the first divergent layer is named.
     """
     from bdnet_deploy.analysis.verify import VerifyError
 
-    model = common.load_model(source, arch, None, {}, None, ())
+    if len(files) > 2 or (len(files) == 1 and options["factory"] is None and options["arch"] is None):
+        raise UsageError(
+            f"verify takes a model and an exported file, not {len(files)} files",
+            fix="bdnet-deploy verify model.pt model.tflite, or --model package.module:factory model.tflite",
+        )
+    *source, artifact = files
+    model = common.load_model(source[0] if source else None, **options)
     try:
         report = model.verify(artifact, inputs=samples, calibrate=calibrate, limit=limit)
     except VerifyError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -15,7 +16,7 @@ class GraphError(ValueError):
 
 
 @dataclass(frozen=True)
-class Op:
+class Op(ABC):
     """One operator: meaning (the docstring), shape rule and numpy reference.
 
     Subclasses are frozen dataclasses whose fields are the attributes (numbers and strings; arrays are constant
@@ -24,17 +25,17 @@ class Op:
 
     name: ClassVar[str]
 
+    @abstractmethod
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         """The type of the output for inputs of these types.
 
         Raises:
             GraphError: when they do not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:
         """The output's exact values: the judge of every back end."""
-        raise NotImplementedError
 
 
 OPS: dict[str, type[Op]] = {}

@@ -1,8 +1,7 @@
 """Fold ``convolution -> affine [-> two slopes] -> sign or ternarize`` into exact integer comparisons.
 
 Applies where nothing else reads what lies between. The thresholds are found by evaluating the reference of the chain at
-every integer that the accumulator can take, so ties and rounding are exact by construction (DESIGN: correctness is
-equality). Where the chain falls with the accumulator, the filter's sign is flipped.
+every integer that the accumulator can take, so ties and rounding are exact by construction. Where the chain falls with the accumulator, the filter's sign is flipped.
 """
 
 from __future__ import annotations

@@ -32,12 +32,15 @@ from bdnet_deploy.graph import (
     TwoSlope,
     Value,
 )
+from bdnet_deploy.graph.ops.pooling import reciprocal
 from bdnet_deploy.passes.fixed_point import ONE, Term, fit_affine
 from bdnet_deploy.passes.ranges import Ranges
 
 #: Ranges are widened by this much over what calibration saw: 16 bits can spare it, 8 cannot.
 HEADROOM = {DType.I16: 1.5, DType.I8: 1.0}
 _WEIGHT_MAX = 127
+#: Largest relative error of the 16-bit reciprocal by which fixed-point means are taken.
+MEAN_TOLERANCE = 1 / 256
 
 
 @dataclass
@@ -175,6 +178,14 @@ class _Quantizer:
             self.magnitudes[pooled] = self._magnitude(x) * pixels
             self._expect(pooled, node.output)
             return pooled
+        if isinstance(op, AvgPool | GroupMean):
+            count = op.size if isinstance(op, GroupMean) else op.kernel[0] * op.kernel[1]
+            if abs(reciprocal(count) * count / ONE - 1) > MEAN_TOLERANCE:
+                raise UnsupportedError(
+                    f"{self.new.numerics} takes means with 16 fractional bits, too few for {count} elements",
+                    where=node.source or node.name,
+                    fix="pool in two stages or globally, or export with numerics float",
+                )
         if isinstance(op, GroupMean):
             x = self._uniform(node.inputs[0], x, self.trunk)
         if isinstance(op, AvgPool | GroupMean | Repeat | Reshape):
@@ -278,7 +289,8 @@ class _Quantizer:
     def _two_slope(self, node: Node, x: Value) -> Value:
         positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
         dtype = self._dtype_of(node.output)
-        if x.type.dtype is DType.I32:  # the slopes take 16 bits
+        _, zero_point = self._vectors(x)
+        if x.type.dtype not in (DType.I16, DType.I8) or np.any(zero_point):  # the slopes take 16 bits and bend at q = 0
             one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
             need = self._need(node.inputs[0], dtype)
             x = self._affine_to(f"{x.name}.narrow", [x], [one], zero, need, dtype, node.source, False)

@@ -26,7 +26,7 @@ from bdnet_deploy.graph import (
     TwoSlope,
     Value,
 )
-from bdnet_deploy.plan.kernels import kernel_names
+from bdnet_deploy.plan.limits import check_step
 from bdnet_deploy.plan.memory import choose_layout
 from bdnet_deploy.plan.plan import Epilogue, Plan, PlanStep, PlanTensor, hwc
 
@@ -81,9 +81,7 @@ class _Lowering:
                 raise UnsupportedError(f"output '{value.name}' is packed {tensor.dtype.value}s, not numbers")
             tensor.place, tensor.offset = "output", i
         for step in self.plan.steps:
-            for kernel in (step.kernel, step.epilogue_kernel):
-                if kernel and kernel not in kernel_names():
-                    raise UnsupportedError(f"the runtime has no kernel {kernel}", where=step.name)
+            check_step(step)
         return self.plan
 
     # -- tensors ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -128,7 +128,6 @@ class Plan:
     steps: list[PlanStep]
     tensor_bytes: int = 0
     lower_bound: int = 0
-    notes: list[str] = field(default_factory=list)
 
     @property
     def streamed(self) -> int:

@@ -52,6 +52,32 @@ static int is_quick(const bd_context *context) {
     return 1;
 }
 
+/* Every row by itself, in slices. */
+static void push(bd_context *context, void *inputs[], void *outputs[]) {
+    const bd_header *header = context->model.header;
+    const uint8_t *row = inputs[0];
+    bd_progress progress = BD_MORE;
+    bd_shape shape;
+    inputs[0] = NULL;
+    bd_status status =
+        bd_begin(context, (const void *const *)inputs, header->inputs, outputs, header->outputs);
+    if (status != BD_OK || bd_input_shape(context, 0, &shape) != BD_OK) {
+        abort();
+    }
+    const size_t row_bytes = (size_t)bd_row_bytes(shape.width, shape.channels, shape.dtype);
+    for (const uint8_t *at = row; status == BD_OK && progress != BD_DONE;) {
+        status = bd_advance(context, &progress);
+        if (status == BD_OK && progress == BD_ROWS) {
+            status = bd_push_row(context, at);
+            at += row_bytes;
+        }
+    }
+    if (status != BD_OK) {
+        abort();
+    }
+    inputs[0] = (void *)(uintptr_t)row;
+}
+
 static void run(bd_context *context) {
     void *buffers[2][BD_MAX_IO] = {{NULL}};
     uint64_t total = 0;
@@ -80,6 +106,9 @@ static void run(bd_context *context) {
     if (context->model.test != NULL &&
         bd_self_test(context, buffers[0][0], buffers[1][0], &passed) != BD_OK) {
         abort();
+    }
+    if (bd_input_is_pushed(context)) {
+        push(context, buffers[0], buffers[1]);
     }
     for (uint32_t i = 0; i < BD_MAX_IO; i++) {
         free(buffers[0][i]);

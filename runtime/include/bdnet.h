@@ -7,8 +7,9 @@
  *     bd_load(arena, info.arena_bytes, model, model_size, &bd_kernels_all, &context);
  *     bd_run(context, inputs, 1, outputs, 1);
  *
- * The model stays where it is (flash, a mapped file) and must stay there. The arena and the model must be
- * aligned to BD_ALIGN bytes. Every function is re-entrant; a context is used by one thread at a time.
+ * The model stays where it is (flash, a mapped file), must stay there and must not change: it is read in every
+ * inference and checked by bd_inspect and bd_load only. The arena and the model must be aligned to BD_ALIGN bytes. Every
+ * function is re-entrant; a context is used by one thread at a time.
  */
 #ifndef BDNET_H
 #define BDNET_H
@@ -44,7 +45,7 @@ typedef enum bd_status {
         8,              /* a kernel that this build does not contain; bd_model_info.missing_kernel names it */
     BD_ERROR_ARENA = 9, /* the arena is too small or misaligned */
     BD_ERROR_ALIGNMENT = 10, /* the model or an input or output buffer is misaligned */
-    BD_ERROR_ARGUMENT = 11   /* a null pointer, or a wrong number of inputs or outputs */
+    BD_ERROR_ARGUMENT = 11   /* a null pointer, a wrong number of inputs or outputs, or a call out of turn */
 } bd_status;
 
 typedef enum bd_dtype {
@@ -79,21 +80,25 @@ extern const struct bd_kernel_table bd_kernels_all;
 bd_status bd_inspect(const void *model, uint32_t model_size, const struct bd_kernel_table *kernels,
                      bd_model_info *info);
 
-/* Checks the model and sets up a context inside the arena. */
+/* Checks the model and sets up a context inside the arena, which need not be cleared. On failure the
+ * arena is as it was, and *context is NULL unless the status is BD_ERROR_ARGUMENT. */
 bd_status bd_load(void *arena, uint32_t arena_size, const void *model, uint32_t model_size,
                   const struct bd_kernel_table *kernels, bd_context **context);
 
-/* Shape of an input or output. Buffers are dense NHWC, aligned to 4 bytes. */
+/* Shape of an input or output. Buffers are dense NHWC, aligned to 4 bytes; their sizes are the caller's promise.
+ * BD_ERROR_ARGUMENT: there is no such input or output. */
 bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape);
 bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape);
 
-/* One inference. Inputs are not written; no input may overlap an output. */
+/* One inference. Inputs are not written; an output may overlap no input and no other output. An inference that is under way
+ * in slices is given up. */
 bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
                  uint32_t n_outputs);
 
 /* The same in slices. bd_begin binds the buffers; the arrays of pointers must live until the inference is over. bd_advance
  * makes one kernel call, a bounded amount of work, and says what comes next. Between slices the caller may do anything
- * but touch the arena and the buffers. */
+ * but touch the arena and the buffers. Beginning again gives the inference up; arguments that bd_begin refuses leave it as
+ * it is. bd_advance without an inference under way, or after BD_DONE, is BD_ERROR_ARGUMENT. */
 typedef enum bd_progress {
     BD_DONE = 0, /* the outputs are there */
     BD_MORE = 1, /* call bd_advance again */
@@ -105,14 +110,15 @@ bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_i
 bd_status bd_advance(bd_context *context, bd_progress *progress);
 
 /* The next row of the first input, for models that were exported to take their input row by row: bd_input_is_pushed says
- * so. The row (width * channels elements) is copied. inputs[0] of bd_begin is then NULL; given to bd_run, a whole input
- * works too. Call bd_advance until it asks for BD_ROWS, push, and so on.
+ * so. The row (width * channels elements, at any address) is copied. inputs[0] of bd_begin is then NULL; given to bd_run,
+ * a whole input works too. Call bd_advance until it asks for BD_ROWS, push, and so on.
  * BD_ERROR_ARGUMENT: not such a model, no inference under way, or a row when none was asked for. */
 int bd_input_is_pushed(const bd_context *context);
 bd_status bd_push_row(bd_context *context, const void *row);
 
 /* Runs the model's own test vector in the given buffers; *passed is 1 when the output is the recorded one.
- * input and output must hold the model's first input and output; models with one of each have a vector. */
+ * input and output must hold the model's whole first input and output, also where the input is pushed; models with one
+ * of each have a vector. An inference under way is given up. BD_ERROR_RECORD: the model has no vector. */
 bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed);
 
 /* A constant string for a status, for logs. */

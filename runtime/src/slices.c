@@ -153,7 +153,8 @@ bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_i
 }
 
 bd_status bd_run_step(bd_context *context, uint32_t index) {
-    if (context == NULL || context->inputs == NULL || index >= context->model.step_count) {
+    if (context == NULL || context->inputs == NULL || context->inputs[0] == NULL ||
+        index >= context->model.step_count) {
         return BD_ERROR_ARGUMENT;
     }
     return bd_run_rows(context, index, 0, rows_over(&context->model, &context->model.steps[index]));
@@ -174,7 +175,7 @@ static bd_status step_segment(bd_context *context, uint32_t first, uint32_t end,
     }
     const bd_tensor *input = pushed_input(&context->model);
     if (input == NULL || context->rows_pushed == input->height) {
-        return BD_ERROR_STEP; /* a damaged schedule: nothing can move */
+        return BD_ERROR_STEP; /* nothing can move: not in a model that the loader took */
     }
     if (context->inputs[0] != NULL) { /* the whole input is there after all */
         const uint8_t *rows = context->inputs[0];
@@ -220,6 +221,7 @@ bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inp
         return status;
     }
     if (inputs[0] == NULL) { /* rows cannot be pushed in here */
+        context->inputs = NULL;
         context->outputs = NULL;
         return BD_ERROR_ARGUMENT;
     }
