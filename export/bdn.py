@@ -8,23 +8,13 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy import __version__, bdn_format
+from bdnet_deploy.bdn_format import ABSENT, NONE, Kind, Place
 from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
 from bdnet_deploy.plan.schedule import producers
 
-_DTYPE_CODES = {
-    DType.F32: 0,
-    DType.U8: 1,
-    DType.I8: 2,
-    DType.I16: 3,
-    DType.I32: 4,
-    DType.BIT: 5,
-    DType.TRIT: 6,
-}
-_PLACES = {"arena": 0, "input": 1, "output": 2}
-_KINDS = {"window": 0, "accumulate": 1, "whole": 2}
-_NONE, _ABSENT = 0xFFFF, 0xFFFFFFFF
+_KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE}
 #: A test vector up to this size is stored literally, else as a seed and a checksum.
 LITERAL_LIMIT = 4096
 
@@ -82,6 +72,10 @@ def write_bdn(
     )
 
 
+def _code(dtype: DType) -> int:
+    return bdn_format.DType[dtype.name]
+
+
 class _Constants:
     """The constants' payload; equal arrays are stored once."""
 
@@ -98,7 +92,7 @@ class _Constants:
         return self._known[blob]
 
     def array(self, values: Array | None, dtype: str) -> int:
-        return _ABSENT if values is None else self.add(np.ascontiguousarray(values, dtype).tobytes())
+        return ABSENT if values is None else self.add(np.ascontiguousarray(values, dtype).tobytes())
 
 
 def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
@@ -107,18 +101,18 @@ def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
     record["height"], record["width"], record["channels"] = tensor.height, tensor.width, tensor.channels
     record["rows_held"] = tensor.rows_held
     record["ring"] = tensor.ring
-    record["dtype"] = _DTYPE_CODES[tensor.dtype]
-    record["place"] = _PLACES[tensor.place]
+    record["dtype"] = _code(tensor.dtype)
+    record["place"] = Place[tensor.place.upper()]
 
 
 def _fill_step(
     record: Any, step: PlanStep, index: dict[PlanTensor, int], kernels: list[str], constants: _Constants
 ) -> None:
-    record["kernel"] = kernels.index(step.kernel) if step.kernel else _NONE
-    record["epilogue"] = kernels.index(step.epilogue_kernel) if step.epilogue_kernel else _NONE
-    operands = [index[t] for t in step.inputs] + [_NONE] * (2 - len(step.inputs))
+    record["kernel"] = kernels.index(step.kernel) if step.kernel else NONE
+    record["epilogue"] = kernels.index(step.epilogue_kernel) if step.epilogue_kernel else NONE
+    operands = [index[t] for t in step.inputs] + [NONE] * (2 - len(step.inputs))
     record["in"] = operands
-    record["out"] = [_NONE if t is None else index[t] for t in (step.trunk, step.packed)]
+    record["out"] = [NONE if t is None else index[t] for t in (step.trunk, step.packed)]
     record["out_height"], record["out_width"], record["out_channels"] = step.out_shape
     record["groups"] = step.groups
     record["kernel_h"], record["kernel_w"] = step.window
@@ -126,16 +120,16 @@ def _fill_step(
     record["dilation_h"], record["dilation_w"] = step.dilation
     record["pad_top"], record["pad_left"] = step.pad_top_left
     record["pad_value"] = step.pad_value
-    record["acc_dtype"] = _DTYPE_CODES[step.acc_dtype]
+    record["acc_dtype"] = _code(step.acc_dtype)
     record["weight_planes"] = step.weight_planes
     record["kind"] = _KINDS[step.kind]
     record["rows_per_call"] = step.rows_per_call
     record["zero_point"] = step.zero_point
-    record["weights"], record["weights_size"] = _ABSENT, 0
+    record["weights"], record["weights_size"] = ABSENT, 0
     if step.weights is not None:
         blob = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).tobytes()
         record["weights"], record["weights_size"] = constants.add(blob), len(blob)
-    record["epilogue_at"] = _ABSENT if step.epilogue is None else _add_epilogue(step.epilogue, constants)
+    record["epilogue_at"] = ABSENT if step.epilogue is None else _add_epilogue(step.epilogue, constants)
     record["scratch"] = step.scratch
 
 
@@ -145,7 +139,7 @@ def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
     for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
         record[name] = constants.array(getattr(epilogue, name), dtype)
     record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
-    record["dtype"] = _DTYPE_CODES[epilogue.dtype]
+    record["dtype"] = _code(epilogue.dtype)
     record["residual_channels"] = epilogue.residual_channels
     return constants.add(record.tobytes())
 
@@ -182,7 +176,7 @@ def _test_vector(plan: Plan, sample: Array | None, seed: int = 0x9E3779B9) -> by
     graph = plan.graph
     value = graph.inputs[0].type
     if sample is None:
-        x = bdn_format.test_input(seed, value.shape, _DTYPE_CODES[value.dtype])
+        x = bdn_format.test_input(seed, value.shape, _code(value.dtype))
     else:
         x = np.ascontiguousarray(sample, value.dtype.numpy)
     tensor = plan.tensor_of(graph.outputs[0])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bdnet_deploy.bdn_format import align
 from bdnet_deploy.errors import DoesNotFitError, UnsupportedError
-from bdnet_deploy.plan.plan import Plan, PlanStep, PlanTensor, align
+from bdnet_deploy.plan.plan import Plan, PlanStep, PlanTensor
 from bdnet_deploy.plan.schedule import Schedule, simulate
 
 
@@ -37,8 +38,10 @@ def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None,
         DoesNotFitError: no layout fits into ``ram``.
         UnsupportedError: ``push_rows``, but the input is too low or read by steps behind the cut.
     """
-    pushed = _pushed(plan) if push_rows else None
+    pushed = next(t for t in plan.tensors if t.place == "input") if push_rows else None
     schedule = simulate(plan.steps, pushed)
+    if pushed is not None:
+        _check_pushed(plan, pushed, schedule)
     least = 1 if pushed is None else max(i for i, step in enumerate(plan.steps) if pushed in step.inputs) + 1
     if cut is None:
         whole = lay_out(plan, 0, schedule)
@@ -52,7 +55,8 @@ def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None,
             raise DoesNotFitError(
                 f"the feature maps need {best.tensor_bytes + plan.scratch_bytes} bytes of RAM at least, not {ram}",
                 where=plan.graph.name,
-                why=f"map by map they need {needed} bytes; the smallest mix streams the first {best.cut} steps",
+                why=f"the smallest mix streams the first {best.cut} steps"
+                + ("" if pushed else f"; map by map they need {needed} bytes"),
                 fix="use fixed8 numerics, a smaller input or narrower layers",
             )
         _apply(plan, best)
@@ -60,16 +64,14 @@ def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None,
     _apply(plan, lay_out(plan, max(cut, least) if pushed else cut, schedule))
 
 
-def _pushed(plan: Plan) -> PlanTensor:
-    tensor = next(t for t in plan.tensors if t.place == "input" and t.offset == 0)
+def _check_pushed(plan: Plan, tensor: PlanTensor, schedule: Schedule) -> None:
     if len(plan.graph.inputs) != 1:
         raise UnsupportedError("only a model of one input can take it row by row", where=plan.graph.name)
-    if simulate(plan.steps, tensor).rows[tensor] >= tensor.height:
+    if schedule.rows[tensor] >= tensor.height:
         raise UnsupportedError(
             f"an input of {tensor.height} rows cannot be pushed row by row: its first layer needs all of them",
             where=plan.graph.name,
         )
-    return tensor
 
 
 def lay_out(plan: Plan, cut: int, schedule: Schedule) -> Layout:

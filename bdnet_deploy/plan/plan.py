@@ -6,15 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bdnet_deploy.bdn_format import kernel_scratch
+from bdnet_deploy.bdn_format import align, kernel_scratch
 from bdnet_deploy.bitplanes import words
 from bdnet_deploy.graph import Array, DType, Graph, Node, Value
-
-ALIGNMENT = 16
-
-
-def align(n: int) -> int:
-    return -(-n // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(eq=False)
