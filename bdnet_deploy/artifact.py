@@ -70,6 +70,7 @@ def export_model(
     calibrate: PathLike | Array | Samples | None,
     ram: int | None,
     push_rows: bool,
+    model_version: int,
     progress: Progress | None,
 ) -> Artifact:
     """See :meth:`bdnet_deploy.model.Model.export`."""
@@ -81,8 +82,10 @@ def export_model(
         if numerics not in (None, "float") or calibrate is not None:
             option = "--numerics" if calibrate is None else "--calibrate"
             raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
-        if ram is not None or push_rows:
-            raise UsageError(f"{target} runtimes lay out their own memory", fix="leave --ram and --push-rows out")
+        if ram is not None or push_rows or model_version:
+            raise UsageError(
+                f"{target} runtimes have no such settings", fix="leave --ram, --push-rows and --model-version out"
+            )
         _write({out: foreign_bytes(model, target)})
         return Artifact(target, (out,), provenance(model, target))
     numerics = numerics or ("fixed16" if target == "c" else "float")
@@ -97,14 +100,14 @@ def export_model(
     from bdnet_deploy.export.bdn import write_bdn
     from bdnet_deploy.host import inspect
 
-    data = write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample)
+    data = write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample, model_version=model_version)
     inspect(data)  # what our own loader refuses is not written
     if target == "bdn":
         _write({out: data})
         return Artifact(target, (out,), meta, lowered.notes)
     from bdnet_deploy.export.c import write_c
 
-    source, header = write_c(lowered.plan, name=out.stem, io=model.io, meta=meta, sample=sample)
+    source, header = write_c(lowered.plan, data, name=out.stem, io=model.io)
     files = {out: source.encode("utf-8"), out.with_suffix(".h"): header.encode("utf-8")}
     _write(files)
     return Artifact(target, tuple(files), meta, lowered.notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bdnet_deploy import resources, targets
 from bdnet_deploy.errors import unknown_name
+from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.export.c import write_c
 from bdnet_deploy.graph import Array
 from bdnet_deploy.iodesc import IODescription
@@ -80,7 +81,8 @@ def build_with_model(
         defines: macros.
         port: of :func:`~bdnet_deploy.toolchain.build_image`.
     """
-    source, header = write_c(lowered.plan, name=MODEL_NAME, io=io, sample=sample)
+    data = write_bdn(lowered.plan, io=io, sample=sample)
+    source, header = write_c(lowered.plan, data, name=MODEL_NAME, io=io)
     generated = {f"{MODEL_NAME}.c": source, f"{MODEL_NAME}.h": header, **(files or {})}
     generated["model.h"] = f'#include "{MODEL_NAME}.h"\n'
     for name, text in generated.items():

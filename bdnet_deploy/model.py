@@ -109,6 +109,7 @@ class Model:
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
         push_rows: bool = False,
+        model_version: int = 0,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
@@ -121,6 +122,7 @@ class Model:
             calibrate: samples, necessary for fixed numerics.
             ram: bytes that the feature maps may take (``bdn`` and ``c``): the plan streams where it must.
             push_rows: the input comes row by row (``bdn`` and ``c``), so that no buffer holds it.
+            model_version: your own number, stored in the file (``bdn`` and ``c``); ``bd_inspect`` reports it.
 
         Raises:
             DoesNotFitError: no plan fits into ``ram``.
@@ -139,6 +141,7 @@ class Model:
             calibrate=calibrate,
             ram=ram,
             push_rows=push_rows,
+            model_version=model_version,
             progress=progress,
         )
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy import __version__
-from bdnet_deploy.export.bdn import write_bdn
-from bdnet_deploy.graph import Array, DType
+from bdnet_deploy.graph import DType
 from bdnet_deploy.iodesc import IODescription, describe_io
 from bdnet_deploy.plan import Plan, PlanTensor
 
@@ -29,21 +28,19 @@ def c_identifier(name: str) -> str:
     return identifier if identifier and not identifier[0].isdigit() else f"model_{identifier}"
 
 
-def write_c(
-    plan: Plan,
-    *,
-    name: str,
-    io: IODescription | None = None,
-    meta: dict[str, Any] | None = None,
-    sample: Array | None = None,
-) -> tuple[str, str]:
+def write_c(plan: Plan, data: bytes, *, name: str, io: IODescription | None = None) -> tuple[str, str]:
     """``(source, header)`` of a model.
 
-    The header defines ``<NAME>_BYTES``, ``_ARENA_BYTES``, ``_DATA``, ``_KERNELS`` and, per input and output, ``_TYPE``,
-    ``_HEIGHT``, ``_WIDTH``, ``_CHANNELS``, ``_ELEMENTS``, ``_SCALE`` and ``_ZERO_POINT``. Arguments as
-    :func:`~bdnet_deploy.export.bdn.write_bdn`.
+    The header defines ``<NAME>_BYTES``, ``_ARENA_BYTES``, ``_DATA``, ``_KERNELS``, where the input is pushed
+    ``_INPUT_PUSHED``, and, per input and output, ``_TYPE``, ``_HEIGHT``, ``_WIDTH``, ``_CHANNELS``, ``_ELEMENTS``,
+    ``_SCALE`` and ``_ZERO_POINT``.
+
+    Args:
+        plan: of the model.
+        data: what :func:`~bdnet_deploy.export.bdn.write_bdn` made of it.
+        name: prefix of the symbols; also the name of the header that the source includes.
+        io: for comments and labels.
     """
-    data = write_bdn(plan, io=io, meta=meta, sample=sample)
     symbol = c_identifier(name)
     return _source(symbol, data, plan), _header(symbol, data, plan, io)
 

@@ -275,7 +275,8 @@ def test_files_are_the_same_every_time(seed: int) -> None:
     )
     sample = np.zeros(first.graph.inputs[0].type.shape, first.graph.inputs[0].type.dtype.numpy)
     assert write_bdn(first, sample=sample) == write_bdn(second, sample=sample)
-    assert write_c(first, name="m", io=network.io) == write_c(second, name="m", io=network.io)
+    data = write_bdn(first, sample=sample)
+    assert write_c(first, data, name="m", io=network.io) == write_c(second, data, name="m", io=network.io)
     assert HostModel(write_bdn(first, sample=sample)).self_test()
 
 
@@ -326,7 +327,7 @@ def test_exported_c_compiles_without_a_warning_and_passes_its_test(
 ) -> None:
     network = random_network(seed)
     plan = random_plan(seed)
-    source, header = write_c(plan, name="test model", io=network.io)
+    source, header = write_c(plan, write_bdn(plan, io=network.io), name="test model", io=network.io)
     (tmp_path / "test_model.c").write_text(source, encoding="utf-8")
     (tmp_path / "test_model.h").write_text(header, encoding="utf-8")
     (tmp_path / "main.c").write_text(MAIN, encoding="utf-8")
@@ -347,7 +348,7 @@ def test_labels_are_plain_c(tmp_path: Path) -> None:
     labels = ['a "quoted" one', "naïve", "数字", "😀", "tab\t", "what??/", "back\\slash", "%d"]
     io = IODescription.from_settings({"shape": (1, 1, 8)}, labels, None)
     plan = random_plan(0)
-    source, header = write_c(plan, name="labelled", io=io)
+    source, header = write_c(plan, write_bdn(plan), name="labelled", io=io)
     (tmp_path / "labelled.h").write_text(header, encoding="utf-8")
     program = '#include <stdio.h>\n#include "labelled.h"\nint main(void) { const char *const l[] = LABELLED_LABELS;'
     program += (

@@ -25,6 +25,9 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 @common.calibrate
 @common.ram
 @common.push_rows
+@click.option(
+    "--model-version", type=click.IntRange(0, 2**32 - 1), default=0, help="Your own number, stored in bdn and c."
+)
 @common.report_options
 def command(
     target: str,
@@ -33,6 +36,7 @@ def command(
     calibrate: Path | None,
     ram: int | None,
     push_rows: bool,
+    model_version: int,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -45,7 +49,14 @@ def command(
     model = common.load_model(**options)
     with console.steps() as progress:
         artifact = model.export(
-            target, output_path, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows, progress=progress
+            target,
+            output_path,
+            numerics=numerics,
+            calibrate=calibrate,
+            ram=ram,
+            push_rows=push_rows,
+            model_version=model_version,
+            progress=progress,
         )
     console.note(f"wrote {', '.join(map(str, artifact.paths))}")
     output.show(artifact.report())

@@ -81,7 +81,7 @@ bd_status bd_inspect(const void *model, uint32_t model_size, const struct bd_ker
                      bd_model_info *info);
 
 /* Checks the model and sets up a context inside the arena, which need not be cleared. On failure the
- * arena is as it was, and *context is NULL unless the status is BD_ERROR_ARGUMENT. */
+ * arena is as it was, and *context is NULL. */
 bd_status bd_load(void *arena, uint32_t arena_size, const void *model, uint32_t model_size,
                   const struct bd_kernel_table *kernels, bd_context **context);
 
@@ -117,8 +117,8 @@ int bd_input_is_pushed(const bd_context *context);
 bd_status bd_push_row(bd_context *context, const void *row);
 
 /* Runs the model's own test vector in the given buffers; *passed is 1 when the output is the recorded one.
- * input and output must hold the model's whole first input and output, also where the input is pushed; models with one
- * of each have a vector. An inference under way is given up. BD_ERROR_RECORD: the model has no vector. */
+ * input and output must hold the model's whole first input and output; where the input is pushed, NULL does for it. Models
+ * with one of each have a vector. An inference under way is given up. BD_ERROR_RECORD: the model has no vector. */
 bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed);
 
 /* A constant string for a status, for logs. */

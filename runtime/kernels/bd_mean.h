@@ -1,4 +1,4 @@
-/* Means from exact sums in fixed point: one reciprocal a call instead of a division an element. */
+/* Means: one reciprocal a call instead of a division an element. */
 #ifndef BD_MEAN_H
 #define BD_MEAN_H
 
@@ -15,5 +15,15 @@ BD_INLINE int32_t bd_mean(int32_t sum, uint32_t reciprocal, int32_t low, int32_t
     const uint32_t low_part = (((uint32_t)sum & 0xffffu) * reciprocal + 0x8000u) >> 16;
     return bd_clamp((int32_t)(high_part + low_part), low, high);
 }
+
+/* 1 / count rounded once: the count is exact in float (the checks see to that). */
+BD_INLINE float bd_float_reciprocal(uint32_t count) {
+    return 1.0f / (float)count;
+}
+
+/* From a sum and its reciprocal to the element, by the element's type. */
+#define MEAN_F32(sum, factor) ((sum) * (factor))
+#define MEAN_I16(sum, factor) bd_mean(sum, factor, INT16_MIN, INT16_MAX)
+#define MEAN_I8(sum, factor)  bd_mean(sum, factor, INT8_MIN, INT8_MAX)
 
 #endif

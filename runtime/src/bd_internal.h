@@ -76,6 +76,10 @@ bd_status bd_check_model(const void *data, uint32_t size, const bd_kernel_table 
 /* Kernel calls of a step for rows y .. end - 1, of its output or, where it accumulates, of its input. */
 bd_status bd_run_rows(const bd_context *context, uint32_t index, uint32_t y, uint32_t end);
 
+/* Of a model whose input is pushed, when bd_advance asks for a row: where it goes, and that it is there. */
+uint8_t *bd_next_row(bd_context *context);
+void bd_row_is_there(bd_context *context);
+
 /* One step by itself, between bd_begin and the end of the inference. */
 bd_status bd_run_step(bd_context *context, uint32_t index);
 

@@ -35,10 +35,13 @@ bd_status bd_load(void *arena, uint32_t arena_size, const void *data, uint32_t s
                   const bd_kernel_table *kernels, bd_context **context) {
     bd_model model;
     bd_model_info info;
-    if (arena == NULL || data == NULL || kernels == NULL || context == NULL) {
+    if (context == NULL) {
         return BD_ERROR_ARGUMENT;
     }
     *context = NULL;
+    if (arena == NULL || data == NULL || kernels == NULL) {
+        return BD_ERROR_ARGUMENT;
+    }
     const bd_status status = inspect(data, size, kernels, &model, &info);
     if (status != BD_OK) {
         return status;

@@ -91,25 +91,30 @@ int bd_input_is_pushed(const bd_context *context) {
     return context != NULL && pushed_input(&context->model) != NULL;
 }
 
+uint8_t *bd_next_row(bd_context *context) {
+    const bd_tensor *input = pushed_input(&context->model);
+    return context->tensors + input->ring +
+           (size_t)(context->rows_pushed % input->rows_held) * input->row_stride;
+}
+
+void bd_row_is_there(bd_context *context) {
+    context->rows_pushed++;
+    context->wants_row = 0;
+}
+
 static void copy_row(bd_context *context, const bd_tensor *input, const uint8_t *row) {
-    uint8_t *to = context->tensors + input->ring;
-    to += (size_t)(context->rows_pushed % input->rows_held) * input->row_stride;
+    uint8_t *to = bd_next_row(context);
     for (uint32_t i = 0; i < input->row_stride; i++) {
         to[i] = row[i];
     }
-    context->rows_pushed++;
+    bd_row_is_there(context);
 }
 
 bd_status bd_push_row(bd_context *context, const void *row) {
-    if (context == NULL || row == NULL || context->outputs == NULL) {
+    if (context == NULL || row == NULL || context->outputs == NULL || !context->wants_row) {
         return BD_ERROR_ARGUMENT;
     }
-    const bd_tensor *input = pushed_input(&context->model);
-    if (input == NULL || context->rows_pushed == input->height || !context->wants_row) {
-        return BD_ERROR_ARGUMENT;
-    }
-    copy_row(context, input, row);
-    context->wants_row = 0;
+    copy_row(context, pushed_input(&context->model), row); /* rows are asked for only where there is one */
     return BD_OK;
 }
 

@@ -25,15 +25,7 @@
         return BD_OK;                                                                                        \
     }
 
-static float float_reciprocal(uint32_t count) {
-    return 1.0f / (float)count;
-}
-
-#define MEAN_F32(sum, factor) ((sum) * (factor))
-#define MEAN_I16(sum, factor) bd_mean(sum, factor, INT16_MIN, INT16_MAX)
-#define MEAN_I8(sum, factor)  bd_mean(sum, factor, INT8_MIN, INT8_MAX)
-
-GROUP_MEAN(f32, float, float, float, float_reciprocal, MEAN_F32)
+GROUP_MEAN(f32, float, float, float, bd_float_reciprocal, MEAN_F32)
 GROUP_MEAN(i16, int16_t, int32_t, uint32_t, bd_reciprocal, MEAN_I16)
 GROUP_MEAN(i8, int8_t, int32_t, uint32_t, bd_reciprocal, MEAN_I8)
 

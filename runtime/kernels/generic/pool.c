@@ -29,16 +29,7 @@
         return BD_OK;                                                                                        \
     }
 
-/* The count is exact in float (the checks see to that), so this is 1 / count rounded once. */
-static float float_reciprocal(uint32_t count) {
-    return 1.0f / (float)count;
-}
-
-#define MEAN_F32(sum, factor) ((sum) * (factor))
-#define MEAN_I16(sum, factor) bd_mean(sum, factor, INT16_MIN, INT16_MAX)
-#define MEAN_I8(sum, factor)  bd_mean(sum, factor, INT8_MIN, INT8_MAX)
-
-AVGPOOL(f32, float, float, float, float_reciprocal, MEAN_F32)
+AVGPOOL(f32, float, float, float, bd_float_reciprocal, MEAN_F32)
 AVGPOOL(i16, int16_t, int32_t, uint32_t, bd_reciprocal, MEAN_I16)
 AVGPOOL(i8, int8_t, int32_t, uint32_t, bd_reciprocal, MEAN_I8)
 
@@ -80,7 +71,7 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
     }
 
 static void scale(float *sum, uint32_t channels, uint32_t count) {
-    const float factor = float_reciprocal(count);
+    const float factor = bd_float_reciprocal(count);
     for (uint32_t c = 0; c < channels; c++) {
         sum[c] *= factor;
     }
