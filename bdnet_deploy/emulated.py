@@ -79,7 +79,7 @@ class EmulatedModel:
         self.stored = tensor.dtype.numpy
         self.output_bytes = self.output.size * self.stored.itemsize
         input_bytes = self.input.size * self.input.dtype.numpy.itemsize
-        if lowered.plan.tensors[0].in_arena:  # pushed row by row: the runner holds one row
+        if lowered.plan.pushed:  # the runner holds one row
             input_bytes //= self.input.shape[1]
         self._folder = tempfile.TemporaryDirectory(prefix="bdnet-deploy-")
         try:

@@ -131,7 +131,8 @@ class Memory:
     arena: int
 
 
-def memory_of(image: Image, model_bytes: int) -> Memory:
-    """Split an image's sizes. ``code`` is flash without the model; ``ram`` includes the arena, not the stack."""
+def memory_of(image: Image) -> Memory:
+    """Split the sizes of an image with a model. ``code`` is flash without the model; ``ram`` includes the arena, not the stack."""
+    model = image.symbols[f"{MODEL_NAME}_data"].size
     arena = image.symbols["arena"].size
-    return Memory(image.flash_bytes, model_bytes, image.flash_bytes - model_bytes, image.ram_bytes, arena)
+    return Memory(image.flash_bytes, model, image.flash_bytes - model, image.ram_bytes, arena)

@@ -12,6 +12,7 @@ from bdnet_deploy.bdn_format import ABSENT, NONE, Kind, Place
 from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
+from bdnet_deploy.plan.plan import format_code
 from bdnet_deploy.plan.schedule import producers
 
 _KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE}
@@ -72,10 +73,6 @@ def write_bdn(
     )
 
 
-def _code(dtype: DType) -> int:
-    return bdn_format.DType[dtype.name]
-
-
 class _Constants:
     """The constants' payload; equal arrays are stored once."""
 
@@ -101,7 +98,7 @@ def _fill_tensor(record: Any, tensor: PlanTensor) -> None:
     record["height"], record["width"], record["channels"] = tensor.height, tensor.width, tensor.channels
     record["rows_held"] = tensor.rows_held
     record["ring"] = tensor.ring
-    record["dtype"] = _code(tensor.dtype)
+    record["dtype"] = format_code(tensor.dtype)
     record["place"] = Place[tensor.place.upper()]
 
 
@@ -120,7 +117,7 @@ def _fill_step(
     record["dilation_h"], record["dilation_w"] = step.dilation
     record["pad_top"], record["pad_left"] = step.pad_top_left
     record["pad_value"] = step.pad_value
-    record["acc_dtype"] = _code(step.acc_dtype)
+    record["acc_dtype"] = format_code(step.acc_dtype)
     record["weight_planes"] = step.weight_planes
     record["kind"] = _KINDS[step.kind]
     record["rows_per_call"] = step.rows_per_call
@@ -139,7 +136,7 @@ def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
     for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
         record[name] = constants.array(getattr(epilogue, name), dtype)
     record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
-    record["dtype"] = _code(epilogue.dtype)
+    record["dtype"] = format_code(epilogue.dtype)
     record["residual_channels"] = epilogue.residual_channels
     return constants.add(record.tobytes())
 
@@ -176,7 +173,7 @@ def _test_vector(plan: Plan, sample: Array | None, seed: int = 0x9E3779B9) -> by
     graph = plan.graph
     value = graph.inputs[0].type
     if sample is None:
-        x = bdn_format.test_input(seed, value.shape, _code(value.dtype))
+        x = bdn_format.test_input(seed, value.shape, format_code(value.dtype))
     else:
         x = np.ascontiguousarray(sample, value.dtype.numpy)
     tensor = plan.tensor_of(graph.outputs[0])

@@ -94,7 +94,7 @@ def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> s
         f"#define {upper}_BYTES {len(data)}u",
         f"#define {upper}_ARENA_BYTES BD_ARENA_BYTES({arena})",
     ]
-    if plan.tensors[0].place == "input" and plan.tensors[0].in_arena:
+    if plan.pushed:
         lines.append(f"#define {upper}_INPUT_PUSHED 1 /* row by row: bd_begin, bd_advance, bd_push_row */")
     graph = plan.graph
     for kind, values in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):

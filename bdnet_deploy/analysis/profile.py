@@ -10,7 +10,6 @@ from bdnet_deploy.analysis.macs import node_macs
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import RunResult
-from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
@@ -45,7 +44,7 @@ def profile(
     x = random_inputs(model.graph, samples=1)[0] if calibrate is None else model.samples(calibrate).x[:1]
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0])
-        memory = memory_of(emulated.image, len(write_bdn(lowered.plan)))
+        memory = memory_of(emulated.image)
         board, core = emulated.board, emulated.core
         digest = emulated.image.sha256
     hertz = board.clock_hz if board and board.clock_hz else NOMINAL_HZ

@@ -43,25 +43,25 @@ def choose_layout(plan: Plan, *, ram: int | None = None, cut: int | None = None,
     if pushed is not None:
         _check_pushed(plan, pushed, schedule)
     least = 1 if pushed is None else max(i for i, step in enumerate(plan.steps) if pushed in step.inputs) + 1
-    if cut is None:
-        whole = lay_out(plan, 0, schedule)
-        needed = whole.tensor_bytes + plan.scratch_bytes
-        if pushed is None and (ram is None or needed <= ram):
-            _apply(plan, whole)
-            return
-        layouts = [lay_out(plan, k, schedule) for k in range(least, len(plan.steps) + 1)]
-        best = min(layouts if pushed else [whole, *layouts], key=lambda layout: layout.tensor_bytes)
-        if ram is not None and best.tensor_bytes + plan.scratch_bytes > ram:
-            raise DoesNotFitError(
-                f"the feature maps need {best.tensor_bytes + plan.scratch_bytes} bytes of RAM at least, not {ram}",
-                where=plan.graph.name,
-                why=f"the smallest mix streams the first {best.cut} steps"
-                + ("" if pushed else f"; map by map they need {needed} bytes"),
-                fix="use fixed8 numerics, a smaller input or narrower layers",
-            )
-        _apply(plan, best)
+    if cut is not None:
+        _apply(plan, lay_out(plan, max(cut, least) if pushed else cut, schedule))
         return
-    _apply(plan, lay_out(plan, max(cut, least) if pushed else cut, schedule))
+    whole = lay_out(plan, 0, schedule)
+    needed = whole.tensor_bytes + plan.scratch_bytes
+    if pushed is None and (ram is None or needed <= ram):
+        _apply(plan, whole)
+        return
+    layouts = [lay_out(plan, k, schedule) for k in range(least, len(plan.steps) + 1)]
+    best = min(layouts if pushed else [whole, *layouts], key=lambda layout: layout.tensor_bytes)
+    if ram is not None and best.tensor_bytes + plan.scratch_bytes > ram:
+        raise DoesNotFitError(
+            f"the feature maps need {best.tensor_bytes + plan.scratch_bytes} bytes of RAM at least, not {ram}",
+            where=plan.graph.name,
+            why=f"the smallest mix streams the first {best.cut} steps"
+            + ("" if pushed else f"; map by map they need {needed} bytes"),
+            fix="use fixed8 numerics, a smaller input or narrower layers",
+        )
+    _apply(plan, best)
 
 
 def _check_pushed(plan: Plan, tensor: PlanTensor, schedule: Schedule) -> None:

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bdnet_deploy.bdn_format import align, kernel_scratch
-from bdnet_deploy.bitplanes import words
+from bdnet_deploy import bdn_format
+from bdnet_deploy.bdn_format import accumulator_bytes, align, kernel_scratch, row_bytes
 from bdnet_deploy.graph import Array, DType, Graph, Node, Value
+
+
+def format_code(dtype: DType) -> int:
+    """The number that stands for a dtype in the ``.bdn`` format."""
+    return bdn_format.DType[dtype.name]
 
 
 @dataclass(eq=False)
@@ -31,20 +36,13 @@ class PlanTensor:
     @property
     def row_stride(self) -> int:
         """Bytes of a row: dense elements, or the planes one after the other."""
-        if self.dtype.is_packed:
-            return self.dtype.planes * self.width * words(self.channels) * 4
-        row = self.width * self.channels * self.dtype.numpy.itemsize
-        return row if self.place != "arena" else -(-row // 4) * 4
+        row = row_bytes(self.width, self.channels, format_code(self.dtype))
+        return align(row, 4) if self.place == "arena" else row
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
         return self.rows_held * self.row_stride
-
-    @property
-    def in_arena(self) -> bool:
-        """Whether the arena holds it: all but whole inputs and outputs."""
-        return self.place == "arena" or (self.place == "input" and self.rows_held < self.height)
 
 
 @dataclass(eq=False)
@@ -109,8 +107,7 @@ class PlanStep:
         if self.epilogue_kernel is None:
             return align(own)
         _, width, channels = self.out_shape
-        row = -(-width * channels * self.acc_dtype.numpy.itemsize // 4) * 4
-        return align(self.rows_per_call * row) + align(own)
+        return accumulator_bytes(width, channels, format_code(self.acc_dtype), self.rows_per_call) + align(own)
 
 
 @dataclass(eq=False)
@@ -129,11 +126,16 @@ class Plan:
         return sum(step.segment != 0 for step in self.steps)
 
     @property
+    def pushed(self) -> bool:
+        """Whether the input comes row by row, into a ring of the arena."""
+        return any(t.place == "input" and t.rows_held < t.height for t in self.tensors)
+
+    @property
     def execution(self) -> str:
         """How the steps run, in words."""
         if not self.streamed:
             return "map by map"
-        pushed = ", input pushed row by row" if any(t.place == "input" and t.in_arena for t in self.tensors) else ""
+        pushed = ", input pushed row by row" if self.pushed else ""
         return f"first {self.streamed} of {len(self.steps)} steps row by row{pushed}"
 
     @property
