@@ -11,7 +11,16 @@ import numpy as np
 from bdnet_deploy.errors import UsageError, unknown_name
 from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
 from bdnet_deploy.iodesc import IODescription
-from bdnet_deploy.passes import QuantizeReport, calibrate, fold_thresholds, merge_affine, quantize, to_float
+from bdnet_deploy.passes import (
+    QuantizeReport,
+    calibrate,
+    fold_thresholds,
+    merge_affine,
+    prune_channels,
+    quantize,
+    split_concat,
+    to_float,
+)
 from bdnet_deploy.plan import Plan, make_plan
 
 
@@ -80,6 +89,7 @@ def lower(
             raise UsageError("a calibration sample holds NaN or infinity")
         ranges = calibrate(real, None if samples is None else [samples], progress=progress)
         lowered, report = quantize(real, numerics, ranges, inputs=_raw_inputs(real, io))
+    lowered = prune_channels(split_concat(lowered), report=notes.append)
     lowered = fold_thresholds(lowered, report=notes.append)
     return Lowered(lowered, make_plan(lowered), report, notes)
 

@@ -50,11 +50,15 @@ def calibrate(
     # Every intermediate value of a batch is held at once: bound that to about 256 MB of doubles.
     elements = sum(node.output.type.size for node in graph.nodes) + 1
     batch = int(np.clip((1 << 25) // elements, 1, 32))
+    # Integers that the model quantizes itself count as what they stand for.
+    quants = {node.name: node.output.type.quant for node in graph.nodes if node.output.type.quant is not None}
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
     for start in range(0, count, batch):
         values = evaluate(graph, [a[start : start + batch] for a in arrays], keep=True)
         for name, value in values.items():
+            if name in quants:
+                value = quants[name].dequantize(value)
             flat = value.reshape(-1, value.shape[-1])
             low[name] = np.minimum(low.get(name, np.inf), flat.min(0))
             high[name] = np.maximum(high.get(name, -np.inf), flat.max(0))

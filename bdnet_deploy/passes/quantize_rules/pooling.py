@@ -1,8 +1,8 @@
-"""Pools, and moves of whole channels."""
+"""Pools and repetition of channels."""
 
 from __future__ import annotations
 
-from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Node, Repeat, Reshape, Value
+from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Node, Repeat, Value
 from bdnet_deploy.graph.ops.pooling import reciprocal
 from bdnet_deploy.passes.fixed_point import ONE
 from bdnet_deploy.passes.quantizer import Quantizer, rule
@@ -43,6 +43,6 @@ def group_mean(q: Quantizer, node: Node) -> Value:
     return q.same(node, q.uniform(node.inputs[0], q.values[node.inputs[0]], q.trunk))
 
 
-@rule(Repeat, Reshape)
-def move(q: Quantizer, node: Node) -> Value:
+@rule(Repeat)
+def repeat(q: Quantizer, node: Node) -> Value:
     return q.same(node, q.values[node.inputs[0]])
