@@ -44,7 +44,7 @@ def a_move(b: Builder, x: Value) -> Op:
     if kind == 1 and small:
         mode = str(rng.choice(["constant", "constant", "replicate", "reflect"]))
         padding = [int(p) for n in shape for p in rng.integers(0, min(n, 3) if mode == "reflect" else 3, 2)]
-        value = 1 if x.type.dtype is DType.BIT else b.one_of(0, 0, 1, -1)
+        value = {DType.BIT: b.one_of(1, -1), DType.UBIT: b.one_of(0, 1)}.get(x.type.dtype, b.one_of(0, 0, 1, -1))
         return Pad(tuple(padding), mode, value)  # type: ignore[arg-type]
     if kind == 2:
         return Shuffle(int(rng.choice([g for g in range(1, shape[2] + 1) if shape[2] % g == 0])))
@@ -84,6 +84,8 @@ def _packed(b: Builder, y: Value) -> Value:
         t = b.add(a_permutation(b, t) if b.chance(0.3) else a_move(b, t), t)
     if b.chance(0.4):
         t = b.add(Concat(), t, b.add(Flip((1,)), t) if b.chance(0.5) else t)
+    if b.chance(0.3) and t.type.shape[1:3] == y.type.shape[1:3]:
+        t = b.add(Concat(), t, b.binarize(y))
     return b.affine(b.conv(t, b.one_of(3, 16, 33)))
 
 

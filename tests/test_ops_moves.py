@@ -34,6 +34,7 @@ from bdnet_deploy.graph import (
     PixelUnshuffle,
     Quant,
     Quantize,
+    Repeat,
     Reshape,
     Shuffle,
     Sign,
@@ -41,6 +42,7 @@ from bdnet_deploy.graph import (
     TensorType,
     Ternarize,
     Transpose,
+    TwoSlope,
     Upsample,
     Value,
     evaluate,
@@ -52,7 +54,7 @@ from bdnet_deploy.plan import make_plan
 from bdnet_deploy.plan.tables import FILL, fill_word, gather_blob, permute_blob, row_window, runs
 
 ELEMENTS = [DType.F32, DType.I32, DType.I16, DType.I8, DType.U8]
-ALL = [*ELEMENTS, DType.BIT, DType.TRIT]
+ALL = [*ELEMENTS, DType.BIT, DType.TRIT, DType.UBIT]
 CHANNELS = [1, 2, 3, 5, 31, 32, 33, 40, 64, 65]
 
 
@@ -89,6 +91,7 @@ def random_move(rng: np.random.Generator, shape: tuple[int, int, int], dtype: DT
         low, high = (
             (-9, 9) if not dtype.is_packed and dtype is not DType.U8 else (0, 9) if dtype is DType.U8 else (-1, 1)
         )
+        low = max(low, dtype.range[0]) if dtype is not DType.F32 else low
         value = int(rng.choice([-1, 1])) if dtype is DType.BIT else int(rng.integers(low, high, endpoint=True))
         return Pad(tuple(padding), mode, value)  # type: ignore[arg-type]
     if kind == 2:
@@ -322,6 +325,8 @@ def test_concat_kernels(dtype: DType, seed: int) -> None:
         (DType.I16, (DType.I16, DType.I8)),
         (DType.TRIT, (DType.BIT, DType.TRIT)),
         (DType.TRIT, (DType.TRIT, DType.BIT)),
+        (DType.TRIT, (DType.UBIT, DType.BIT)),
+        (DType.TRIT, (DType.TRIT, DType.UBIT)),
     ],
     ids=str,
 )
@@ -636,7 +641,6 @@ def test_option_a_is_fused() -> None:
 
 def test_padding_a_fractional_zero_point() -> None:
     """Zero is no integer there, so the map gets one scale first; padded elements decode to 0."""
-    from bdnet_deploy.graph import TwoSlope
 
     net = Net((4, 4, 3))
     y = net.affine(net.x)
@@ -687,7 +691,6 @@ def head(times: int, begin: int, end: int, *, depthwise: bool = False) -> Graph:
     net = Net((5, 4, 6), seed=times)
     y = net.affine(net.x)
     acc = net.conv(net.sign(y), 6, groups=6) if depthwise else net.conv(net.sign(y), 6)
-    from bdnet_deploy.graph import Repeat, TwoSlope
 
     wide = net.add(Repeat(times), acc)
     wide = net.affine(wide, net.add(Repeat(times), y))
@@ -750,3 +753,17 @@ def test_concat_of_many_is_a_chain() -> None:
         from bdnet_deploy.passes import to_float
 
         make_plan(to_float(graph))
+
+
+@pytest.mark.parametrize("out", [DType.BIT, DType.UBIT, None])
+def test_repeated_bits(out: DType | None) -> None:
+    """Packed maps have no repeat of their own: the channels are gathered."""
+    net = Net((3, 4, 5))
+    y = net.affine(net.x)
+    if out is None:
+        bits = net.ternarize(y)
+    else:
+        bits = net.add(Sign(out), y, net.graph.parameter("t", np.zeros(5)))
+    graph = net.finish(net.affine(net.conv(net.add(Repeat(9), bits), 4)))
+    check_graph(graph, "fixed8")
+    assert f"bd_gather_{(out or DType.TRIT).value}" in lower(graph, "fixed8").plan.kernels

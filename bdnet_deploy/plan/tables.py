@@ -28,7 +28,7 @@ def runs(table: Array) -> Array:
 def fill_word(value: float, dtype: DType) -> int:
     """An element's bytes as a little-endian word; of a packed dtype, bit i is the element's bit in plane i."""
     if dtype.is_packed:
-        return (value < 0) | (value < 1) << 1 if dtype is DType.TRIT else int(value < 0)
+        return (value < 0) | (value < 1) << 1 if dtype.planes == 2 else int(value < 1)
     raw = np.array(value, dtype.numpy.newbyteorder("<")).tobytes()
     return int.from_bytes(raw, "little")
 

@@ -16,7 +16,7 @@ from bdnet_deploy.graph.op import Op, check, register
 class Concat(Op):
     """The channels of two or more inputs of the same height and width, one behind the other.
 
-    All inputs have one dtype; bits beside trits become trits. Scales and zero points go with their channels.
+    All inputs have one dtype; different packed ones become trits. Scales and zero points go with their channels.
     """
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
@@ -24,8 +24,8 @@ class Concat(Op):
         first = types[0]
         check(all(t.shape[:-1] == first.shape[:-1] for t in types), "the inputs differ in height or width")
         dtypes = {t.dtype for t in types}
-        dtype = DType.TRIT if dtypes == {DType.BIT, DType.TRIT} else first.dtype
-        check(len(dtypes) == 1 or dtype is DType.TRIT, "the inputs differ in dtype")
+        check(len(dtypes) == 1 or all(d.is_packed for d in dtypes), "the inputs differ in dtype")
+        dtype = first.dtype if len(dtypes) == 1 else DType.TRIT
         channels = sum(t.channels for t in types)
         return TensorType((*first.shape[:-1], channels), dtype, _join(list(types)))
 

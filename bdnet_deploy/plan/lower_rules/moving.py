@@ -87,9 +87,10 @@ def concat(low: Lowering, node: Node) -> None:
 
 
 def _wider(a: DType, b: DType) -> DType:
-    """The dtype that holds both: accumulators of one graph dtype may differ in memory; bits beside trits become trits."""
-    order = [DType.BIT, DType.TRIT] if a.is_packed else [DType.U8, DType.I8, DType.I16, DType.I32, DType.F32]
-    return max(a, b, key=order.index)
+    """The dtype that holds both: accumulators of one graph dtype may differ in memory, packed values become trits."""
+    if a is b:
+        return a
+    return DType.TRIT if a.is_packed else max(a, b, key=[DType.I8, DType.I16, DType.I32].index)
 
 
 @rule(Quantize)

@@ -21,7 +21,7 @@ def avg_pool(low: Lowering, node: Node) -> None:
 
 @rule(GlobalAvgPool)
 def global_avg_pool(low: Lowering, node: Node) -> None:
-    pair = f"{LETTER[node.inputs[0].type.dtype]}_{node.output.type.dtype.value}"
+    pair = f"{LETTER[low.tensors[node.inputs[0]].dtype]}_{node.output.type.dtype.value}"
     low.simple(node, f"bd_gap_{pair}", kind="accumulate")
 
 

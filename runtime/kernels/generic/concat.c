@@ -1,5 +1,5 @@
 /* bd_concat_<dtype>: the channels of in[0], then those of in[1], pixel by pixel. Operands may be narrower integers than
- * the output (accumulators of different kernels), and bits where the output is trits. */
+ * the output (accumulators of different kernels), and bits or ubits where the output is trits. */
 #include "bd_check.h"
 #include "bd_kernels.h"
 #include "bd_move.h"
@@ -56,7 +56,10 @@ static bd_status concat_packed(const bd_step *step, const uint8_t *constants, co
                 const uint32_t part_words = bd_words(part->channels);
                 const uint32_t at = k == 0 ? 0u : in[0].channels;
                 const uint32_t *from = (const void *)bd_row(part, y);
-                /* Both planes of a bit among trits are its own. */
+                if (part->dtype == BD_UBIT && out->dtype == BD_TRIT && plane == 0) {
+                    continue; /* never -1 */
+                }
+                /* Both planes of a bit among trits are its own, and so is plane b of a ubit. */
                 from += part->dtype == BD_TRIT ? (size_t)plane * part->width * part_words : 0u;
                 for (uint32_t x = 0; x < out->width; x++) {
                     bd_move_bits(row + (size_t)x * words, at, from + (size_t)x * part_words, 0,
@@ -86,7 +89,7 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
     int fits = bd_is(out, dtype) && bd_is_window(step, out) && step->kind == BD_STEP_WINDOW &&
                step->kernel_h == 1 && step->stride_h == 1 && step->pad_top == 0;
     for (int k = 0; k < 2; k++) {
-        const int taken = in[k].dtype <= BD_TRIT && ((narrower | 1u << dtype) >> in[k].dtype & 1u) != 0;
+        const int taken = in[k].dtype <= BD_UBIT && ((narrower | 1u << dtype) >> in[k].dtype & 1u) != 0;
         fits = fits && taken && bd_is(&in[k], in[k].dtype) && in[k].height == out->height &&
                in[k].width == out->width;
     }
@@ -107,4 +110,5 @@ KERNEL(concat_i16, concat_2, BD_I16, 1u << BD_I8)
 KERNEL(concat_i8, concat_1, BD_I8, 0u)
 KERNEL(concat_u8, concat_1, BD_U8, 0u)
 KERNEL(concat_bit, concat_packed, BD_BIT, 0u)
-KERNEL(concat_trit, concat_packed, BD_TRIT, 1u << BD_BIT)
+KERNEL(concat_trit, concat_packed, BD_TRIT, 1u << BD_BIT | 1u << BD_UBIT)
+KERNEL(concat_ubit, concat_packed, BD_UBIT, 0u)

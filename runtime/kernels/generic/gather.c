@@ -173,8 +173,8 @@ static int rows_fit(const bd_step *step, const uint16_t *rows, uint32_t height) 
 
 static bd_status check(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                        uint32_t dtype) {
-    if (!bd_is(in, dtype) || !bd_is(out, dtype) || !bd_is_window(step, out) || step->weights == BD_ABSENT ||
-        step->weights_size < 2u * (HEAD + (uint32_t)step->out_height)) {
+    if (!bd_is(in, dtype) || !bd_is_absent(&in[1]) || !bd_is(out, dtype) || !bd_is_window(step, out) ||
+        step->weights == BD_ABSENT || step->weights_size < 2u * (HEAD + (uint32_t)step->out_height)) {
         return BD_ERROR_STEP;
     }
     const tables t = tables_of(step, constants);
@@ -200,3 +200,4 @@ KERNEL(gather_i8, gather_1, BD_I8)
 KERNEL(gather_u8, gather_1, BD_U8)
 KERNEL(gather_bit, gather_packed, BD_BIT)
 KERNEL(gather_trit, gather_packed, BD_TRIT)
+KERNEL(gather_ubit, gather_packed, BD_UBIT)

@@ -147,8 +147,8 @@ static int digits_fit(const uint16_t *digits, uint32_t count, const bd_view *in,
 
 static bd_status check(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                        uint32_t dtype) {
-    if (!bd_is(in, dtype) || !bd_is(out, dtype) || !bd_is_output(step, out) || step->kind != BD_STEP_WHOLE ||
-        step->weights == BD_ABSENT || step->weights_size < 2u) {
+    if (!bd_is(in, dtype) || !bd_is_absent(&in[1]) || !bd_is(out, dtype) || !bd_is_output(step, out) ||
+        step->kind != BD_STEP_WHOLE || step->weights == BD_ABSENT || step->weights_size < 2u) {
         return BD_ERROR_STEP;
     }
     const uint16_t *blob = (const void *)(constants + step->weights);
@@ -172,3 +172,4 @@ KERNEL(permute_i8, permute_1, BD_I8)
 KERNEL(permute_u8, permute_1, BD_U8)
 KERNEL(permute_bit, permute_packed, BD_BIT)
 KERNEL(permute_trit, permute_packed, BD_TRIT)
+KERNEL(permute_ubit, permute_packed, BD_UBIT)

@@ -70,10 +70,10 @@ DEQUANTIZE(i, int32_t)
 /* One map to another of the same size, with `parameters` words. */
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
                        uint32_t to, uint32_t parameters) {
-    const int fits = bd_is(in, from) && bd_is(out, to) && bd_is_window(step, out) && step->kernel_h == 1 &&
-                     step->stride_h == 1 && step->pad_top == 0 && out->height == in->height &&
-                     out->width == in->width && out->channels == in->channels && step->weights != BD_ABSENT &&
-                     step->weights_size == 4u * parameters;
+    const int fits = bd_is(in, from) && bd_is_absent(&in[1]) && bd_is(out, to) && bd_is_window(step, out) &&
+                     step->kernel_h == 1 && step->stride_h == 1 && step->pad_top == 0 &&
+                     out->height == in->height && out->width == in->width && out->channels == in->channels &&
+                     step->weights != BD_ABSENT && step->weights_size == 4u * parameters;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
