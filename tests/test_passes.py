@@ -14,13 +14,16 @@ from bdnet_deploy.graph import (
     Affine,
     Array,
     AvgPool,
+    Concat,
     Conv2d,
     DType,
     GlobalAvgPool,
     Graph,
     GroupMean,
     Linear,
+    Move,
     Op,
+    Permutation,
     Quant,
     Repeat,
     Sign,
@@ -319,6 +322,10 @@ def check_proofs(graph: Graph) -> int:
             bounds[node.output] = largest_value(node.inputs[0], bounds) * pixels
         elif isinstance(op, Repeat):
             bounds[node.output] = np.tile(largest_value(node.inputs[0], bounds), op.times)
+        elif isinstance(op, Move | Permutation | Concat):
+            maps = [np.broadcast_to(largest_value(v, bounds), v.type.shape) for v in node.inputs]
+            moved = op.reference([v.type for v in node.inputs], maps, node.output.type)
+            bounds[node.output] = np.abs(moved).reshape(-1, node.output.type.channels).max(0)
         elif isinstance(op, Affine):
             count += 1
             parameters = [v.data for v in node.inputs[op.terms :] if v.data is not None]
