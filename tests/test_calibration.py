@@ -18,7 +18,7 @@ from random_networks import random_network
 
 import bdnet_deploy
 from bdnet_deploy import samples
-from bdnet_deploy.analysis.calibration import Edge, compare, unsaturated
+from bdnet_deploy.analysis.comparing.quantized import Edge, compare, unsaturated
 from bdnet_deploy.cli import app, console
 from bdnet_deploy.errors import BdnetError, MissingPackageError, ModelFileError, UnsupportedError, UsageError
 from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Sign, Ternarize, TwoSlope, Value, evaluate
