@@ -68,6 +68,11 @@ static inline void bd_clear_words(uint32_t *to, uint32_t count) {
     }
 }
 
+/* The lowest n bits, n from 1 to 32. */
+BD_INLINE uint32_t bd_low_ones(uint32_t n) {
+    return 0xffffffffu >> ((0u - n) & 31u);
+}
+
 /* Bits start .. start + count - 1 of one pixel to bits at .. of another, which are 0 before. */
 static inline void bd_move_bits(uint32_t *to, uint32_t at, const uint32_t *from, uint32_t start,
                                 uint32_t count) {
@@ -78,7 +83,7 @@ static inline void bd_move_bits(uint32_t *to, uint32_t at, const uint32_t *from,
         if (shift + n > 32u) { /* so shift is not 0, and the next word is the pixel's, too */
             word |= from[(start >> 5) + 1u] << (32u - shift);
         }
-        to[at >> 5] |= (word & (0xffffffffu >> (32u - n))) << bit;
+        to[at >> 5] |= (word & bd_low_ones(n)) << bit;
         at += n;
         start += n;
         count -= n;
@@ -89,7 +94,7 @@ static inline void bd_move_bits(uint32_t *to, uint32_t at, const uint32_t *from,
 static inline void bd_fill_bits(uint32_t *to, uint32_t at, uint32_t count, uint32_t ones) {
     while (count != 0) {
         const uint32_t bit = at & 31u, room = 32u - bit, n = count < room ? count : room;
-        to[at >> 5] |= (ones & (0xffffffffu >> (32u - n))) << bit;
+        to[at >> 5] |= (ones & bd_low_ones(n)) << bit;
         at += n;
         count -= n;
     }
