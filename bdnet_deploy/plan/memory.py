@@ -147,8 +147,8 @@ def _search(plan: Plan, costs: Costs, ram: int | None, cache: int | None) -> Lay
     raise DoesNotFitError(
         f"the feature maps need {needed} bytes of RAM at least, not {ram}",
         where=plan.graph.name,
-        why=f"that is with {layout.execution}"
-        + ("" if whole is None else f"; map by map they need {whole.tensor_bytes + plan.scratch_bytes}"),
+        why=f"the smallest mix is {layout.execution}"
+        + ("" if whole is None else f"; all map by map they need {whole.tensor_bytes + plan.scratch_bytes}"),
         fix="use fixed8 numerics, a smaller input or narrower layers",
     )
 
