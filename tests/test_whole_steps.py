@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from bdnet_deploy.plan.memory import choose_layout
 
 def _random_segments(rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
     borders = sorted({0, count, *rng.integers(0, count + 1, 3).tolist()})
-    return [pair for pair in zip(borders[:-1], borders[1:], strict=True) if rng.random() < 0.8]
+    return [pair for pair in itertools.pairwise(borders) if rng.random() < 0.8]
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bdnet_deploy.cli import common, console
 from bdnet_deploy.errors import UsageError
 
@@ -16,7 +18,9 @@ from bdnet_deploy.errors import UsageError
 @common.numerics
 @common.calibrate
 @common.ram
+@common.cache
 @common.push_rows
+@click.option("--slices", is_flag=True, help="Count an inference in slices too: how many, and the longest.")
 @common.report_options
 def command(
     core: str | None,
@@ -24,7 +28,9 @@ def command(
     numerics: str | None,
     calibrate: Path | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
+    slices: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -43,5 +49,13 @@ def command(
     model = common.load_model(**options)
     console.note("building and running")
     output.show(
-        model.profile(core or board or "", numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+        model.profile(
+            core or board or "",
+            numerics=numerics,
+            calibrate=calibrate,
+            ram=ram,
+            cache=cache,
+            push_rows=push_rows,
+            slices=slices,
+        )
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bdnet_deploy.errors import DoesNotFitError, UnsupportedError, UsageError
 from bdnet_deploy.bdn_format import align
+from bdnet_deploy.errors import DoesNotFitError, UnsupportedError, UsageError
 from bdnet_deploy.plan import placement
 from bdnet_deploy.plan.partition import Partitions
 from bdnet_deploy.plan.plan import Moment, Plan, PlanTensor, describe_units
@@ -117,9 +117,7 @@ def _partition(costs: Costs, segments: Sequence[tuple[int, int]]) -> list[Unit]:
         if unit.streamed and unit.end not in costs.streamed(unit.first):
             raise UsageError(f"steps {unit.first} to {unit.end - 1} cannot be one segment")
     if costs.least and not (units[0].streamed and units[0].end >= costs.least):
-        raise UsageError(
-            f"a pushed input is read by the first {costs.least} steps, which must be in the first segment"
-        )
+        raise UsageError(f"a pushed input is read by the first {costs.least} steps, which must be in the first segment")
     return units
 
 
@@ -173,6 +171,27 @@ def smallest_layout(costs: Costs) -> Layout:
     return lay_out(costs, chosen)
 
 
+def other_mixes(plan: Plan) -> dict[str, Layout]:
+    """What ``plan`` could run as instead, by name; mixes that cannot take its pushed input are left out.
+
+    ``smallest``: the largest unit of no mix needs less than ``max(live)`` of this one. ``map by map``: every step whole.
+    ``row by row``: all steps in one segment.
+    """
+    count = len(plan.steps)
+    costs = Costs(plan.steps, next((t for t in plan.tensors if t.place == "input"), None) if plan.pushed else None)
+    found = {"smallest": smallest_layout(costs)}
+    if not plan.pushed:
+        found["map by map"] = lay_out(costs, [Unit(i, i + 1) for i in range(count)])
+    if count in costs.streamed(0):
+        found["row by row"] = lay_out(costs, [Unit(0, count, True)])
+    return found
+
+
+def smallest_bound(plan: Plan) -> int:
+    """Bytes of tensors and scratch that ``plan``'s steps need at least, whatever mix they run as."""
+    return max(other_mixes(plan)["smallest"].live, default=0) + plan.scratch_bytes
+
+
 def lay_out(costs: Costs, units: Sequence[Unit]) -> Layout:
     """Rings for what is read in the segment that makes it, whole maps for the rest, each at its place."""
     moment = [n for n, unit in enumerate(units) for _ in range(unit.first, unit.end)]
@@ -203,8 +222,7 @@ def lay_out(costs: Costs, units: Sequence[Unit]) -> Layout:
         offsets={tensor: offsets[home] for tensor, home in homes.items()},
         tensor_bytes=placement.total(offsets, sizes),
         live=tuple(
-            sum(align(sizes[t]) for t, (first, last) in spans.items() if first <= n <= last)
-            for n in range(len(units))
+            sum(align(sizes[t]) for t, (first, last) in spans.items() if first <= n <= last) for n in range(len(units))
         ),
         in_place=in_place,
     )
@@ -225,6 +243,8 @@ def _apply(plan: Plan, layout: Layout) -> None:
     plan.tensor_bytes = layout.tensor_bytes
     plan.lower_bound = max(layout.live, default=0) + plan.scratch_bytes
     plan.timeline = [
-        Moment(unit.first, unit.end, unit.streamed, tuple(step.name for step in plan.steps[unit.first : unit.end]), live)
+        Moment(
+            unit.first, unit.end, unit.streamed, tuple(step.name for step in plan.steps[unit.first : unit.end]), live
+        )
         for unit, live in zip(layout.units, layout.live, strict=True)
     ]

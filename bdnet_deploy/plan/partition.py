@@ -45,7 +45,11 @@ class Partitions:
         best: list[int | None] = [0] + [None] * self._count
         for end in range(1, self._count + 1):
             best[end] = min(
-                (max(before, cost.live) for unit, cost in self._ending[end] if (before := best[unit.first]) is not None),
+                (
+                    max(before, cost.live)
+                    for unit, cost in self._ending[end]
+                    if (before := best[unit.first]) is not None
+                ),
                 default=None,
             )
         return best[self._count]

@@ -133,9 +133,7 @@ class Costs:
                 seen.add(tensor)
                 if tensor is self.pushed:
                     rings += ring_bytes(tensor, rows)
-                elif self.made[tensor] < first:
-                    touched += map_bytes(tensor)
-                elif tensor.place != "arena":
+                elif self.made[tensor] < first or tensor.place != "arena":
                     touched += map_bytes(tensor)
                 else:  # a whole map, as long as its last reader is behind the segment
                     whole += map_bytes(tensor)
