@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,12 @@ def test_rings_are_as_deep_as_a_window(digits: Lowered) -> None:
     assert {t.rows_held for t in rings} <= {1, 2, 3, 4}
 
 
-def test_fewer_rows_than_simulated_are_too_few(digits: Lowered) -> None:
+@pytest.mark.parametrize("segments", [lambda n: [(0, n)], lambda n: [(1, 5), (5, n)]], ids=["one", "two"])
+def test_fewer_rows_than_simulated_are_too_few(
+    digits: Lowered, segments: Callable[[int], list[tuple[int, int]]]
+) -> None:
     """The rings are tight: with one row less in any of them, some output differs."""
-    plan = make_plan(digits.graph, cut=len(digits.plan.steps))
+    plan = make_plan(digits.graph, segments=segments(len(digits.plan.steps)))
     x = np.random.default_rng(2).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)
     expected = evaluate(digits.graph, [x])[digits.graph.outputs[0].name]
     wrong = 0

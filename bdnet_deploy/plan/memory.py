@@ -146,7 +146,7 @@ def _search(plan: Plan, costs: Costs, ram: int | None, cache: int | None) -> Lay
         f"the feature maps need {needed} bytes of RAM at least, not {ram}",
         where=plan.graph.name,
         why=f"the smallest mix is {layout.execution}"
-        + ("" if whole is None else f"; all map by map they need {whole.tensor_bytes + plan.scratch_bytes}"),
+        + ("" if whole is None else f"; map by map alone needs {whole.tensor_bytes + plan.scratch_bytes}"),
         fix="use fixed8 numerics, a smaller input or narrower layers",
     )
 
