@@ -85,14 +85,14 @@ def lower(
 
 
 def _raw_inputs(graph: Graph, io: IODescription | None) -> list[tuple[DType, Quant]] | None:
-    """u8 inputs where the I/O description is exact for them: one scale, and a zero point among the pixel values."""
+    """u8 inputs where the I/O description says what raw pixels mean: their scale and mean, per channel or for all."""
     if io is None or len(io.inputs) != len(graph.inputs):
         return None
     types = []
     for description in io.inputs:
         zero, factor = description.affine()
-        plain = description.dtype == "u8" and np.ptp(zero) == 0.0 and np.ptp(factor) == 0.0 and factor[0] > 0
-        if not plain or zero[0] != np.rint(zero[0]) or not 0 <= zero[0] <= 255:
+        if description.dtype != "u8" or not (factor > 0).all():
             return None
-        types.append((DType.U8, Quant.of(factor[0], zero[0])))
+        one = np.ptp(zero) == 0.0 and np.ptp(factor) == 0.0 and zero[0] == np.rint(zero[0]) and 0 <= zero[0] <= 255
+        types.append((DType.U8, Quant.of(factor[0], zero[0]) if one else Quant.of(factor, zero)))
     return types

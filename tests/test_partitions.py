@@ -84,7 +84,7 @@ def plain_live(steps: list[PlanStep], mix: Mix, pushed: PlanTensor | None) -> li
             size += align(rows * t.row_stride)
         if not unit.streamed:
             step = steps[unit.first]
-            residual = step.inputs[1] if len(step.inputs) == 2 else None
+            residual = step.inputs[1] if step.epilogue and step.epilogue.residual_mul is not None else None
             same = residual and step.trunk and {(t.height, t.width, t.channels, t.dtype, t.place) for t in (residual, step.trunk)}  # fmt: skip
             if residual and same and len(same) == 1 and residual.place == "arena" and residual is not step.inputs[0]:
                 size -= align(residual.height * residual.row_stride) if max(touching[residual]) == unit.first else 0

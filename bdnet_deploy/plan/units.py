@@ -48,9 +48,7 @@ def taken_by_trunk(step: PlanStep) -> PlanTensor | None:
     """The residual whose place a whole step's trunk can take, if nothing reads it any more: an epilogue reads an
     element of the residual and then writes its own."""
     trunk = step.trunk
-    if trunk is None or trunk.place != "arena" or len(step.inputs) < 2:
-        return None
-    if step.epilogue_kernel is None or step.kind == "whole":  # the kernel itself reads in[1]
+    if trunk is None or trunk.place != "arena" or step.epilogue is None or step.epilogue.residual_mul is None:
         return None
     residual = step.inputs[1]
     if residual.place != "arena" or residual is step.inputs[0]:

@@ -54,7 +54,7 @@ static uint32_t rows_needed(const bd_model *model, const bd_step *step, int i, u
         return end;
     }
     const uint32_t reach = (end - 1u) * step->stride_h + (step->kernel_h - 1u) * step->dilation_h + 1u;
-    const uint32_t below = reach > step->pad_top ? reach - step->pad_top : 0u;
+    const uint32_t below = reach > step->pad_top ? reach - step->pad_top : 1u; /* replicated, even above */
     return below < height ? below : height;
 }
 
