@@ -69,6 +69,7 @@ def export_model(
     numerics: str | None,
     calibrate: PathLike | Array | Samples | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
     model_version: int,
     progress: Progress | None,
@@ -82,17 +83,18 @@ def export_model(
         if numerics not in (None, "float") or calibrate is not None:
             option = "--numerics" if calibrate is None else "--calibrate"
             raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
-        if ram is not None or push_rows or model_version:
+        if ram is not None or cache is not None or push_rows or model_version:
             raise UsageError(
-                f"{target} runtimes have no such settings", fix="leave --ram, --push-rows and --model-version out"
+                f"{target} runtimes have no such settings",
+                fix="leave --ram, --cache, --push-rows and --model-version out",
             )
         _write({out: foreign_bytes(model, target)})
         return Artifact(target, (out,), provenance(model, target))
     numerics = numerics or ("fixed16" if target == "c" else "float")
     need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
-    if ram is not None or push_rows:
-        lowered = lowered.replanned(ram=ram, push_rows=push_rows)
+    if ram is not None or cache is not None or push_rows:
+        lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows)
     meta = provenance(model, target, numerics=numerics)
     sample = None
     if calibrate is not None:

@@ -129,11 +129,41 @@ class Model:
 
         return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
-    def inspect(self) -> Report:
-        """Layers, shapes, MACs, weights, and why a layer is not binary."""
-        from bdnet_deploy.analysis.inspect import inspect_graph
+    def inspect(
+        self,
+        *,
+        numerics: str | None = None,
+        ram: int | None = None,
+        cache: int | None = None,
+        push_rows: bool = False,
+    ) -> Report:
+        """Layers, shapes, MACs, weights, and why a layer is not binary.
 
-        return inspect_graph(self.graph, io=self.io)
+        Args:
+            numerics: also how our runtime would use memory with these numerics. Needs no samples: the ranges of fixed
+                point do not change sizes.
+            ram, cache, push_rows: of that plan, as for :meth:`export`.
+
+        Raises:
+            DoesNotFitError: no plan fits into ``ram``.
+            UsageError: a setting of the plan, but no numerics.
+            UnsupportedError: numerics were given, and no kernel runs a layer.
+        """
+        from bdnet_deploy.analysis.inspect import inspect_graph
+        from bdnet_deploy.analysis.memory import mixes_table, timeline_table
+
+        report = inspect_graph(self.graph, io=self.io)
+        if numerics is None:
+            if ram is not None or cache is not None or push_rows:
+                raise UsageError(
+                    "memory depends on the numerics",
+                    fix="add --numerics float, --numerics fixed16 or --numerics fixed8",
+                )
+            return report
+        plan = self.lowered(numerics).replanned(ram=ram, cache=cache, push_rows=push_rows).plan
+        report.facts |= {"numerics": numerics, "execution": plan.execution}
+        report.tables += [mixes_table(plan), timeline_table(plan)]
+        return report
 
     def export(
         self,
@@ -143,6 +173,7 @@ class Model:
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
+        cache: int | None = None,
         push_rows: bool = False,
         model_version: int = 0,
         progress: Progress | None = None,
@@ -156,6 +187,8 @@ class Model:
             numerics: of ``bdn`` and ``c``: ``"float"`` (default of bdn), ``"fixed16"`` (default of c), ``"fixed8"``.
             calibrate: samples, necessary for fixed numerics.
             ram: bytes that the feature maps may take (``bdn`` and ``c``): the plan streams where it must.
+            cache: bytes that what runs together should read and write at most, without weights (``bdn`` and ``c``): the
+                plan streams where that helps; never an error.
             push_rows: the input comes row by row (``bdn`` and ``c``), so that no buffer holds it.
             model_version: your own number, stored in the file (``bdn`` and ``c``); ``bd_inspect`` reports it.
 
@@ -175,6 +208,7 @@ class Model:
             numerics=numerics,
             calibrate=calibrate,
             ram=ram,
+            cache=cache,
             push_rows=push_rows,
             model_version=model_version,
             progress=progress,
@@ -225,15 +259,27 @@ class Model:
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
+        cache: int | None = None,
         push_rows: bool = False,
+        slices: bool = False,
     ) -> Report:
         """Counted instructions per layer, estimated time, and memory on an emulated core or board.
 
-        ``ram``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has.
+        ``ram``, ``cache``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has. ``slices``:
+        also the number of ``bd_advance`` calls that an inference takes, and the longest of them.
         """
         from bdnet_deploy.analysis.profile import profile
 
-        return profile(self, core, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+        return profile(
+            self,
+            core,
+            numerics=numerics,
+            calibrate=calibrate,
+            ram=ram,
+            cache=cache,
+            push_rows=push_rows,
+            slices=slices,
+        )
 
     def run(
         self,

@@ -162,7 +162,7 @@ class Size(click.ParamType):
             raise UsageError(
                 f"'{value}' is not a size",
                 where=f"--{param.name if param else 'ram'}",
-                fix="a whole number of bytes, K or M, e.g. --ram 200K",
+                fix=f"a whole number of bytes, K or M, e.g. --{param.name if param else 'ram'} 200K",
             )
         return int(number) * factor
 
@@ -172,6 +172,12 @@ ram = click.option(
     type=Size(),
     metavar="SIZE",
     help="What the feature maps may take, e.g. 200K; the plan runs row by row where it must.",
+)
+cache = click.option(
+    "--cache",
+    type=Size(),
+    metavar="SIZE",
+    help="What runs together should touch at most beside weights, e.g. 512K; the plan runs row by row where it helps.",
 )
 push_rows = click.option(
     "--push-rows", is_flag=True, help="Take the input row by row (a camera): no buffer holds it whole."

@@ -24,6 +24,7 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 @common.numerics
 @common.calibrate
 @common.ram
+@common.cache
 @common.push_rows
 @click.option(
     "--model-version", type=click.IntRange(0, 2**32 - 1), default=0, help="Your own number, stored in bdn and c."
@@ -36,6 +37,7 @@ def command(
     calibrate: Path | None,
     calibrate_limit: int | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
     model_version: int,
     output: common.Output,
@@ -56,6 +58,7 @@ def command(
             numerics=numerics,
             calibrate=samples,
             ram=ram,
+            cache=cache,
             push_rows=push_rows,
             model_version=model_version,
             progress=progress,
