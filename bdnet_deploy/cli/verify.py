@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bdnet_deploy.cli import common
 from bdnet_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from bdnet_deploy.report import Report
 
 
 @common.command("verify")
@@ -24,22 +27,30 @@ from bdnet_deploy.errors import UsageError
     help="The samples that a fixed16 or fixed8 file was exported with: compares every byte.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
+@common.for_firmware
 @common.report_options
 def command(
     files: tuple[Path, ...],
     samples: Path | None,
     calibrate: Path | None,
     limit: int,
+    for_firmware: Path | None,
     output: common.Output,
     **options: Any,
 ) -> None:
     """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL, or with a model by code (--model).
 
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
-    code 4 when they differ; the first divergent layer is named.
+    code 4 when they differ; the first divergent layer is named. With --for-firmware a .bdn alone is enough: does it run
+    there? Exit code 3 when it does not.
     """
     from bdnet_deploy.analysis.verify import VerifyError
 
+    if for_firmware is not None:
+        found = _fit(files[-1], for_firmware)
+        if len(files) == 1 and options["factory"] is None and options["arch"] is None:
+            output.show(found)
+            return
     if len(files) > 2 or (len(files) == 1 and options["factory"] is None and options["arch"] is None):
         raise UsageError(
             f"verify takes a model and an exported file, not {len(files)} files",
@@ -53,3 +64,22 @@ def command(
         output.show(error.report)
         raise
     output.show(report)
+
+
+def _fit(artifact: Path, firmware: Path) -> Report:
+    """What the firmware has of what the file needs.
+
+    Raises:
+        DoesNotFitError: it lacks something.
+    """
+    from bdnet_deploy.bdn_reader import read_bytes
+    from bdnet_deploy.host import inspect
+    from bdnet_deploy.manifest import read_manifest
+    from bdnet_deploy.updates import fit
+
+    manifest = read_manifest(firmware)
+    data = read_bytes(artifact)
+    found = fit(manifest, data, where=str(artifact))
+    inspect(data)
+    found.check(str(artifact), str(firmware))
+    return found.report(str(artifact), str(firmware))
