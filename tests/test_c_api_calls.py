@@ -313,6 +313,33 @@ def test_one_context_a_thread() -> None:
         assert np.array_equal(output.reshape(expected.shape), expected)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_contexts_interleave(seed: int) -> None:
+    """Slices of inferences in arenas of their own, in any order; one of them gets its rows pushed."""
+    rng = np.random.default_rng(seed)
+    names = ["digits", "digits8", "digits_rows"]
+    runtimes = [Runtime(write_bdn(models()[name].plan)) for name in names]
+    images = rng.integers(0, 17, (3, 1, 8, 8, 1)).astype(np.uint8)
+    for runtime, image in zip(runtimes, images, strict=True):
+        pushed = runtime is runtimes[2]
+        runtime.input.put(image.tobytes())
+        assert runtime.load() == OK
+        assert runtime.infer([None] if pushed else None, None, "bd_begin") == OK
+    left, row = [0, 1, 2], 0
+    while left:
+        at = int(rng.choice(left))
+        status, progress = runtimes[at].advance()
+        assert status == OK
+        if progress == ROWS:
+            assert runtimes[at].push(runtimes[at].input.address + 8 * row) == OK
+            row += 1
+        elif progress == DONE:
+            left.remove(at)
+    for runtime, image, name in zip(runtimes, images, names, strict=True):
+        assert runtime.output.bytes.view("<i2").tolist() == logits_of(models()[name], image)
+        assert runtime.intact()
+
+
 # -- nothing outside the buffers ------------------------------------------------------------------------------------------------
 
 

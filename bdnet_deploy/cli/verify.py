@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bdnet_deploy.cli import common
 from bdnet_deploy.errors import UsageError
-
-if TYPE_CHECKING:
-    from bdnet_deploy.report import Report
 
 
 @common.command("verify")
@@ -47,9 +44,9 @@ def command(
     from bdnet_deploy.analysis.verify import VerifyError
 
     if for_firmware is not None:
-        found = _fit(files[-1], for_firmware)
-        if len(files) == 1 and options["factory"] is None and options["arch"] is None:
-            output.show(found)
+        alone = len(files) == 1 and options["factory"] is None and options["arch"] is None
+        _check_fit(files[-1], for_firmware, output if alone else None)
+        if alone:
             return
     if len(files) > 2 or (len(files) == 1 and options["factory"] is None and options["arch"] is None):
         raise UsageError(
@@ -66,8 +63,8 @@ def command(
     output.show(report)
 
 
-def _fit(artifact: Path, firmware: Path) -> Report:
-    """What the firmware has of what the file needs.
+def _check_fit(artifact: Path, firmware: Path, output: common.Output | None) -> None:
+    """Show what the firmware has of what the file needs.
 
     Raises:
         DoesNotFitError: it lacks something.
@@ -81,5 +78,6 @@ def _fit(artifact: Path, firmware: Path) -> Report:
     data = read_bytes(artifact)
     found = fit(manifest, data, where=str(artifact))
     inspect(data)
+    if output is not None:
+        output.show(found.report(str(artifact), str(firmware)))
     found.check(str(artifact), str(firmware))
-    return found.report(str(artifact), str(firmware))
