@@ -44,6 +44,7 @@ def kept_kernels(keep: str | os.PathLike[str] | Iterable[str]) -> list[str]:
             names = [part]
         for name in names:
             if name not in kernel_names():
-                raise unknown_name("kernel", name, kernel_names())
+                shown = "".join(c if c.isprintable() else "?" for c in name)
+                raise unknown_name("kernel", shown, kernel_names())
         found.update(names)
     return sorted(found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bdnet_deploy import bdn_format
 from bdnet_deploy.bdn_format import ALIGN, NONE, RECORD_MAP, BdnFile, Place
 from bdnet_deploy.errors import DoesNotFitError
+from bdnet_deploy.graph import NUMERICS
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.manifest import Manifest, Port, arena_bytes, ports
 from bdnet_deploy.report import Column, Report, Table
@@ -65,28 +66,28 @@ class Fit:
         return Report("verify", facts, [table])
 
 
-def fit(manifest: Manifest, data: bytes, *, least_ram: int | None = None, where: str | None = None) -> Fit:
+def fit(manifest: Manifest, data: bytes, *, least_ram: int | None = None) -> Fit:
     """Compare what a model needs with what a firmware has.
 
     Args:
         manifest: of the firmware.
-        data: the model's ``.bdn`` bytes.
+        data: the model's ``.bdn`` bytes, which the loader has accepted.
         least_ram: bytes that tensors and scratch take in the smallest plan, where the file's own plan is a larger one.
-        where: the file's name for messages.
 
     Raises:
         ModelFileError: damaged bytes.
     """
-    file = bdn_format.read(data, where=where)
+    file = bdn_format.read(data)
     requirements, fixes, rebuild = [], [], []
     missing = sorted(set(file.kernels) - set(manifest.kernels))
     for kernel in sorted(file.kernels):
-        absent = f"kernel {kernel} is not in it ({_layers(file, kernel)})" if kernel in missing else None
-        requirements.append(Requirement(f"kernel {kernel}", "yes", "no" if absent else "yes", absent))
+        what = f"kernel {_printable(kernel)}"
+        absent = f"{what} is not in it ({_layers(file, kernel)})" if kernel in missing else None
+        requirements.append(Requirement(what, "yes", "no" if absent else "yes", absent))
     if missing:
         if manifest.model is not None and manifest.model.numerics != _numerics(file):
             fixes.append(f"export with its numerics: --numerics {manifest.model.numerics}")
-        rebuild.append(f"--keep-kernels {','.join(missing)}")
+        rebuild.append(f"--keep-kernels {_printable(','.join(missing))}")
     largest = 0
     for bits, available in sorted(manifest.arena_bytes.items()):
         needed = arena_bytes(file, bits)
@@ -125,8 +126,15 @@ def _room(what: str, needed: int, available: int, least: str = "") -> Requiremen
     return Requirement(what, f"{needed:,}", f"{available:,}", lack)
 
 
-def _numerics(file: BdnFile) -> str:
-    return bdn_format.Numerics(int(file.header["numerics"])).name.lower()
+def _numerics(file: BdnFile) -> str | None:
+    """What the header states; None where that is nothing known, for it is information only."""
+    number = int(file.header["numerics"])
+    return NUMERICS[number] if number < len(NUMERICS) else None
+
+
+def _printable(text: str) -> str:
+    """Names of a file in messages: without control characters and what no console encodes."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _layers(file: BdnFile, kernel: str) -> str:
@@ -135,7 +143,7 @@ def _layers(file: BdnFile, kernel: str) -> str:
     numbers = [i for i, s in enumerate(file.steps) if index in (s["kernel"], s["epilogue"]) and index != NONE]
     try:
         steps = json.loads(file.records[RECORD_MAP])["steps"]
-        names = [str(steps[i]["name"]) for i in numbers]
+        names = [_printable(str(steps[i]["name"])) for i in numbers]
     except (KeyError, IndexError, TypeError, ValueError, RecursionError):
         names = [f"step {i}" for i in numbers]
     if not names:

@@ -194,6 +194,27 @@ def test_files_that_are_no_models(fixed16: bytes) -> None:
     assert result.exit_code == 1 and "no such file" in result.stderr
 
 
+def test_names_of_a_file_are_no_commands_to_the_terminal(fixed16: bytes) -> None:
+    """Numerics that nobody knows, a kernel and layers with control characters: a message all the same."""
+    firmware_of(fixed16)
+    file = bdn_format.read(fixed16)
+    kernels = [k.replace("bd_gap", "\x1b[2J") for k in file.kernels]
+    steps = json.loads(file.records[bdn_format.RECORD_MAP])
+    steps["steps"] = [{"name": "\ud800\x1b"} for _ in steps["steps"]]
+    records = {**file.records, bdn_format.RECORD_MAP: json.dumps(steps).encode("ascii")}
+    header = {k: int(file.header[k]) for k in ("tensor_bytes", "scratch_bytes", "inputs", "outputs")}
+    tables = {"tensors": file.tensors, "steps": file.steps, "constants": file.constants}
+    changed = bdn_format.write(kernels=kernels, records=records, numerics=77, **tables, **header)  # type: ignore[arg-type]
+    found = fit(make_manifest(fixed16), changed)
+    assert any(lack == "kernel ?[2J_h_i32 is not in it (needed by ??)" for lack in found.lacks)
+    assert all(text.isprintable() for text in (*found.lacks, *found.fixes))
+    Path("new.bdn").write_bytes(changed)
+    result = invoke("verify", "new.bdn", "--for-firmware", "m.json")
+    assert result.exit_code == 1 and "which this runtime does not have" in result.stderr
+    result = invoke("export", MODEL, "--target", "c", "--numerics", "float", "--keep-kernels", "new.bdn")
+    assert result.exit_code == 2 and "unknown kernel '?[2J_h_i32'" in result.stderr
+
+
 def test_verify_shows_what_is_lacking(fixed16: bytes, fixed8: bytes) -> None:
     firmware_of(fixed16)
     Path("new.bdn").write_bytes(fixed8)

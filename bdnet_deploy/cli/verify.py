@@ -69,6 +69,7 @@ def _check_fit(artifact: Path, firmware: Path, output: common.Output | None) -> 
     Raises:
         DoesNotFitError: it lacks something.
     """
+    from bdnet_deploy import bdn_format
     from bdnet_deploy.bdn_reader import read_bytes
     from bdnet_deploy.host import inspect
     from bdnet_deploy.manifest import read_manifest
@@ -76,8 +77,9 @@ def _check_fit(artifact: Path, firmware: Path, output: common.Output | None) -> 
 
     manifest = read_manifest(firmware)
     data = read_bytes(artifact)
-    found = fit(manifest, data, where=str(artifact))
+    bdn_format.read(data, where=str(artifact))
     inspect(data)
+    found = fit(manifest, data)
     if output is not None:
         output.show(found.report(str(artifact), str(firmware)))
     found.check(str(artifact), str(firmware))
