@@ -34,15 +34,18 @@ _KERNEL = re.compile(rf"[A-Za-z0-9_]{{1,{NAME_BYTES - 1}}}")
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its buffer, and what its integers mean where one pair says it (else None)."""
+    """An input or output: its buffer, and what its integers mean: real = (q - zero_point) * scale.
+
+    ``scale`` and ``zero_point`` have one value for all channels or one for each, and none where nothing is stated.
+    """
 
     height: int
     width: int
     channels: int
     dtype: str
     pushed: bool = False
-    scale: float | None = None
-    zero_point: float | None = None
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[float, ...] = ()
 
     @property
     def buffer(self) -> str:
@@ -53,7 +56,10 @@ class Port:
     @property
     def meaning(self) -> str:
         """Quantization in words."""
-        return "none" if self.scale is None else f"scale {self.scale:.9g}, zero point {self.zero_point:g}"
+        if not self.scale:
+            return "none"
+        scale, zero_point = (" ".join(f"{v:.9g}" for v in values) for values in (self.scale, self.zero_point))
+        return f"scale {scale}, zero point {zero_point}"
 
 
 @dataclass(frozen=True)
@@ -141,14 +147,15 @@ def ports(file: BdnFile, place: Place) -> tuple[Port, ...]:
     return tuple(found)
 
 
-def _quantization(file: BdnFile, place: Place, index: int) -> tuple[float | None, float | None]:
-    """Scale and zero point that the file's map states, (None, None) where it states none."""
+def _quantization(file: BdnFile, place: Place, index: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scales and zero points that the file's map states, empty where it states none."""
     try:
         record = json.loads(file.records[RECORD_MAP])[f"{place.name.lower()}s"][index]
-        scale, zero_point = float(record["scale"]), float(record["zero_point"])
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-        return None, None
-    return (scale, zero_point) if scale > 0 and np.isfinite([scale, zero_point]).all() else (None, None)
+        scale, zero_point = (np.atleast_1d(np.asarray(record[k], np.float64)) for k in ("scale", "zero_point"))
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError):
+        return (), ()
+    sound = scale.ndim == zero_point.ndim == 1 and (scale > 0).all() and np.isfinite([*scale, *zero_point]).all()
+    return (tuple(scale.tolist()), tuple(zero_point.tolist())) if sound else ((), ())
 
 
 def make_manifest(
@@ -241,11 +248,14 @@ class _Members:
             raise _ContentError(f"'{name}' of {self.where} is no whole number from {least} to {most}")
         return value
 
-    def number(self, name: str) -> float:
+    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+        """One finite number, or a list of ``count``."""
         value = self.any(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= np.finfo(np.float64).max:
-            raise _ContentError(f"'{name}' of {self.where} is no finite number")
-        return float(value)
+        values = value if isinstance(value, list) and len(value) == count else [value]
+        largest = np.finfo(np.float64).max
+        if any(isinstance(v, bool) or not isinstance(v, int | float) or not abs(v) <= largest for v in values):
+            raise _ContentError(f"'{name}' of {self.where} is neither a finite number nor {count} of them")
+        return tuple(map(float, values))
 
     def text(self, name: str, known: Sequence[str] | None = None) -> str:
         value = self.any(name)
@@ -301,15 +311,17 @@ def _port(members: _Members) -> Port:
     pushed = members.any("pushed")
     if not isinstance(pushed, bool):
         raise _ContentError(f"'pushed' of {members.where} is neither true nor false")
-    scale = zero_point = None
+    channels = members.integer("channels", 1, _U16)
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[float, ...] = ()
     if "scale" in members.value:
-        scale, zero_point = members.number("scale"), members.number("zero_point")
-        if scale <= 0:
+        scale, zero_point = members.numbers("scale", channels), members.numbers("zero_point", channels)
+        if min(scale) <= 0:
             raise _ContentError(f"'scale' of {members.where} is not positive")
     return Port(
         height=members.integer("height", 1, _U16),
         width=members.integer("width", 1, _U16),
-        channels=members.integer("channels", 1, _U16),
+        channels=channels,
         dtype=members.text("dtype", [dtype.name.lower() for dtype in DType]),
         pushed=pushed,
         scale=scale,
@@ -319,7 +331,11 @@ def _port(members: _Members) -> Port:
 
 def _port_members(port: Port) -> dict[str, Any]:
     members: dict[str, Any] = {k: getattr(port, k) for k in ("height", "width", "channels", "dtype", "pushed")}
-    if port.scale is not None and port.zero_point is not None:
-        zero_point = port.zero_point
-        members.update(scale=port.scale, zero_point=int(zero_point) if zero_point.is_integer() else zero_point)
+    if port.scale:
+        members.update(scale=_json(port.scale), zero_point=_json(port.zero_point))
     return members
+
+
+def _json(values: tuple[float, ...]) -> float | list[float]:
+    whole = [int(v) if v.is_integer() else v for v in values]
+    return whole[0] if len(whole) == 1 else whole

@@ -54,7 +54,9 @@ def test_beside_a_generated_source() -> None:
     assert (port.buffer, port.meaning) == ("8x8x1 u8", "scale 0.125, zero point 8")
     assert result.buffer == "1x1x10 i16"
     quant = models()["digits"].graph.outputs[0].type.quant
-    assert quant is not None and result.scale == float(quant.scale) and result.zero_point == float(quant.zero_point)
+    assert (
+        quant is not None and result.scale == (float(quant.scale),) and result.zero_point == (float(quant.zero_point),)
+    )
 
 
 def test_the_same_bytes_again() -> None:
@@ -113,6 +115,23 @@ def test_beside_an_image_without_a_model(tmp_path: Path) -> None:
     assert set(manifest.kernels) == kernel_names()
 
 
+def test_numbers_per_channel() -> None:
+    """As a model on raw pixels has them whose channels are normalised differently."""
+    data = write_bdn(models()["digits8"].plan)
+    file = bdn_format.read(data)
+    stated = json.loads(file.records[bdn_format.RECORD_MAP])
+    scales = [0.5 + i for i in range(10)]
+    stated["outputs"][0].update(scale=scales, zero_point=[*range(9), 0.5])
+    records = {**file.records, bdn_format.RECORD_MAP: json.dumps(stated).encode("ascii")}
+    header = {k: int(file.header[k]) for k in ("tensor_bytes", "scratch_bytes", "inputs", "outputs", "numerics")}
+    tables = {"kernels": file.kernels, "tensors": file.tensors, "steps": file.steps, "constants": file.constants}
+    manifest = make_manifest(bdn_format.write(records=records, **tables, **header))  # type: ignore[arg-type]
+    Path("m.json").write_text(manifest.to_json(), encoding="utf-8")
+    assert manifest.model is not None and manifest.model.outputs[0].scale == tuple(scales)
+    assert manifest.model.outputs[0].zero_point == (*range(9), 0.5)
+    assert read_manifest(Path("m.json")) == manifest
+
+
 def test_the_page_names_every_member() -> None:
     manifest = json.loads(make_manifest(write_bdn(models()["digits"].plan)).to_json())
     section = PAGE.read_text(encoding="utf-8").split("\n## Updates in the field\n")[1].split("\n## ")[0]
@@ -153,8 +172,8 @@ def test_kernels_to_keep() -> None:
     assert kept_kernels(["new.bdn", "m.json", "bd_dw_bt_i8"]) == sorted({*own, "bd_repeat_i8", "bd_dw_bt_i8"})
     model().export("c", "c8.c", numerics="fixed8", calibrate=CALIBRATION)
     assert kept_kernels("c8.c") == own
-    with pytest.raises(UsageError, match="unknown kernel 'bd_conv_bc_i16'") as caught:
-        kept_kernels("bd_dw_bb_i8,bd_conv_bc_i16")
+    with pytest.raises(UsageError, match="unknown kernel 'bd_conv_bb_i1'") as caught:
+        kept_kernels("bd_dw_bb_i8,bd_conv_bb_i1")
     near = str(caught.value).split("nearest: ")[1].split(", ")
     assert len(near) == 3 and set(near) <= kernel_names() and "bd_conv_bb_i16" in near
     Path("other.json").write_text(Manifest(("bd_of_tomorrow",), {32: 1}, 1).to_json(), encoding="utf-8")
@@ -215,6 +234,7 @@ WRONG: list[tuple[str, Any]] = [
     ("model.inputs.height", 0), ("model.inputs.width", 65536), ("model.inputs.channels", "1"),
     ("model.inputs.dtype", "u16"), ("model.inputs.pushed", 1), ("model.inputs.scale", 0), ("model.inputs.scale", -1.0),
     ("model.inputs.scale", float("nan")), ("model.inputs.scale", float("inf")), ("model.inputs.scale", 10**400),
+    ("model.inputs.scale", [0.5, 0.5]), ("model.inputs.scale", []), ("model.inputs.scale", [[1.0]]), ("model.inputs.scale", [-1.0]),
     ("model.inputs.zero_point", None), ("model.inputs.zero_point", float("-inf")),
 ]  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_inputs_and_outputs(fixed16: bytes) -> None:
     assert found(inputs=(port, port)).lacks == ["its application handles 2 inputs, not 1"]
     pushed = found(inputs=(dataclasses.replace(port, pushed=True),))
     assert len(pushed.lacks) == 1 and pushed.fixes == ["add --push-rows"]
-    for change in ({"scale": 0.25}, {"zero_point": 7.0}, {"scale": None, "zero_point": None}):
+    for change in ({"scale": (0.25,)}, {"zero_point": (7.0,)}, {"scale": (), "zero_point": ()}):
         other = found(inputs=(dataclasses.replace(port, **change),))
         assert other.lacks == [] and len(other.notes) == 1 and "scale 0.125, zero point 8" in other.notes[0]
     assert fit(dataclasses.replace(manifest, model=None), fixed16).notes == []
