@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,14 +176,18 @@ class Model:
         cache: int | None = None,
         push_rows: bool = False,
         model_version: int = 0,
+        for_firmware: PathLike | None = None,
+        keep_kernels: PathLike | Iterable[str] | None = None,
+        reserve_arena: int = 0,
+        reserve_model: int = 0,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
 
         Args:
             target: ``"tflite"`` (Larq-compatible, stock runtimes), ``"onnx"``, ``"bdn"`` or ``"c"`` (our runtime).
-            path: the file; by default ``<name>.<suffix>`` in the current folder. For ``c`` a header is written
-                beside it. An older file is replaced, whole or not at all.
+            path: the file; by default ``<name>.<suffix>`` in the current folder. For ``c`` a header and the firmware's
+                manifest are written beside it. An older file is replaced, whole or not at all.
             numerics: of ``bdn`` and ``c``: ``"float"`` (default of bdn), ``"fixed16"`` (default of c), ``"fixed8"``.
             calibrate: samples, necessary for fixed numerics.
             ram: bytes that the feature maps may take (``bdn`` and ``c``): the plan streams where it must.
@@ -191,9 +195,14 @@ class Model:
                 plan streams where that helps; never an error.
             push_rows: the input comes row by row (``bdn`` and ``c``), so that no buffer holds it.
             model_version: your own number, stored in the file (``bdn`` and ``c``); ``bd_inspect`` reports it.
+            for_firmware: a manifest (``bdn``): the file must run on that firmware, whose arena is the limit that ``ram``
+                is by default, and whose model's numerics are the default.
+            keep_kernels: what the table has besides the model's kernels (``c``); see
+                :func:`~bdnet_deploy.kept_kernels.kept_kernels`.
+            reserve_arena, reserve_model: bytes for later models (``c``), at least what this one needs.
 
         Raises:
-            DoesNotFitError: no plan fits into ``ram``.
+            DoesNotFitError: no plan fits into ``ram``, or the firmware cannot run the model: every lack is named.
             UsageError: unknown target or numerics, or fixed numerics without samples.
             UnsupportedError: the target cannot express a layer.
         """
@@ -211,6 +220,10 @@ class Model:
             cache=cache,
             push_rows=push_rows,
             model_version=model_version,
+            for_firmware=for_firmware,
+            keep_kernels=keep_kernels,
+            reserve_arena=reserve_arena,
+            reserve_model=reserve_model,
             progress=progress,
         )
 

@@ -76,7 +76,7 @@ def report(*arguments: object) -> dict[str, Any]:
 def test_export_without_output(target: str, options: tuple[object, ...], head: bytes) -> None:
     result = done("export", MODEL, "--target", target, *options)
     assert f"wrote model.{target}" in result.stderr
-    written = {f"model.{target}"} | ({"model.h"} if target == "c" else set())
+    written = {f"model.{target}"} | ({"model.h", "model.manifest.json"} if target == "c" else set())
     assert {path.name for path in Path().iterdir()} == written
     data = Path(f"model.{target}").read_bytes()
     assert head in data
