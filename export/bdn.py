@@ -15,7 +15,7 @@ from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
 from bdnet_deploy.plan.plan import format_code
 from bdnet_deploy.plan.schedule import producers
 
-_KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE}
+_KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE, "whole": Kind.WHOLE}
 #: A test vector up to this size is stored literally, else as a seed and a checksum.
 LITERAL_LIMIT = 4096
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import random_attention
 
 from bdnet_deploy.graph import (
     Affine,
@@ -24,6 +25,7 @@ from bdnet_deploy.graph import (
     Sign,
     Ternarize,
     TwoSlope,
+    Unary,
     Value,
 )
 from bdnet_deploy.iodesc import InputDescription, IODescription
@@ -35,7 +37,7 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = []
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_attention.STAGES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +154,15 @@ class Builder:
             muls.append(post * rng.choice([1.0, -1.0, 1e-4]) if self.chance(0.1) else post)
         add = rng.normal(0.0, 0.5, channels) * (not self.chance(0.2))
         return self.add(Affine(len(xs)), *xs, *map(self.parameter, muls), self.parameter(add))
+
+    def scaled(self, x: Value, mul: Array) -> Value:
+        """``x * mul``."""
+        return self.add(Affine(), x, self.parameter(mul), self.parameter(np.zeros(len(mul))))
+
+    def affine_above_zero(self, x: Value) -> Value:
+        """Some function of the map that is never below 1/2."""
+        half = np.full(x.type.channels, 0.5)
+        return self.add(Affine(), self.add(Unary("softplus"), x), self.parameter(2 * half), self.parameter(half))
 
     def two_slope(self, x: Value) -> Value:
         rng, channels = self.rng, x.type.channels

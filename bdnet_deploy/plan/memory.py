@@ -118,6 +118,8 @@ def _homes(steps: list[PlanStep], cut: int, lives: dict[PlanTensor, tuple[int, i
     for i, step in enumerate(steps):
         if i < cut or step.trunk is None or step.trunk.place != "arena" or len(step.inputs) < 2:
             continue
+        if step.epilogue is None or step.epilogue.residual_mul is None:  # two factors of a kernel: read again and again
+            continue
         residual = step.inputs[1]
         same = (residual.height, residual.width, residual.channels, residual.dtype) == (
             step.trunk.height,
