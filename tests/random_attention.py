@@ -57,7 +57,7 @@ def _projection(b: Builder, y: Value, outputs: int, *, real: float) -> Value:
 
 def attention(b: Builder, y: Value) -> Value:
     """Each row of the map is a head, its pixels are the positions; residual around it all."""
-    _, height, width, channels = y.type.shape
+    _, height, width, _ = y.type.shape
     outer = b.one_of(4, 17, 32, 33, 40)
     if height * width * width * outer > 40_000:
         return y

@@ -15,17 +15,17 @@ from bdnet_deploy.graph.ops.pointwise import saturate
 
 #: Powers of two by ``2**-(i / 256)`` in units of 1 / 32767: both ends of an octave are there to interpolate.
 EXP2_TABLE = np.rint(32767 * 2.0 ** (-np.arange(257) / 256)).astype(np.int16)
-#: Beyond this many octaves below the largest score everything is 0.
-_OCTAVES = 24
+#: So many octaves below the largest score 16 bits have become 0.
+_OCTAVES = 17
 OUTPUTS = {DType.I16: Quant.of(2.0**-15), DType.I8: Quant.of(2.0**-8, -128)}
 """How each fixed output stands for probabilities."""
 
 
 @dataclass(frozen=True)
 class ExpScale:
-    """From a difference d of scores to octaves with 16 fractional bits: ``min(d >> drop, limit) * mul >> shift``.
+    """From a difference d of scores to octaves with 16 fractional bits: ``(min(d >> drop, limit) * mul) >> shift``.
 
-    ``limit * mul`` fits 32 bits without sign.
+    ``limit`` and ``mul`` fit 32 bits without sign, and so does the result.
     """
 
     drop: int
@@ -45,15 +45,12 @@ class ExpScale:
         end = _OCTAVES << 16
         per_unit = min(scale / math.log(2.0) * 65536.0, float(end))
         drop = 0
-        while end / (per_unit * 2.0**drop) > 65535.0:  # the differences that matter fit 16 bits
-            drop += 1
-        per_unit *= 2.0**drop
-        shift = 0
-        limit = math.ceil(end / per_unit)
-        while shift < 31 and math.ceil(per_unit * 2.0 ** (shift + 1)) * (limit + 1) < 1 << 32:
-            shift += 1
-        mul = round(per_unit * 2.0**shift)
-        return ExpScale(drop, limit, mul, shift)
+        while per_unit < 1.0:  # such a difference has no effect
+            per_unit, drop = 2.0 * per_unit, drop + 1
+        shift = 16
+        while round(per_unit * 2.0**shift) >= 1 << 32:
+            shift -= 1
+        return ExpScale(drop, math.ceil(end / per_unit), round(per_unit * 2.0**shift), shift)
 
 
 @register
@@ -65,7 +62,7 @@ class Softmax(Op):
     :mod:`bdnet_deploy.graph.float_functions` has it, the sum ascends from +0, y[c] = e[c] * (1 / sum).
 
     Fixed (``out`` is i16 or i8; x is i8, i16 or i32 of one scale; zero points cancel). Every step is exact:
-    ``d = max - x``; ``z = min(d >> drop, limit) * mul >> shift`` octaves with 16 fractional bits; with
+    ``d = max - x``; ``z = (min(d >> drop, limit) * mul) >> shift`` octaves with 16 fractional bits; with
     ``n = min(z >> 16, 31)`` and the table T of 257 entries, interpolated by bits 8 to 15 (i) and 0 to 7 (f) of z:
     ``e = ((((T[i] << 8) - (T[i] - T[i + 1]) * f) >> n) + 128) >> 8``; ``r = floor(2**46 / sum e)``. Output i16 is
     ``min((e * r + 2**30) >> 31, 32767)`` of scale 2**-15, i8 ``min((e * r + 2**37) >> 38, 255) - 128`` of scale 2**-8
@@ -86,7 +83,8 @@ class Softmax(Op):
         exp = self.exp
         check(exp is not None and 0 <= exp.drop <= 31 and 0 <= exp.shift <= 31, "a fixed softmax needs its scale")
         assert exp is not None
-        check(exp.limit > 0 and exp.mul > 0 and exp.limit * exp.mul < 1 << 32, "limit * mul leaves 32 bits")
+        check(0 < exp.limit < 1 << 32 and 0 < exp.mul < 1 << 32, "limit and mul have 32 bits")
+        check(exp.limit * exp.mul >> exp.shift < 1 << 32, "octaves leave 32 bits")
         return TensorType(x.shape, self.out, OUTPUTS[self.out])
 
     def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:

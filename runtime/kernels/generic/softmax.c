@@ -11,7 +11,7 @@
 
 typedef struct bd_softmax_scale {
     uint32_t drop, limit, mul,
-        shift; /* octaves with 16 fractional bits: min(d >> drop, limit) * mul >> shift */
+        shift; /* octaves with 16 fractional bits: (min(d >> drop, limit) * mul) >> shift */
 } bd_softmax_scale;
 
 #define TABLE_BYTES 516u
@@ -43,7 +43,8 @@ static bd_status softmax_f32(const bd_step *step, const uint8_t *constants, cons
 
 /* 32767 * exp(-d * scale), rounded. */
 BD_INLINE uint32_t exponential(const bd_softmax_scale *scale, const int16_t *table, uint32_t d) {
-    const uint32_t z = (bd_smaller(d >> scale->drop, scale->limit) * scale->mul) >> scale->shift;
+    const uint64_t product = (uint64_t)bd_smaller(d >> scale->drop, scale->limit) * scale->mul;
+    const uint32_t z = (uint32_t)(product >> scale->shift);
     const uint32_t octaves = bd_smaller(z >> 16, 31u);
     const int16_t *entry = table + ((z >> 8) & 255u);
     const uint32_t fall = (uint32_t)(entry[0] - entry[1]) * (z & 255u);
@@ -104,8 +105,8 @@ static bd_status check(const bd_step *step, const uint8_t *constants, const bd_v
     }
     if (fits && from != BD_F32) {
         const bd_softmax_scale *scale = (const void *)(constants + step->weights);
-        fits =
-            scale->drop <= 31u && scale->shift <= 31u && (uint64_t)scale->limit * scale->mul <= 0xffffffffu;
+        fits = scale->drop <= 31u && scale->shift <= 31u &&
+               ((uint64_t)scale->limit * scale->mul) >> scale->shift <= 0xffffffffu;
         *scratch_bytes = (2u * (uint32_t)in->channels + 3u) / 4u * 4u;
     }
     return fits ? BD_OK : BD_ERROR_STEP;
