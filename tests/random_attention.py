@@ -68,7 +68,8 @@ def attention(b: Builder, y: Value) -> Value:
         return y
     scores = b.add(Matmul(), query, key)
     if b.chance(0.3) and scores.type.dtype is DType.I32:  # thresholds instead of softmax
-        weights = b.binarize(b.affine(scores)) if b.chance(0.5) else b.binarize(scores)
+        scores = b.affine(scores) if b.chance(0.5) else scores
+        weights = b.binarize(scores) if b.chance(0.5) else b.sign(scores, DType.UBIT)
     else:
         root = np.full(width, 1.0 / np.sqrt(query.type.channels))
         if b.chance(0.6):

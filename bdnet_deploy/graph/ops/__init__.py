@@ -1,7 +1,7 @@
 """The operator table: importing this package registers every operator."""
 
 from bdnet_deploy.graph.ops.binarize import Sign, Ternarize
-from bdnet_deploy.graph.ops.convolution import Conv2d, Linear
+from bdnet_deploy.graph.ops.convolution import REPLICATE, Conv2d, Linear
 from bdnet_deploy.graph.ops.functions import Lut, Unary
 from bdnet_deploy.graph.ops.matmul import Matmul
 from bdnet_deploy.graph.ops.normalization import GroupNorm, LayerNorm
@@ -11,6 +11,7 @@ from bdnet_deploy.graph.ops.shaping import GroupMean, Repeat, Reshape
 from bdnet_deploy.graph.ops.softmax import Softmax
 
 __all__ = [
+    "REPLICATE",
     "Affine",
     "AvgPool",
     "Conv2d",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,11 +19,29 @@ def matmul(low: Lowering, node: Node) -> None:
     acc = node.output.type.dtype
     if x.dtype.is_packed and y.dtype.is_packed and x.channels <= MATMUL_I16_CHANNELS:
         acc = DType.I16
-    zero_point = int(x.quant.zero_point) if x.quant else 0
-    kernel = f"bd_matmul_{LETTER[x.dtype]}{LETTER[y.dtype]}_{acc.value}"
-    step = low.simple(node, kernel, zero_point=zero_point)
-    step.acc_dtype = cast(DType, acc)
-    low.tensors[node.output].dtype = acc
+    _fused(
+        low,
+        node,
+        kernel=f"bd_matmul_{LETTER[x.dtype]}{LETTER[y.dtype]}_{acc.value}",
+        acc_dtype=acc,
+        zero_point=int(x.quant.zero_point) if x.quant else 0,
+    )
+
+
+def _fused(low: Lowering, node: Node, *, kernel: str, **fields: Any) -> None:
+    """A step whose kernel makes accumulators for an epilogue."""
+    step = PlanStep(
+        kernel=kernel,
+        epilogue_kernel=None,
+        nodes=[node],
+        inputs=[low.tensors[v] for v in node.inputs],
+        trunk=None,
+        packed=None,
+        out_shape=hwc(node.output.type.shape),
+        **fields,
+    )
+    low.done.add(node)
+    low.fuse(step, node.output)
 
 
 @rule(Unary)
@@ -61,19 +79,8 @@ def _statistics(node: Node) -> tuple[str, Array]:
 @rule(LayerNorm)
 def layer_norm(low: Lowering, node: Node) -> None:
     name, parameters = _statistics(node)
-    step = PlanStep(
-        kernel=f"bd_layer_norm_{name}",
-        epilogue_kernel=None,
-        nodes=[node],
-        inputs=[low.tensors[node.inputs[0]]],
-        trunk=None,
-        packed=None,
-        out_shape=hwc(node.output.type.shape),
-        acc_dtype=node.output.type.dtype,
-        weights=parameters,
-    )
-    low.done.add(node)
-    low.fuse(step, node.output)
+    kernel = f"bd_layer_norm_{name}"
+    _fused(low, node, kernel=kernel, acc_dtype=node.output.type.dtype, weights=parameters)
 
 
 @rule(GroupNorm)

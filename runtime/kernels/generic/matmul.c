@@ -6,9 +6,12 @@
 #include "bd_check.h"
 #include "bd_kernels.h"
 
-/* Bit or trit k of the pixel that begins at `at`; the second plane lies `plane` words behind. */
+/* Packed value k of the pixel that begins at `at`; the second plane lies `plane` words behind. */
 BD_INLINE int32_t packed_value(uint32_t dtype, const uint8_t *at, size_t plane, uint32_t k) {
     const uint32_t *a = (const void *)at;
+    if (dtype == BD_UBIT) {
+        return 1 - (int32_t)((a[k >> 5] >> (k & 31u)) & 1u);
+    }
     return bd_packed_value(a, dtype == BD_TRIT ? a + plane : NULL, k);
 }
 
@@ -25,7 +28,7 @@ BD_INLINE int32_t value_int32_t(uint32_t dtype, const uint8_t *at, size_t plane,
 
 /* Bytes of a pixel of one plane. */
 BD_INLINE size_t pixel_bytes(uint32_t dtype, uint32_t channels) {
-    return dtype == BD_BIT || dtype == BD_TRIT ? (size_t)bd_words(channels) * 4u
+    return dtype >= BD_BIT && dtype <= BD_UBIT ? (size_t)bd_words(channels) * 4u
            : dtype == BD_F32                   ? (size_t)channels * 4u
            : dtype == BD_I16                   ? (size_t)channels * 2u
                                                : channels;
@@ -92,16 +95,22 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
 FLOAT(ff, BD_F32, BD_F32)
 FLOAT(fb, BD_F32, BD_BIT)
 FLOAT(ft, BD_F32, BD_TRIT)
+FLOAT(fz, BD_F32, BD_UBIT)
 FLOAT(bf, BD_BIT, BD_F32)
 FLOAT(tf, BD_TRIT, BD_F32)
+FLOAT(zf, BD_UBIT, BD_F32)
 FIXED(qq, BD_I8, BD_I8)
 FIXED(hq, BD_I16, BD_I8)
 FIXED(qh, BD_I8, BD_I16)
 FIXED(qb, BD_I8, BD_BIT)
 FIXED(qt, BD_I8, BD_TRIT)
+FIXED(qz, BD_I8, BD_UBIT)
 FIXED(hb, BD_I16, BD_BIT)
 FIXED(ht, BD_I16, BD_TRIT)
+FIXED(hz, BD_I16, BD_UBIT)
 FIXED(bq, BD_BIT, BD_I8)
 FIXED(tq, BD_TRIT, BD_I8)
+FIXED(zq, BD_UBIT, BD_I8)
 FIXED(bh, BD_BIT, BD_I16)
 FIXED(th, BD_TRIT, BD_I16)
+FIXED(zh, BD_UBIT, BD_I16)
