@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from bdn_cases import CODES, LETTERS, Bdn, draw
 
 from bdnet_deploy import bdn_format as bdn
-from bdnet_deploy.emulated import EmulatedModel
+from bdnet_deploy.emulated import EmulatedModel, Runner
+from bdnet_deploy.emulator import Emulator
 from bdnet_deploy.errors import BdnetError, ModelFileError, UnsupportedError
 from bdnet_deploy.export import onnx, tflite
 from bdnet_deploy.export.bdn import write_bdn
+from bdnet_deploy.firmware import build_runner, target
 from bdnet_deploy.graph import (
     Affine,
     Array,
@@ -39,6 +42,7 @@ from bdnet_deploy.graph.ops.softmax import ExpScale
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.plan import make_plan
+from bdnet_deploy.targets import Core
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -418,8 +422,8 @@ def attention_graph(direct: bool = False) -> Graph:
     graph = Graph("attention")
     x = graph.input("x", (1, 3, 6, 33), DType.F64)
 
-    def bits(v: Value, name: str) -> Value:
-        return graph.add(Sign(), [v, graph.parameter("t", rng.normal(0, 0.3, v.type.channels))], name)
+    def bits(v: Value, name: str, out: DType = DType.BIT) -> Value:
+        return graph.add(Sign(out), [v, graph.parameter("t", rng.normal(0, 0.3, v.type.channels))], name)
 
     def affine(v: Value, mul: float, name: str) -> Value:
         factors = graph.parameter("mul", np.full(v.type.channels, mul))
@@ -427,7 +431,7 @@ def attention_graph(direct: bool = False) -> Graph:
 
     q, k = bits(x, "q"), bits(x, "k")
     scores = affine(graph.add(Matmul(), [q, k], "scores"), 1 / math.sqrt(33), "scaled")
-    weights = bits(scores, "weights") if direct else graph.add(Softmax(), [scores], "weights")
+    weights = bits(scores, "weights", DType.UBIT) if direct else graph.add(Softmax(), [scores], "weights")
     v = bits(affine(graph.add(Matmul(), [k, k], "kk"), 0.1, "scaled_kk"), "v")  # (1, 3, 6, 6): the positions last
     mixed = affine(graph.add(Matmul(), [weights, v], "mixed"), 0.7, "mix")
     active = graph.add(Unary("gelu"), [mixed], "gelu")
@@ -451,20 +455,33 @@ def extremes(made: Lowered, count: int) -> Array:
     return x
 
 
-@pytest.mark.parametrize("numerics", ["float", "fixed16", "fixed8"])
-@pytest.mark.parametrize("direct", [False, True])
-def test_attention_on_cores(numerics: str, direct: bool) -> None:
-    pytest.importorskip("unicorn")
+CASES = [(numerics, direct) for numerics in ("float", "fixed16", "fixed8") for direct in (False, True)]
+
+
+@pytest.mark.parametrize(("numerics", "direct"), CASES)
+def test_attention_at_every_cut(numerics: str, direct: bool) -> None:
     made = lowered(attention_graph(direct), numerics)
     x = extremes(made, 5)
     expected = evaluate(made.graph, [x])[made.graph.outputs[0].name]
-    same(HostModel(write_bdn(made.plan)).run(x)[0], expected)
-    for cut in range(1, len(made.plan.steps) + 1, 3):
+    for cut in range(len(made.plan.steps) + 1):
         same(HostModel(write_bdn(make_plan(made.graph, cut=cut))).run(x)[0], expected)
-    for core in ("cortex-m0plus", "cortex-m4"):
-        with EmulatedModel(made, core) as emulated:
-            for sample, want in zip(x[:2], expected, strict=False):
-                same(emulated.run(sample), want)
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_attention_on_cores(core: str, tmp_path: Path) -> None:
+    pytest.importorskip("unicorn")
+    pytest.importorskip("ziglang")
+    chosen = target(core)
+    assert isinstance(chosen, Core)
+    with Emulator(build_runner(chosen, tmp_path), chosen) as emulator:
+        emulator.run()
+        runner = Runner(emulator)
+        for numerics, direct in CASES:
+            made = lowered(attention_graph(direct), numerics)
+            assert runner.load(write_bdn(made.plan)) == 0
+            x = extremes(made, 5)
+            for sample, want in zip(x, evaluate(made.graph, [x])[made.graph.outputs[0].name], strict=True):
+                same(np.frombuffer(runner.infer(sample.tobytes(), want.nbytes).output, want.dtype), want)
 
 
 @pytest.mark.parametrize("numerics", ["fixed16", "fixed8"])

@@ -13,11 +13,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from bdnet_deploy.graph.dtypes import Array
 
-F32 = npt.NDArray[np.float32]
+F32 = Array
 _f = np.float32
 
 LOG2E = _f(1.44269504)
@@ -46,7 +45,7 @@ def _horner(x: F32, coefficients: tuple[float, ...]) -> F32:
     return y
 
 
-def _power_of_two(k: npt.NDArray[np.int32]) -> F32:
+def _power_of_two(k: Array) -> F32:
     """2**k for -126 <= k <= 127."""
     return np.asarray((k + 127) << 23, np.int32).view(np.float32)
 
@@ -90,7 +89,7 @@ def _log1p(e: F32) -> F32:
     """log(1 + e) for 0 <= e <= 1."""
     s = e * (_f(1) / (_f(2) + e))
     u = s * s
-    return _horner(u, ATANH) * (u * s) + (s + s)
+    return np.asarray(_horner(u, ATANH) * (u * s) + (s + s))
 
 
 def softplus(x: F32) -> F32:
@@ -121,7 +120,7 @@ def log(x: F32) -> F32:
 def _erfc(z: F32, square: F32, low: F32) -> F32:
     """erfc(z) for 0 <= z <= 11, of which -z**2 = square + low."""
     t = _f(1) / (z * _f(0.5) + _f(1))
-    return _exp_sum(square, low) * (_horner(t, ERFC) * t)
+    return np.asarray(_exp_sum(square, low) * (_horner(t, ERFC) * t))
 
 
 def _split(z: F32) -> F32:
@@ -146,7 +145,7 @@ def gelu(x: F32) -> F32:
     high = _split(z)
     square, low = high * high * _f(-0.5), (z - high) * (z + high) * _f(-0.5)
     tail = _f(0.5) * _erfc(z * ROOT_HALF, square, low)
-    return x * np.where(x < _f(0), tail, _f(1) - tail)
+    return np.asarray(x * np.where(x < _f(0), tail, _f(1) - tail))
 
 
 def gelu_tanh(x: F32) -> F32:
@@ -162,7 +161,7 @@ def mish(x: F32) -> F32:
     """x tanh(softplus(x)) = x w / (w + 2) with w = e (e + 2), e = exp(x)."""
     e = exp(np.where(x > _f(20), _f(20), x))
     w = e * (e + _f(2))
-    return x * (w * (_f(1) / (w + _f(2))))
+    return np.asarray(x * (w * (_f(1) / (w + _f(2)))))
 
 
 def hard_sigmoid(x: F32) -> F32:
@@ -217,11 +216,11 @@ FLOAT: dict[str, Callable[[F32], F32]] = {
 
 def _real_sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1.0) / (1.0 + e)
+    return np.asarray(np.where(x < 0, e, 1.0) / (1.0 + e))
 
 
 def _real_softplus(x: Array) -> Array:
-    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))))
 
 
 _real_erf = np.vectorize(math.erf, otypes=[np.float64])
