@@ -7,8 +7,8 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
                        const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
     (void)constants, (void)constants_size, (void)scratch_bytes;
     const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, BD_F32) && bd_is(out, BD_F32) &&
-                     bd_is_output(step, out) && out->height == in->height && out->width == in->width &&
-                     out->channels == in->channels;
+                     bd_is_absent(&in[1]) && bd_is_output(step, out) && out->height == in->height &&
+                     out->width == in->width && out->channels == in->channels;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 

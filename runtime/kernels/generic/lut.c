@@ -47,8 +47,8 @@ static bd_status lut_h_i16(const bd_step *step, const uint8_t *constants, const 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
                        uint32_t to, uint32_t bytes) {
     const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
-                     bd_is_output(step, out) && out->height == in->height && out->width == in->width &&
-                     out->channels == in->channels && step->weights != BD_ABSENT &&
+                     bd_is_absent(&in[1]) && bd_is_output(step, out) && out->height == in->height &&
+                     out->width == in->width && out->channels == in->channels && step->weights != BD_ABSENT &&
                      (step->weights_size == bytes || (from == BD_I16 && step->weights_size == 513u * 2u));
     return fits ? BD_OK : BD_ERROR_STEP;
 }

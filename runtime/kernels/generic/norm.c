@@ -110,10 +110,10 @@ RUN(q_i16, normalize_q)
 static bd_status check(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                        uint32_t from, uint32_t to, uint32_t most, int whole) {
     const uint32_t groups = step->groups;
-    int fits = bd_is(in, from) && bd_is(out, to) && bd_is_output(step, out) && out->height == in->height &&
-               out->width == in->width && out->channels == in->channels && step->weights != BD_ABSENT &&
-               step->kind == (whole ? BD_STEP_WHOLE : BD_STEP_WINDOW) && groups != 0 &&
-               in->channels % groups == 0 && step->weights_size == (from == BD_F32 ? 4u : 12u);
+    int fits = bd_is(in, from) && bd_is(out, to) && bd_is_absent(&in[1]) && bd_is_output(step, out) &&
+               out->height == in->height && out->width == in->width && out->channels == in->channels &&
+               step->weights != BD_ABSENT && step->kind == (whole ? BD_STEP_WHOLE : BD_STEP_WINDOW) &&
+               groups != 0 && in->channels % groups == 0 && step->weights_size == (from == BD_F32 ? 4u : 12u);
     const uint64_t pixels = whole ? (uint64_t)in->height * in->width : 1u;
     fits = fits && pixels * in->channels / groups <= most;
     if (fits && from != BD_F32) {

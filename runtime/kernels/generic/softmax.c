@@ -98,8 +98,8 @@ SOFTMAX(i_i8, int32_t, int8_t, Q8)
 static bd_status check(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                        uint32_t from, uint32_t to, uint32_t *scratch_bytes) {
     int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
-               bd_is_output(step, out) && out->height == in->height && out->width == in->width &&
-               out->channels == in->channels;
+               bd_is_absent(&in[1]) && bd_is_output(step, out) && out->height == in->height &&
+               out->width == in->width && out->channels == in->channels;
     if (fits && from != BD_F32) {
         fits = step->weights != BD_ABSENT && step->weights_size == sizeof(bd_softmax_scale) + TABLE_BYTES;
     }
