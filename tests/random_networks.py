@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import random_attention
 
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -25,6 +26,7 @@ from bdnet_deploy.graph import (
     Sign,
     Ternarize,
     TwoSlope,
+    Unary,
     Value,
 )
 from bdnet_deploy.iodesc import InputDescription, IODescription
@@ -36,7 +38,7 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = []
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_attention.STAGES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,15 @@ class Builder:
         add = rng.normal(0.0, 0.5, channels) * (not self.chance(0.2))
         return self.add(Affine(len(xs)), *xs, *map(self.parameter, muls), self.parameter(add))
 
+    def scaled(self, x: Value, mul: Array) -> Value:
+        """``x * mul``."""
+        return self.add(Affine(), x, self.parameter(mul), self.parameter(np.zeros(len(mul))))
+
+    def affine_above_zero(self, x: Value) -> Value:
+        """Some function of the map that is never below 1/2."""
+        half = np.full(x.type.channels, 0.5)
+        return self.add(Affine(), self.add(Unary("softplus"), x), self.parameter(2 * half), self.parameter(half))
+
     def two_slope(self, x: Value) -> Value:
         rng, channels = self.rng, x.type.channels
         slopes = [
@@ -172,12 +183,13 @@ class Builder:
         bias = rng.normal(0.0, 0.3, channels) * (not self.chance(0.4))
         return self.add(TwoSlope(), x, *map(self.parameter, (*slopes, bias)))
 
-    def sign(self, x: Value) -> Value:
+    def sign(self, x: Value, out: DType | None = None) -> Value:
+        op = Sign(out) if out else self.sign_op()
         if x.type.dtype is DType.I32:
             limits = self.graph.constant("threshold", self.rng.integers(-5, 6, x.type.channels), DType.I32)
-            return self.add(self.sign_op(), x, limits)
+            return self.add(op, x, limits)
         threshold = self.rng.normal(0.0, 0.3, x.type.channels) * (not self.chance(0.5))
-        return self.add(self.sign_op(), x, self.parameter(threshold))
+        return self.add(op, x, self.parameter(threshold))
 
     def sign_op(self) -> Sign:
         return Sign(DType.UBIT) if self.chance(0.2) else Sign()

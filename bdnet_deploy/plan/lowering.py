@@ -17,7 +17,9 @@ from bdnet_deploy.graph import (
     DType,
     Graph,
     GroupMean,
+    LayerNorm,
     Linear,
+    Matmul,
     Node,
     Op,
     Repeat,
@@ -46,7 +48,7 @@ Rule = Callable[["Lowering", Node], None]
 _R = TypeVar("_R", bound=Rule)
 RULES: dict[type[Op], Rule] = {}
 #: Operators whose kernels make accumulators for a fused epilogue; those of two operands leave no room for a residual.
-PRODUCTS: set[type[Op]] = {Conv2d, Linear}
+PRODUCTS: set[type[Op]] = {Conv2d, LayerNorm, Linear, Matmul}
 #: Operators between a residual and its source that may run ahead of their turn, so that the residual can be fused.
 SHORTCUTS: set[type[Op]] = {AvgPool, GroupMean, Repeat}
 

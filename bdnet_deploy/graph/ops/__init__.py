@@ -2,9 +2,13 @@
 
 from bdnet_deploy.graph.ops.binarize import Sign, Ternarize
 from bdnet_deploy.graph.ops.convolution import REPLICATE, Conv2d, Linear
+from bdnet_deploy.graph.ops.functions import Lut, Unary
+from bdnet_deploy.graph.ops.matmul import Matmul
+from bdnet_deploy.graph.ops.normalization import GroupNorm, LayerNorm
 from bdnet_deploy.graph.ops.pointwise import Affine, TwoSlope
 from bdnet_deploy.graph.ops.pooling import AvgPool, GlobalAvgPool
 from bdnet_deploy.graph.ops.shaping import GroupMean, Repeat, Reshape
+from bdnet_deploy.graph.ops.softmax import Softmax
 
 __all__ = [
     "REPLICATE",
@@ -13,10 +17,16 @@ __all__ = [
     "Conv2d",
     "GlobalAvgPool",
     "GroupMean",
+    "GroupNorm",
+    "LayerNorm",
     "Linear",
+    "Lut",
+    "Matmul",
     "Repeat",
     "Reshape",
     "Sign",
+    "Softmax",
     "Ternarize",
     "TwoSlope",
+    "Unary",
 ]
