@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import random_elementwise
 
 from bdnet_deploy.graph import (
     Affine,
@@ -35,7 +36,7 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = []
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_elementwise.STAGES]
 
 
 @dataclass(frozen=True, eq=False)

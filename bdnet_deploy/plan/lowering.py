@@ -13,11 +13,15 @@ from bdnet_deploy.graph import (
     Affine,
     Array,
     AvgPool,
+    BoxSum,
+    Clamp,
     Conv2d,
     DType,
     Graph,
     GroupMean,
     Linear,
+    MaxPool,
+    Mul,
     Node,
     Op,
     Repeat,
@@ -45,7 +49,7 @@ Rule = Callable[["Lowering", Node], None]
 _R = TypeVar("_R", bound=Rule)
 RULES: dict[type[Op], Rule] = {}
 #: Operators between a residual and its source that may run ahead of their turn, so that the residual can be fused.
-SHORTCUTS: set[type[Op]] = {AvgPool, GroupMean, Repeat}
+SHORTCUTS: set[type[Op]] = {AvgPool, BoxSum, Clamp, GroupMean, MaxPool, Mul, Repeat}
 
 
 def rule(*ops: type[Op]) -> Callable[[_R], _R]:
@@ -121,16 +125,19 @@ class Lowering:
         return node.inputs[1 - self.acc_term(node)]
 
     def acc_term(self, node: Node) -> int:
-        """Which term of an affine comes from a convolution that only it reads (0 if none)."""
+        """Which term of an affine comes from a convolution that only it reads (0 if none); never a vector beside a map."""
         assert isinstance(node.op, Affine)
         for i in range(node.op.terms):
             producer = node.inputs[i].node
+            if node.inputs[i].type.shape != node.output.type.shape:
+                continue
             if producer and isinstance(producer.op, Conv2d | Linear) and self.sole_user(node.inputs[i]) is node:
                 return i
         return 0
 
     def simple(self, node: Node, kernel: str, **fields: Any) -> PlanStep:
         """A step of one kernel that writes the output itself. ``fields``: of the :class:`PlanStep`."""
+        dtype = node.output.type.dtype
         step = PlanStep(
             kernel=kernel,
             epilogue_kernel=None,
@@ -139,7 +146,7 @@ class Lowering:
             trunk=self.tensor(node.output),
             packed=None,
             out_shape=hwc(node.output.type.shape),
-            acc_dtype=node.output.type.dtype,
+            acc_dtype=DType.I8 if dtype.is_packed else dtype,  # the format has no packed accumulators
             **fields,
         )
         self.done.add(node)
@@ -195,7 +202,11 @@ class Lowering:
         node = value.node
         if value in self.tensors:
             return True
-        if node is None or type(node.op) not in SHORTCUTS or not all(map(self._shortcut, node.inputs)):
+        if (
+            node is None
+            or type(node.op) not in SHORTCUTS
+            or not all(v.is_constant or self._shortcut(v) for v in node.inputs)
+        ):
             return False
         RULES[type(node.op)](self, node)
         return True

@@ -35,7 +35,9 @@ def rows_over(step: PlanStep) -> int:
 
 def rows_needed(step: PlanStep, operand: int, end: int) -> int:
     """Rows of an operand that the calls up to row ``end`` read: all below the result."""
-    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+    if operand == 1:
+        return min(end, step.inputs[1].height)  # a vector for all pixels has one row
+    if step.kernel is None or step.kind == "accumulate":
         return end
     reach = (end - 1) * step.strides[0] + (step.window[0] - 1) * step.dilation[0] - step.pad_top_left[0] + 1
     return min(max(reach, 0), step.inputs[0].height)
@@ -45,7 +47,9 @@ def first_kept(step: PlanStep, operand: int, made: int) -> int:
     """The first row of an operand that the calls from row ``made`` on still read."""
     if made >= rows_over(step):
         return step.inputs[operand].height
-    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+    if operand == 1:
+        return min(made, step.inputs[1].height - 1)
+    if step.kernel is None or step.kind == "accumulate":
         return made
     return max(made * step.strides[0] - step.pad_top_left[0], 0)
 

@@ -48,9 +48,14 @@ static uint32_t rows_there(const bd_context *context, uint32_t index, int i) {
 static int is_ready(const bd_context *context, uint32_t index) {
     const bd_step *step = &context->model.steps[index];
     uint32_t last = call_end(context, index);
-    if (context->rows_made[index] == last ||
-        (step->in[1] != BD_NONE && rows_there(context, index, 1) < last)) {
+    if (context->rows_made[index] == last) {
         return 0;
+    }
+    if (step->in[1] != BD_NONE) { /* a vector for all pixels has one row */
+        const uint32_t height = context->model.tensors[step->in[1]].height;
+        if (rows_there(context, index, 1) < (last < height ? last : height)) {
+            return 0;
+        }
     }
     if (step->kernel != BD_NONE && step->kind != BD_STEP_ACCUMULATE) {
         const uint32_t height = context->model.tensors[step->in[0]].height;

@@ -1,18 +1,28 @@
 """The operator table: importing this package registers every operator."""
 
 from bdnet_deploy.graph.ops.binarize import Sign, Ternarize
+from bdnet_deploy.graph.ops.bit_maps import BitLogic, BoxSum
 from bdnet_deploy.graph.ops.convolution import Conv2d, Linear
+from bdnet_deploy.graph.ops.elementwise import Clamp, Mul
+from bdnet_deploy.graph.ops.max_pool import MaxPool
 from bdnet_deploy.graph.ops.pointwise import Affine, TwoSlope
 from bdnet_deploy.graph.ops.pooling import AvgPool, GlobalAvgPool
+from bdnet_deploy.graph.ops.reduce import Reduce
 from bdnet_deploy.graph.ops.shaping import GroupMean, Repeat, Reshape
 
 __all__ = [
     "Affine",
     "AvgPool",
+    "BitLogic",
+    "BoxSum",
+    "Clamp",
     "Conv2d",
     "GlobalAvgPool",
     "GroupMean",
     "Linear",
+    "MaxPool",
+    "Mul",
+    "Reduce",
     "Repeat",
     "Reshape",
     "Sign",
