@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     BitLogic,
     BoxSum,
@@ -149,7 +150,8 @@ def box_sum(b: Builder, y: Value) -> Value:
         min(b.one_of(1, 2, 3), size + padding[2 * i] + padding[2 * i + 1]) for i, size in enumerate(x.type.shape[1:3])
     )
     strides = (b.one_of(1, 1, 2), b.one_of(1, 1, 2))
-    op = BoxSum(kernel, strides, padding, b.one_of(-1, 0, 1), (1, 1), b.one_of(*sizes))  # type: ignore[arg-type]
+    pad_value = b.one_of(0, 1, REPLICATE, 0 if x.type.dtype is DType.UBIT else -1)
+    op = BoxSum(kernel, strides, padding, pad_value, (1, 1), b.one_of(*sizes))  # type: ignore[arg-type]
     sums = b.add(op, x)
     t = b.binarize(sums if b.chance(0.3) else b.affine(sums, gain=0.3))
     return b.affine(b.conv(t, y.type.channels))
@@ -157,8 +159,9 @@ def box_sum(b: Builder, y: Value) -> Value:
 
 def bit_logic(b: Builder, y: Value) -> Value:
     """Two signs of one map, combined."""
-    kind = LOGIC[int(b.rng.integers(len(LOGIC)))]
-    bits = b.add(BitLogic(kind), b.sign(y), b.sign(y if b.chance(0.5) else b.affine(y, gain=1.0)))
+    kind, op = LOGIC[int(b.rng.integers(len(LOGIC)))], b.sign_op()
+    limits = [b.parameter(b.rng.normal(0.0, 0.3, y.type.channels)) for _ in range(2)]
+    bits = b.add(BitLogic(kind), b.add(op, y, limits[0]), b.add(op, b.affine(y, gain=1.0), limits[1]))
     return b.residual(b.conv(bits, y.type.channels, plain=True), y)
 
 

@@ -15,6 +15,7 @@ from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.graph import (
     NUMERICS,
+    REPLICATE,
     Affine,
     BitLogic,
     BoxSum,
@@ -42,12 +43,20 @@ Array = np.ndarray[Any, np.dtype[Any]]
 TRUTH = {"and": [-1, -1, -1, 1], "or": [-1, 1, 1, 1], "xor": [-1, 1, 1, -1], "xnor": [1, -1, -1, 1]}
 
 
-def run_logic(kind: str, a: Array, b: Array) -> Array:
+def run_logic(kind: str, a: Array, b: Array, dtype: DType = DType.BIT) -> Array:
     f = Bdn()
-    sources = [f.tensor(a.shape[1:], bdn.DType.BIT, INPUT) for _ in range(2)]
-    target = f.tensor(a.shape[1:], bdn.DType.BIT, OUTPUT)
+    sources = [f.tensor(a.shape[1:], CODES[dtype], INPUT) for _ in range(2)]
+    target = f.tensor(a.shape[1:], CODES[dtype], OUTPUT)
     table = np.array([_TABLES[kind]], np.uint32)
-    f.step("bd_logic_bit", sources, [target], a.shape[1:], weights=table, acc_dtype=bdn.DType.I8, rows_per_call=2)
+    f.step(
+        f"bd_logic_{dtype.value}",
+        sources,
+        [target],
+        a.shape[1:],
+        weights=table,
+        acc_dtype=bdn.DType.I8,
+        rows_per_call=2,
+    )
     return HostModel(f.write()).run([a, b])[0]
 
 
@@ -59,8 +68,12 @@ def test_logic(kind: str) -> None:
     assert op.reference([four, four], [a, b], op.infer([four, four])).ravel().tolist() == TRUTH[kind]
     for shape in ((3, 5, 7), (1, 1, 32), (4, 1, 33), (1, 6, 64), (2, 2, 95)):
         a, b = draw(rng, (2, *shape), DType.BIT), draw(rng, (2, *shape), DType.BIT)
-        bits = TensorType((1, *shape), DType.BIT)
-        same(run_logic(kind, a, b), op.reference([bits, bits], [a, b], op.infer([bits, bits])))
+        bits, ubits = TensorType((1, *shape), DType.BIT), TensorType((1, *shape), DType.UBIT)
+        expected = op.reference([bits, bits], [a, b], op.infer([bits, bits]))
+        same(run_logic(kind, a, b), expected)
+        a, b = (a + 1) // 2, (b + 1) // 2  # 0 and 1 the same
+        assert np.array_equal(op.reference([ubits, ubits], [a, b], op.infer([ubits, ubits])), (expected + 1) // 2)
+        same(run_logic(kind, a, b, DType.UBIT), (expected + 1) // 2)
 
 
 def test_xnor_is_the_product() -> None:
@@ -102,7 +115,7 @@ def test_damaged_logic_is_refused(change: dict[str, Any]) -> None:
 # -- box_sum ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [DType.BIT, DType.TRIT])
+@pytest.mark.parametrize("dtype", [DType.BIT, DType.TRIT, DType.UBIT])
 @pytest.mark.parametrize("acc", ["i16", "i32"])
 @pytest.mark.parametrize("seed", range(15))
 def test_box_sum_is_a_convolution_with_ones(dtype: DType, acc: str, seed: int) -> None:
@@ -114,7 +127,8 @@ def test_box_sum_is_a_convolution_with_ones(dtype: DType, acc: str, seed: int) -
         for i in (0, 1)
     ]
     groups, per_group = int(rng.choice([1, 1, 2, 3, 5, 40])), int(rng.choice([1, 2, 13, 31, 32, 33, 64]))
-    strides, pad_value = tuple(rng.integers(1, 4, 2).tolist()), int(rng.integers(-1, 2))
+    strides, values = tuple(rng.integers(1, 4, 2).tolist()), [0, 1, REPLICATE, 0 if dtype is DType.UBIT else -1]
+    pad_value = int(rng.choice(values))
     op = BoxSum(kernel, strides, padding, pad_value, dilation, groups)  # type: ignore[arg-type]
     x = draw(rng, (2, *size, groups * per_group), dtype, ("random", "random", "low", "high")[seed % 4])
     types = [TensorType((1, *x.shape[1:]), dtype), TensorType((groups, *kernel, per_group), DType.BIT)]
@@ -125,7 +139,7 @@ def test_box_sum_is_a_convolution_with_ones(dtype: DType, acc: str, seed: int) -
     b = Bdn()
     code = bdn.DType[acc.upper()]
     source, target = b.tensor(x.shape[1:], CODES[dtype], INPUT), b.tensor(out.shape[1:], code, OUTPUT)
-    letter = "b" if dtype is DType.BIT else "t"
+    letter = {DType.BIT: "b", DType.TRIT: "t", DType.UBIT: "z"}[dtype]
     b.step(
         f"bd_box_sum_{letter}_{acc}", [source], [target], out.shape[1:], acc_dtype=code, groups=groups,
         kernel_h=kernel[0], kernel_w=kernel[1], stride_h=strides[0], stride_w=strides[1],
@@ -147,7 +161,7 @@ def test_wide_sums_take_32_bits() -> None:
             assert check_host(lowered, np.full((1, 1, 1, channels), sign)).item() == sign * channels
 
 
-@pytest.mark.parametrize("change", [{"groups": 0}, {"groups": 2}, {"groups": 3}, {"pad_value": 2}, {"kernel_w": 0}, {"kernel_h": 255, "kernel_w": 255}, {"kind": 1}, {"out_width": 3}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("change", [{"groups": 0}, {"groups": 2}, {"groups": 3}, {"pad_value": 3}, {"kernel_w": 0}, {"kernel_h": 255, "kernel_w": 255}, {"kind": 1}, {"out_width": 3}], ids=str)  # fmt: skip
 def test_damaged_sums_are_refused(change: dict[str, Any]) -> None:
     def file(**fields: Any) -> bytes:
         b = Bdn()
@@ -170,7 +184,7 @@ def test_damaged_sums_are_refused(change: dict[str, Any]) -> None:
         (BitLogic(), [DType.TRIT] * 2, "two bit maps"),
         (BoxSum(), [DType.F32], "bits or trits"),
         (BoxSum(groups=3), [DType.BIT], "in 3 groups"),
-        (BoxSum(pad_value=2), [DType.BIT], "padding value"),
+        (BoxSum(pad_value=3), [DType.BIT], "padding value"),
         (BoxSum((6, 1)), [DType.BIT], "larger"),
     ],
 )

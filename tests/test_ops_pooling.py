@@ -87,7 +87,9 @@ def test_max_pool_is_that_of_torch(seed: int) -> None:
     np.testing.assert_array_equal(op.reference([TensorType(x.shape, DType.F32)], [x], out), expected.numpy())
 
 
-@pytest.mark.parametrize("dtype", [DType.F32, DType.I32, DType.I16, DType.I8, DType.U8, DType.BIT, DType.TRIT])
+@pytest.mark.parametrize(
+    "dtype", [DType.F32, DType.I32, DType.I16, DType.I8, DType.U8, DType.BIT, DType.TRIT, DType.UBIT]
+)
 @pytest.mark.parametrize("seed", range(12))
 def test_max_pool_kernels(dtype: DType, seed: int) -> None:
     rng = np.random.default_rng([seed, 1])
@@ -114,8 +116,7 @@ def test_max_pool_kernels(dtype: DType, seed: int) -> None:
 
 
 def test_the_largest_bit_and_trit() -> None:
-    for dtype in (DType.BIT, DType.TRIT):
-        values = [-1, 1] if dtype is DType.BIT else [-1, 0, 1]
+    for dtype, values in ((DType.BIT, [-1, 1]), (DType.TRIT, [-1, 0, 1]), (DType.UBIT, [0, 1])):
         pairs = np.array([[a, b] for a in values for b in values], np.int8).T.reshape(1, 2, 1, -1)
         op = MaxPool((2, 1), (1, 1))
         out = op.infer([TensorType(pairs.shape, dtype)])

@@ -2,7 +2,7 @@
 
 from bdnet_deploy.graph.ops.binarize import Sign, Ternarize
 from bdnet_deploy.graph.ops.bit_maps import BitLogic, BoxSum
-from bdnet_deploy.graph.ops.convolution import Conv2d, Linear
+from bdnet_deploy.graph.ops.convolution import REPLICATE, Conv2d, Linear
 from bdnet_deploy.graph.ops.elementwise import Clamp, Mul
 from bdnet_deploy.graph.ops.max_pool import MaxPool
 from bdnet_deploy.graph.ops.pointwise import Affine, TwoSlope
@@ -11,6 +11,7 @@ from bdnet_deploy.graph.ops.reduce import Reduce
 from bdnet_deploy.graph.ops.shaping import GroupMean, Repeat, Reshape
 
 __all__ = [
+    "REPLICATE",
     "Affine",
     "AvgPool",
     "BitLogic",

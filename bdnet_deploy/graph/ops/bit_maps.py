@@ -9,7 +9,7 @@ import numpy as np
 
 from bdnet_deploy.graph.dtypes import Array, DType, TensorType
 from bdnet_deploy.graph.op import Op, check, register
-from bdnet_deploy.graph.ops.convolution import Conv2d
+from bdnet_deploy.graph.ops.convolution import REPLICATE, Conv2d
 
 LOGIC = ("and", "or", "xor", "xnor")
 
@@ -19,7 +19,7 @@ LOGIC = ("and", "or", "xor", "xnor")
 class BitLogic(Op):
     """``kind`` "and", "or", "xor" or "xnor" of two bit maps of one shape. The larger value counts as true.
 
-    Of -1 and +1: and is the minimum, or the maximum, xnor the product a * b, xor its negative.
+    Of -1 and +1: and is the minimum, or the maximum, xnor the product a * b, xor its negative. Of 0 and 1 the same.
     """
 
     kind: str = "xnor"
@@ -45,7 +45,7 @@ class BoxSum(Op):
 
     A convolution with one filter of ones per group. With weights alpha * t + beta (AdaBin, arXiv 2208.08084) a
     convolution is alpha times the one with t plus beta times this sum, which all filters of a group share:
-    ``affine(conv, repeat(box_sum))``. Padding per side, with ``pad_value`` in {-1, 0, +1}.
+    ``affine(conv, repeat(box_sum))``. Padding per side, with ``pad_value`` as in Conv2d. Of bits, trits and ubits.
     """
 
     kernel: tuple[int, int] = (3, 3)
@@ -72,11 +72,12 @@ class BoxSum(Op):
         top, bottom, left, right = self.padding
         per_group = arrays[0].reshape(*arrays[0].shape[:3], groups, -1)
         # A padded pixel is pad_value in every channel.
-        sums = np.pad(
-            per_group.sum(-1, dtype=np.int32),
-            ((0, 0), (top, bottom), (left, right), (0, 0)),
-            constant_values=self.pad_value * per_group.shape[-1],
-        )
+        sides = ((0, 0), (top, bottom), (left, right), (0, 0))
+        sums = per_group.sum(-1, dtype=np.int32)
+        if self.pad_value == REPLICATE:
+            sums = np.pad(sums, sides, mode="edge")
+        else:
+            sums = np.pad(sums, sides, constant_values=self.pad_value * per_group.shape[-1])
         y = np.zeros((len(sums), *out.shape[1:]), np.int32)
         for ky in range(self.kernel[0]):
             for kx in range(self.kernel[1]):

@@ -23,8 +23,19 @@ def clamp(low: Lowering, node: Node) -> None:
 
 @rule(Mul)
 def mul(low: Lowering, node: Node) -> None:
-    pair = "".join(LETTER[v.type.dtype] for v in node.inputs)
-    low.simple(node, f"bd_mul_{pair}_{node.output.type.dtype.value}")
+    acc = node.output.type.dtype
+    step = PlanStep(
+        kernel=f"bd_mul_{''.join(LETTER[v.type.dtype] for v in node.inputs)}_{acc.value}",
+        epilogue_kernel=None,
+        nodes=[node],
+        inputs=[low.tensors[v] for v in node.inputs],
+        trunk=None,
+        packed=None,
+        out_shape=hwc(node.output.type.shape),
+        acc_dtype=acc,
+    )
+    low.done.add(node)
+    low.fuse(step, node.output)
 
 
 @rule(BitLogic)

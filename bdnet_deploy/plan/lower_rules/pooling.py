@@ -17,7 +17,7 @@ def avg_pool(low: Lowering, node: Node) -> None:
 
 @rule(GlobalAvgPool)
 def global_avg_pool(low: Lowering, node: Node) -> None:
-    pair = f"{LETTER[node.inputs[0].type.dtype]}_{node.output.type.dtype.value}"
+    pair = f"{LETTER[low.tensors[node.inputs[0]].dtype]}_{node.output.type.dtype.value}"
     low.simple(node, f"bd_gap_{pair}", kind="accumulate")
 
 
@@ -59,7 +59,9 @@ def repeat(low: Lowering, node: Node) -> None:
     if low.absorbed(node):
         low.done.add(node)
     else:
-        low.simple(node, f"bd_repeat_{node.output.type.dtype.value}")
+        held = low.tensors[node.inputs[0]].dtype  # accumulators may lie in fewer bits than their i32
+        step = low.simple(node, f"bd_repeat_{held.value}")
+        step.acc_dtype = low.tensors[node.output].dtype = held
 
 
 @rule(Reshape)

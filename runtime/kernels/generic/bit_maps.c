@@ -34,18 +34,14 @@ static bd_status logic(const bd_step *step, const uint8_t *constants, const bd_v
     return BD_OK;
 }
 
-static bd_status check_logic(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
-                             const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
-    (void)constants, (void)constants_size, (void)scratch_bytes;
-    int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(out, BD_BIT) && bd_is_output(step, out);
+static bd_status check_logic(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype) {
+    int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(out, dtype) && bd_is_output(step, out);
     for (int i = 0; i < 2; i++) {
-        fits = fits && bd_is(&in[i], BD_BIT) && in[i].height == out->height && in[i].width == out->width &&
+        fits = fits && bd_is(&in[i], dtype) && in[i].height == out->height && in[i].width == out->width &&
                in[i].channels == out->channels;
     }
     return fits && step->weights != BD_ABSENT && step->weights_size == 4 ? BD_OK : BD_ERROR_STEP;
 }
-
-BD_DEFINE_KERNEL(bd_logic_bit, logic, check_logic)
 
 /* Ones among bits first .. end - 1, first < end. */
 BD_INLINE uint32_t ones_between(const uint32_t *words, uint32_t first, uint32_t end) {
@@ -61,14 +57,22 @@ BD_INLINE uint32_t ones_between(const uint32_t *words, uint32_t first, uint32_t 
 /* One output pixel: sum = taps seen - n, as in conv_packed.c with filters of ones. `pixel` is NULL where the tap is
  * padding that counts. */
 #define BOX_SUM(name, SUM)                                                                                   \
-    BD_INLINE void take_##name(SUM *sum, const uint32_t *pixel, size_t second_plane, const bd_step *step,    \
-                               uint32_t per_group) {                                                         \
+    BD_INLINE void take_##name(SUM *sum, const uint32_t *pixel, const bd_view *in, const bd_step *step) {    \
+        const uint32_t per_group = in->channels / (uint32_t)step->groups;                                    \
+        const uint32_t *second = pixel;                                                                      \
+        if (in->dtype == BD_TRIT && pixel != NULL) {                                                         \
+            second += (size_t)in->width * bd_words(in->channels);                                            \
+        }                                                                                                    \
         for (uint32_t g = 0; g < step->groups; g++) {                                                        \
             const uint32_t first = g * per_group, end = first + per_group;                                   \
             uint32_t n = step->pad_value < 0 ? 2u * per_group : 0;                                           \
             if (pixel != NULL) {                                                                             \
                 n = ones_between(pixel, first, end);                                                         \
-                n += second_plane == 0 ? n : ones_between(pixel + second_plane, first, end);                 \
+                if (in->dtype == BD_TRIT) {                                                                  \
+                    n += ones_between(second, first, end);                                                   \
+                } else if (in->dtype == BD_BIT) {                                                            \
+                    n *= 2u;                                                                                 \
+                }                                                                                            \
             }                                                                                                \
             sum[g] = (SUM)(sum[g] + (int32_t)per_group - (int32_t)n);                                        \
         }                                                                                                    \
@@ -76,8 +80,7 @@ BD_INLINE uint32_t ones_between(const uint32_t *words, uint32_t first, uint32_t 
                                                                                                              \
     static bd_status box_sum_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],       \
                                     const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {        \
-        const uint32_t words = bd_words(in->channels), per_group = in->channels / (uint32_t)step->groups;    \
-        const size_t second_plane = in->dtype == BD_TRIT ? (size_t)in->width * words : 0;                    \
+        const uint32_t words = bd_words(in->channels);                                                       \
         (void)constants, (void)scratch;                                                                      \
         for (uint32_t y = y0; y < y0 + rows; y++) {                                                          \
             SUM *sum = (void *)bd_row(out, y);                                                               \
@@ -87,14 +90,13 @@ BD_INLINE uint32_t ones_between(const uint32_t *words, uint32_t first, uint32_t 
                     sum[g] = 0;                                                                              \
                 }                                                                                            \
                 for (uint32_t ky = w.rows.first; ky < w.rows.end; ky++) {                                    \
-                    const int32_t at_y = w.y + (int32_t)(ky * step->dilation_h);                             \
+                    const int32_t at_y = bd_at(step, w.y + (int32_t)(ky * step->dilation_h), in->height);    \
                     const int inside = at_y >= 0 && at_y < in->height;                                       \
                     const uint32_t *row = inside ? (const void *)bd_row(in, (uint32_t)at_y) : NULL;          \
                     for (uint32_t kx = w.columns.first; kx < w.columns.end; kx++) {                          \
-                        const int32_t at_x = w.x + (int32_t)(kx * step->dilation_w);                         \
+                        const int32_t at_x = bd_at(step, w.x + (int32_t)(kx * step->dilation_w), in->width); \
                         const int there = inside && at_x >= 0 && at_x < in->width;                           \
-                        const uint32_t *pixel = there ? row + (size_t)(uint32_t)at_x * words : NULL;         \
-                        take_##name(sum, pixel, second_plane, step, per_group);                              \
+                        take_##name(sum, there ? row + (size_t)(uint32_t)at_x * words : NULL, in, step);     \
                     }                                                                                        \
                 }                                                                                            \
             }                                                                                                \
@@ -115,15 +117,19 @@ static bd_status check_box_sum(const bd_step *step, const bd_view in[], const bd
     return largest <= (to == BD_I16 ? 0x7fffu : 0x3fffffffu) ? BD_OK : BD_ERROR_STEP;
 }
 
-#define KERNEL(name, run, from, to)                                                                          \
+#define KERNEL(name, run, call)                                                                              \
     static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,    \
                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {        \
         (void)constants, (void)constants_size, (void)scratch_bytes;                                          \
-        return check_box_sum(step, in, out, from, to);                                                       \
+        return call;                                                                                         \
     }                                                                                                        \
-    BD_DEFINE_KERNEL(bd_box_sum_##name, run, check_##name)
+    BD_DEFINE_KERNEL(bd_##name, run, check_##name)
 
-KERNEL(b_i16, box_sum_i16, BD_BIT, BD_I16)
-KERNEL(b_i32, box_sum_i32, BD_BIT, BD_I32)
-KERNEL(t_i16, box_sum_i16, BD_TRIT, BD_I16)
-KERNEL(t_i32, box_sum_i32, BD_TRIT, BD_I32)
+KERNEL(logic_bit, logic, check_logic(step, in, out, BD_BIT))
+KERNEL(logic_ubit, logic, check_logic(step, in, out, BD_UBIT))
+KERNEL(box_sum_b_i16, box_sum_i16, check_box_sum(step, in, out, BD_BIT, BD_I16))
+KERNEL(box_sum_b_i32, box_sum_i32, check_box_sum(step, in, out, BD_BIT, BD_I32))
+KERNEL(box_sum_t_i16, box_sum_i16, check_box_sum(step, in, out, BD_TRIT, BD_I16))
+KERNEL(box_sum_t_i32, box_sum_i32, check_box_sum(step, in, out, BD_TRIT, BD_I32))
+KERNEL(box_sum_z_i16, box_sum_i16, check_box_sum(step, in, out, BD_UBIT, BD_I16))
+KERNEL(box_sum_z_i32, box_sum_i32, check_box_sum(step, in, out, BD_UBIT, BD_I32))

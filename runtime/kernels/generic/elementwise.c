@@ -69,9 +69,9 @@ static int same_size(const bd_view *a, const bd_view *b) {
 
 static bd_status check_clamp(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype,
                              uint32_t bytes) {
-    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, dtype) && bd_is(out, dtype) &&
-                     bd_is_output(step, out) && same_size(in, out) && step->weights != BD_ABSENT &&
-                     step->weights_size == 2u * bytes * in->channels;
+    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, dtype) && bd_is_absent(&in[1]) &&
+                     bd_is(out, dtype) && bd_is_output(step, out) && same_size(in, out) &&
+                     step->weights != BD_ABSENT && step->weights_size == 2u * bytes * in->channels;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 

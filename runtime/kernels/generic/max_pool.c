@@ -83,8 +83,8 @@ static bd_status max_pool_packed(const bd_step *step, const uint8_t *constants, 
 
 /* Padding of value 0 keeps bd_window_at inside the map. */
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype) {
-    const int fits = bd_is(in, dtype) && bd_is(out, dtype) && bd_is_window(step, out) &&
-                     out->channels == in->channels && step->pad_value == 0;
+    const int fits = bd_is(in, dtype) && bd_is_absent(&in[1]) && bd_is(out, dtype) &&
+                     bd_is_window(step, out) && out->channels == in->channels && step->pad_value == 0;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
@@ -103,3 +103,4 @@ KERNEL(i8, max_pool_i8, BD_I8)
 KERNEL(u8, max_pool_u8, BD_U8)
 KERNEL(bit, max_pool_packed, BD_BIT)
 KERNEL(trit, max_pool_packed, BD_TRIT)
+KERNEL(ubit, max_pool_packed, BD_UBIT)

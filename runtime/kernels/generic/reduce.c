@@ -65,17 +65,17 @@ OVER_CHANNELS(sum_u, uint8_t, int32_t, int32_t, 0, ADD)
 
 static bd_status check_map(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
                            uint32_t to) {
-    const int fits = step->kind == BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
-                     bd_is_output(step, out) && out->height == 1 && out->width == 1 &&
+    const int fits = step->kind == BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is_absent(&in[1]) &&
+                     bd_is(out, to) && bd_is_output(step, out) && out->height == 1 && out->width == 1 &&
                      out->channels == in->channels;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
 static bd_status check_channel(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
                                uint32_t to) {
-    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
-                     bd_is_output(step, out) && out->height == in->height && out->width == in->width &&
-                     out->channels == 1;
+    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is_absent(&in[1]) &&
+                     bd_is(out, to) && bd_is_output(step, out) && out->height == in->height &&
+                     out->width == in->width && out->channels == 1;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
