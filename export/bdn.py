@@ -153,15 +153,15 @@ def _map(plan: Plan) -> dict[str, Any]:
 
 
 def _quantization(value: Value) -> dict[str, Any]:
-    """What the integers of an input or output mean: real = (q - zero_point) * scale."""
+    """What the integers of an input or output mean: real = (q - zero_point) * scale, per channel where they are lists."""
     quant = value.type.quant
     if quant is None:
         return {"name": value.name, "dtype": value.type.dtype.value}
     return {
         "name": value.name,
         "dtype": value.type.dtype.value,
-        "scale": float(quant.scale),
-        "zero_point": float(quant.zero_point),
+        "scale": quant.scale.tolist(),
+        "zero_point": quant.zero_point.tolist(),
     }
 
 

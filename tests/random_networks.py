@@ -74,7 +74,12 @@ def random_network(seed: int) -> RandomNetwork:
     io, samples = None, rng.standard_normal((6, *shape)) * rng.choice([0.5, 1.0, 4.0])
     if rng.random() < 0.4:
         scale, zero = float(rng.choice([1 / 255, 1 / 16, 0.02])), float(rng.choice([0, 0, 1, 127, 128, 255]))
-        io = IODescription((InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero),))
+        if rng.random() < 0.4:
+            mean, std = rng.uniform(50, 150, shape[2]), rng.uniform(20, 90, shape[2])
+            description = InputDescription(shape=shape, dtype="u8", mean=tuple(mean), std=tuple(std))
+        else:
+            description = InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero)
+        io = IODescription((description,))
         samples = io.preprocess(rng.integers(0, 256, (6, *shape), dtype=np.uint8)).astype(np.float64)
     graph = Builder(rng, shape).build(f"random{seed}")
     return RandomNetwork(seed, graph, io, samples)
