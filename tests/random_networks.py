@@ -329,7 +329,8 @@ class Builder:
 
     def _real_weights(self, y: Value) -> Value:
         """A binary activation and real weights."""
-        return self.residual(self.conv(self.binarize(y), y.type.channels, dtype=DType.F64), y)
+        bits = self.sign(y) if self.chance(0.4) else self.binarize(y)
+        return self.residual(self.conv(bits, y.type.channels, dtype=DType.F64), y)
 
     def _bare(self, y: Value) -> Value:
         """Integer thresholds right on the accumulators, alone or with a second reader."""

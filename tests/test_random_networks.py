@@ -148,7 +148,7 @@ def test_every_generic_kernel_is_used() -> None:
     wide |= {f"bd_box_sum_{x}_i32" for x in "btz"}
     rare = {"bd_gap_u_i32", "bd_repeat_i32"}  # an image pooled as it is; repeated accumulators
     rare |= {"bd_max_pool_u8", "bd_map_max_u8", "bd_channel_max_u8", "bd_channel_sum_u_i32"}  # of the image itself
-    rare |= {"bd_mul_hq_i32"}  # the trunk times an 8-bit input
+    rare |= {"bd_mul_hq_i32", "bd_max_pool_ubit"}  # the trunk times an 8-bit input; a pool right on {0,1}
     assert kernel_names() - used <= wide | rare
     assert {step.groups for plan in plans for step in plan.steps if step.kernel} >= {1, 2, 3, 5}
     assert {step.pad_value for plan in plans for step in plan.steps} == {-1, 0, 1, REPLICATE}
