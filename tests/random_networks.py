@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import random_attention
+import random_elementwise
 
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -38,7 +39,7 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_attention.STAGES]
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_attention.STAGES, random_elementwise.STAGES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +103,11 @@ class Builder:
             self._bdnet_block, self._bdnet_block, self._bdnet_block, self._folded_chain, self._folded_chain,
             self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
-        for family in FAMILIES:
-            stages += [functools.partial(stage, self) for stage in family]
+        others = [functools.partial(stage, self) for family in FAMILIES for stage in family]
         for _ in range(int(self.rng.integers(1, 5))):
             if self.macs < MAX_MACS // 2:
-                y = stages[int(self.rng.integers(len(stages)))](y)
+                chosen = others if self.chance(0.4) else stages
+                y = chosen[int(self.rng.integers(len(chosen)))](y)
         self.graph.outputs = [self._head(y)]
         self.graph.prune()
         return self.graph
@@ -340,7 +341,8 @@ class Builder:
 
     def _real_weights(self, y: Value) -> Value:
         """A binary activation and real weights."""
-        return self.residual(self.conv(self.binarize(y), y.type.channels, dtype=DType.F64), y)
+        bits = self.sign(y) if self.chance(0.4) else self.binarize(y)
+        return self.residual(self.conv(bits, y.type.channels, dtype=DType.F64), y)
 
     def _bare(self, y: Value) -> Value:
         """Integer thresholds right on the accumulators, alone or with a second reader."""

@@ -32,7 +32,7 @@ def check_step(step: PlanStep) -> None:
         "output side or channel count": (max(*step.out_shape, *(t.channels for t in step.outputs)), _U16),
         "input side or channel count": (max(max(t.height, t.width, t.channels) for t in step.inputs), _U16),
     }
-    if step.kind == "accumulate":
+    if (step.kernel or "").startswith("bd_gap_"):
         source = step.inputs[0]
         numbers["pixel count of a global average pool"] = (source.height * source.width, _POOLED[source.dtype])
     for what, (number, limit) in numbers.items():

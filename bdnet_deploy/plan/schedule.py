@@ -39,7 +39,9 @@ def rows_needed(step: PlanStep, operand: int, end: int) -> int:
     """Rows of an operand that the calls up to row ``end`` read: all below the result."""
     if step.kind == "whole":
         return step.inputs[operand].height
-    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+    if operand == 1:
+        return min(end, step.inputs[1].height)  # a vector for all pixels has one row
+    if step.kernel is None or step.kind == "accumulate":
         return end
     reach = (end - 1) * step.strides[0] + (step.window[0] - 1) * step.dilation[0] - step.pad_top_left[0] + 1
     return min(max(reach, 1), step.inputs[0].height)  # padding that replicates reads row 0 above the map
@@ -51,7 +53,9 @@ def first_kept(step: PlanStep, operand: int, made: int) -> int:
         return step.inputs[operand].height
     if step.kind == "whole":
         return 0
-    if operand == 1 or step.kernel is None or step.kind == "accumulate":
+    if operand == 1:
+        return min(made, step.inputs[1].height - 1)
+    if step.kernel is None or step.kind == "accumulate":
         return made
     first = max(made * step.strides[0] - step.pad_top_left[0], 0)
     return min(first, step.inputs[operand].height - 1)  # padding that replicates reads the last row below the map

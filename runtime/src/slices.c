@@ -51,7 +51,7 @@ static uint32_t rows_needed(const bd_model *model, const bd_step *step, int i, u
         return height;
     }
     if (i == 1 || step->kernel == BD_NONE || step->kind == BD_STEP_ACCUMULATE) {
-        return end;
+        return end < height ? end : height; /* a vector for all pixels has one row */
     }
     const uint32_t reach = (end - 1u) * step->stride_h + (step->kernel_h - 1u) * step->dilation_h + 1u;
     const uint32_t below = reach > step->pad_top ? reach - step->pad_top : 1u; /* replicated, even above */
