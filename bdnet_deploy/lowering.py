@@ -44,12 +44,12 @@ class Lowered:
         """Whether the ranges came from random inputs, so that only memory and time mean anything."""
         return self.ranges is not None and self.ranges.timing_only
 
-    def replanned(self, *, ram: int | None = None, push_rows: bool = False) -> Lowered:
+    def replanned(self, *, ram: int | None = None, cache: int | None = None, push_rows: bool = False) -> Lowered:
         """The same graph with its memory laid out for a limit, or for an input that comes row by row.
 
         Arguments and errors as :func:`bdnet_deploy.plan.memory.choose_layout`. Values do not change.
         """
-        return dataclasses.replace(self, plan=make_plan(self.graph, ram=ram, push_rows=push_rows))
+        return dataclasses.replace(self, plan=make_plan(self.graph, ram=ram, cache=cache, push_rows=push_rows))
 
     def encode(self, x: Array) -> Array:
         """Float samples (N, ...) as the graph's first input takes them."""

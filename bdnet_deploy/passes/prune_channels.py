@@ -16,10 +16,12 @@ from bdnet_deploy.graph import (
     Affine,
     Array,
     AvgPool,
+    Clamp,
     Conv2d,
     GlobalAvgPool,
     Graph,
     Linear,
+    MaxPool,
     Node,
     Quant,
     Repeat,
@@ -30,7 +32,7 @@ from bdnet_deploy.graph import (
     Value,
 )
 
-_PER_CHANNEL = (Affine, TwoSlope, Sign, Ternarize)
+_PER_CHANNEL = (Affine, TwoSlope, Clamp, Sign, Ternarize, AvgPool, MaxPool, GlobalAvgPool)
 
 
 def prune_channels(graph: Graph, *, report: Callable[[str], None] | None = None) -> Graph:
@@ -73,7 +75,7 @@ def _move_up(graph: Graph, node: Node, *, dry: bool = False) -> str | None:
     begin, end = found
     value = node.inputs[0]
     producer = value.node
-    if producer is None or not isinstance(producer.op, (*_PER_CHANNEL, Repeat, Conv2d, Linear, AvgPool, GlobalAvgPool)):
+    if producer is None or not isinstance(producer.op, (*_PER_CHANNEL, Repeat, Conv2d, Linear)):
         return ""
     channels = value.type.channels
     readers = [n for n in graph.nodes for v in n.inputs if v is value]

@@ -38,7 +38,8 @@ def _step(low: Lowering, node: Node, op: str, dtype: DType, **fields: Any) -> Pl
     """A step of ``bd_<op>_<dtype>``: the dtype in memory, which is narrower than i32 where accumulators are."""
     step = low.simple(node, f"bd_{op}_{dtype.value}", **fields)
     cast(PlanTensor, step.trunk).dtype = dtype
-    step.acc_dtype = DType.I8 if dtype.is_packed else dtype  # not used
+    if not dtype.is_packed:
+        step.acc_dtype = dtype
     return step
 
 
