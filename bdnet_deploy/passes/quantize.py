@@ -188,7 +188,13 @@ class _Quantizer:
                 )
         if isinstance(op, GroupMean):
             x = self._uniform(node.inputs[0], x, self.trunk)
-        if isinstance(op, AvgPool | GroupMean | Repeat | Reshape):
+        if isinstance(op, Repeat):
+            y = self.new.add(op, [x], node.name, source=node.source)
+            for known in (self.magnitudes, self.typical):  # replicas of accumulators are as small as these
+                if x in known:
+                    known[y] = np.tile(known[x], op.times)
+            return y
+        if isinstance(op, AvgPool | GroupMean | Reshape):
             return self.new.add(op, [x], node.name, source=node.source)
         raise UnsupportedError(f"{self.new.numerics} has no rule for {op.name}", where=node.source or node.name)
 

@@ -138,6 +138,8 @@ class _Lowering:
         assert isinstance(node.op, Affine)
         for i in range(node.op.terms):
             producer = node.inputs[i].node
+            if producer and isinstance(producer.op, Repeat) and self._sole_user(producer.inputs[0]) is producer:
+                producer = producer.inputs[0].node  # replicas of a convolution's accumulators
             if producer and isinstance(producer.op, Conv2d | Linear) and self._sole_user(node.inputs[i]) is node:
                 return i
         return 0
@@ -208,15 +210,18 @@ class _Lowering:
 
     def _simple(self, node: Node) -> None:
         x = node.inputs[0]
-        out = node.output.type.dtype
+        # Accumulators may be stored narrower than their i32; what repeats them stores them alike.
+        out = self.tensors[x].dtype if isinstance(node.op, Repeat) else node.output.type.dtype
         name = {AvgPool: "avgpool", GroupMean: "group_mean", Repeat: "repeat"}.get(type(node.op))
         kernel = f"bd_{name}_{out.value}" if name else f"bd_gap_{LETTER[x.type.dtype]}_{out.value}"
+        trunk = self._tensor(node.output)
+        trunk.dtype = out
         step = PlanStep(
             kernel=kernel,
             epilogue_kernel=None,
             nodes=[node],
             inputs=[self.tensors[x]],
-            trunk=self._tensor(node.output),
+            trunk=trunk,
             packed=None,
             out_shape=hwc(node.output.type.shape),
             acc_dtype=out,
