@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 from torch_modules import check, randomize  # noqa: E402
 
-from bdnet_deploy.nn import BinaryConv2d, ESBlockHalf  # noqa: E402
+from bdnet_deploy.nn import BinaryConv2d, ESBlockHalf, RSign  # noqa: E402
 
 NUMERICS = ("float", "fixed16", "fixed8")
 
@@ -192,4 +192,39 @@ def test_files_verify_byte_for_byte(numerics: str, options: dict[str, object], t
     calibrate = None if numerics == "float" else samples
     model.export("bdn", tmp_path / "es.bdn", numerics=numerics, calibrate=calibrate)
     report = model.verify(tmp_path / "es.bdn", inputs=samples[:3], calibrate=calibrate)
+    assert (report.facts["verdict"], report.facts["compared"]) == ("equal", "every byte")
+
+
+class Sum(torch.nn.Module):
+    """Replicas of two convolutions and a residual, in sums of either order."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.sign, self.prelu = RSign(8), torch.nn.PReLU(8)
+        self.first, self.second = BinaryConv2d(8, 4, 3, 1, 1), BinaryConv2d(8, 4, 1)
+        self.bn1, self.bn2 = torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bits = self.sign(x)
+        a, b = self.first(bits).repeat(1, 2, 1, 1), self.second(bits).repeat(1, 2, 1, 1)
+        forms = {
+            "replicas + residual": lambda: self.bn1(a) + x,
+            "residual + replicas": lambda: x + self.bn1(a),
+            "two replicas": lambda: self.bn2(b) + self.bn1(a),
+            "bare replicas": lambda: a + b,
+        }
+        y: torch.Tensor = self.prelu(forms[self.form]())
+        return y
+
+
+@pytest.mark.parametrize("numerics", NUMERICS)
+@pytest.mark.parametrize("form", ["replicas + residual", "residual + replicas", "two replicas", "bare replicas"])
+def test_replicas_in_sums(form: str, numerics: str, tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    model = Model("sum", check(randomize(Sum(form)).eval(), (1, 8, 5, 5)))
+    samples = np.random.default_rng(2).standard_normal((12, 5, 5, 8)).astype(np.float32)
+    calibrate = None if numerics == "float" else samples
+    model.export("bdn", tmp_path / "sum.bdn", numerics=numerics, calibrate=calibrate)
+    report = model.verify(tmp_path / "sum.bdn", inputs=samples[:3], calibrate=calibrate)
     assert (report.facts["verdict"], report.facts["compared"]) == ("equal", "every byte")
