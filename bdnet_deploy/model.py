@@ -191,14 +191,18 @@ class Model:
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
         push_rows: bool = False,
+        timeout_s: float = 300.0,
     ) -> Report:
         """Counted instructions per layer, estimated time, and memory on an emulated core or board.
 
-        ``ram``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has.
+        ``ram``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has. ``timeout_s``: real seconds
+        that the emulation may take.
         """
         from bdnet_deploy.analysis.profile import profile
 
-        return profile(self, core, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+        return profile(
+            self, core, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows, timeout_s=timeout_s
+        )
 
     def run(
         self,

@@ -32,6 +32,8 @@ from bdnet_deploy.toolchain import STACK_BYTES
 
 CORES = ("cortex-m0plus", "cortex-m4", "cortex-a72")
 MEMORY_NETWORKS = ("vww_0.25_96", "es_resnet20")
+#: Real seconds that one emulated inference may take: a 224x224 image is thousands of millions of instructions.
+TIMEOUT_S = 3600.0
 #: RAM that a run on a core without a board leaves to the harness when a network must stream to fit.
 HARNESS_BYTES = 64 * 1024
 
@@ -62,13 +64,13 @@ def measure(network: Network, model: Model, core: str, numerics: str) -> Row:
     """
     calibrate = None if numerics == "float" else network.calibrate
     try:
-        report = model.profile(core, numerics=numerics, calibrate=calibrate)
+        report = model.profile(core, numerics=numerics, calibrate=calibrate, timeout_s=TIMEOUT_S)
     except errors.DoesNotFitError:
         memories = [memory.length for memory in targets.core(core).memories if memory.kind == "ram"]
         if not memories:
             raise
         room = max(memories) - STACK_BYTES - HARNESS_BYTES - buffers(model, numerics)
-        report = model.profile(core, numerics=numerics, calibrate=calibrate, ram=room)
+        report = model.profile(core, numerics=numerics, calibrate=calibrate, ram=room, timeout_s=TIMEOUT_S)
     facts = report.facts
     sizes = {str(row["what"]).strip(): row["bytes"] for row in report.table("memory").rows}
     return Row(
@@ -208,42 +210,55 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace) -> str:
-    default = MEMORY_NETWORKS if options.memory else tuple(NETWORKS)
-    networks = [find(name) for name in options.network or default]
-    for numerics in options.numerics or ():
-        if numerics not in NUMERICS:
-            raise errors.unknown_name("numerics", numerics, NUMERICS)
-    cores = [targets.core(name).name for name in options.core or CORES]
-    if options.memory:
-        if options.core:
-            raise errors.UsageError("--memory plans without a core", fix="leave out --core")
-        plans = []
-        for network in networks:
-            model = network.build()
-            for numerics in options.numerics or ("fixed16", "fixed8"):
-                print(f"{network.name}: planning in {numerics}", file=sys.stderr)
-                plans.append(measure_memory(network.name, numerics, model.lowered(numerics)))
-        return show(plans, lambda: memory_tables(plans), options.format)
+def _plans(options: argparse.Namespace, networks: Sequence[Network]) -> str:
+    if options.core:
+        raise errors.UsageError("--memory plans without a core", fix="leave out --core")
     rows = []
+    for network in networks:
+        model = network.build()
+        for numerics in options.numerics or ("fixed16", "fixed8"):
+            print(f"{network.name}: planning in {numerics}", file=sys.stderr)
+            rows.append(measure_memory(network.name, numerics, model.lowered(numerics)))
+    return show(rows, lambda: memory_tables(rows), options.format)
+
+
+def _counts(options: argparse.Namespace, networks: Sequence[Network], cores: Sequence[str]) -> tuple[str, int]:
+    """The rows that could be measured, and the exit code of the first one that could not."""
+    rows, code = [], 0
     for network in networks:
         model = network.build()
         for numerics in options.numerics or ("fixed8",):
             for core in cores:
                 print(f"{network.name}: counting {numerics} on {core}", file=sys.stderr)
-                rows.append(measure(network, model, core, numerics))
-    return show(rows, lambda: count_tables(rows), options.format)
+                try:
+                    rows.append(measure(network, model, core, numerics))
+                except errors.MissingPackageError:
+                    raise
+                except errors.BdnetError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    code = code or error.exit_code
+    return show(rows, lambda: count_tables(rows), options.format), code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; the exit codes are those of the command line."""
     options = _arguments(arguments)
+    code = 0
     try:
-        print(_run(options))
+        networks = [find(name) for name in options.network or (MEMORY_NETWORKS if options.memory else NETWORKS)]
+        for numerics in options.numerics or ():
+            if numerics not in NUMERICS:
+                raise errors.unknown_name("numerics", numerics, NUMERICS)
+        cores = [targets.core(name).name for name in options.core or CORES]
+        if options.memory:
+            text = _plans(options, networks)
+        else:
+            text, code = _counts(options, networks, cores)
     except errors.BdnetError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
+    print(text)
+    return code
 
 
 if __name__ == "__main__":
