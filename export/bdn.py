@@ -138,6 +138,7 @@ def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
     record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
     record["dtype"] = format_code(epilogue.dtype)
     record["residual_channels"] = epilogue.residual_channels
+    record["repeats"] = epilogue.repeats
     return constants.add(record.tobytes())
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     Array,
     AvgPool,
@@ -92,7 +93,7 @@ class Builder:
         y = self._stem()
         stages: list[Callable[[Value], Value]] = [
             self._bdnet_block, self._bdnet_block, self._bdnet_block, self._folded_chain, self._folded_chain,
-            self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
+            self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
         for family in FAMILIES:
             stages += [functools.partial(stage, self) for stage in family]
@@ -169,9 +170,12 @@ class Builder:
     def sign(self, x: Value) -> Value:
         if x.type.dtype is DType.I32:
             limits = self.graph.constant("threshold", self.rng.integers(-5, 6, x.type.channels), DType.I32)
-            return self.add(Sign(), x, limits)
+            return self.add(self.sign_op(), x, limits)
         threshold = self.rng.normal(0.0, 0.3, x.type.channels) * (not self.chance(0.5))
-        return self.add(Sign(), x, self.parameter(threshold))
+        return self.add(self.sign_op(), x, self.parameter(threshold))
+
+    def sign_op(self) -> Sign:
+        return Sign(DType.UBIT) if self.chance(0.2) else Sign()
 
     def ternarize(self, x: Value) -> Value:
         low, high = np.sort(self.rng.normal(0.0, 0.5, (2, x.type.channels)), 0)
@@ -209,7 +213,8 @@ class Builder:
                 groups = int(rng.choice(common))
                 outputs = max(1, outputs // groups) * groups
         real = dtype is DType.F64 or not x.type.dtype.is_packed
-        op = Conv2d(strides, tuple(padding), 0 if real else self.one_of(0, 0, -1, 1), dilation, groups)  # type: ignore[arg-type]
+        values = [0, 0, REPLICATE] if real else [0, 0, REPLICATE, 1, 1 if x.type.dtype is DType.UBIT else -1]
+        op = Conv2d(strides, tuple(padding), self.one_of(*values), dilation, groups)  # type: ignore[arg-type]
         oh, ow = op.output_size(height, width, kh, kw)
         macs = oh * ow * kh * kw * channels // groups
         limit = MAX_REAL_MACS if real else MAX_MACS // 2
@@ -288,6 +293,20 @@ class Builder:
                 value = self.two_slope(value)
             t = self.binarize(value)
         return self.residual(self.conv(t, y.type.channels, plain=self.chance(0.5)), y)
+
+    def _expand_and_shrink(self, y: Value) -> Value:
+        """ES: few filters, whose accumulators are repeated, each replica with a batch normalization of its own."""
+        times = self.one_of(2, 4)
+        channels = y.type.channels
+        filters = channels // times if channels % times == 0 and self.chance(0.7) else self.one_of(1, 3, 8, 9)
+        acc = self.conv(self.binarize(y), filters, plain=self.chance(0.7))
+        if self.chance(0.15):  # another reader of the accumulators
+            return self.affine(self.affine(self.add(Repeat(times), acc)), self.affine(self.add(Repeat(times), acc)))
+        acc = self.add(Repeat(times), acc)
+        if self.chance(0.2):  # no residual: several thresholds on one accumulator
+            bits = self.binarize(self.affine(acc) if self.chance(0.7) else acc)
+            return self.residual(self.conv(bits, channels, window=(1, 1), plain=True), y)
+        return self.activation(self.residual(acc, y))
 
     def _two_readers(self, y: Value) -> Value:
         """Two thresholds on one map, and the sum of what the two convolutions give."""

@@ -38,12 +38,15 @@ LETTER = {
     DType.I32: "i",
     DType.BIT: "b",
     DType.TRIT: "t",
+    DType.UBIT: "z",
 }
 
 #: From a lowering and a node to the node's steps.
 Rule = Callable[["Lowering", Node], None]
 _R = TypeVar("_R", bound=Rule)
 RULES: dict[type[Op], Rule] = {}
+#: Operators whose kernels make accumulators for a fused epilogue; those of two operands leave no room for a residual.
+PRODUCTS: set[type[Op]] = {Conv2d, Linear}
 #: Operators between a residual and its source that may run ahead of their turn, so that the residual can be fused.
 SHORTCUTS: set[type[Op]] = {AvgPool, GroupMean, Repeat}
 
@@ -110,9 +113,24 @@ class Lowering:
         found(self, node)
 
     def absorbed(self, node: Node) -> bool:
-        """Whether every reader is an affine map whose residual term this repeat is."""
+        """Whether every reader is an epilogue that repeats the channels itself, of its accumulators or its residual."""
         readers = self.users.get(node.output, [])
-        return node.output not in self.graph.outputs and all(self.residual(r) == node.output for r in readers)
+        return node.output not in self.graph.outputs and all(
+            self.residual(r) == node.output or self._accumulators(r) is node.output for r in readers
+        )
+
+    def _accumulators(self, node: Node) -> Value | None:
+        """What a per-channel operator takes as its accumulators."""
+        if not isinstance(node.op, Affine | TwoSlope | Sign | Ternarize):
+            return None
+        return node.inputs[self.acc_term(node) if isinstance(node.op, Affine) else 0]
+
+    def unrepeated(self, value: Value) -> tuple[Value, int]:
+        """The tensor behind a repeat that has none of its own, and how many more times it is read."""
+        node = value.node
+        if value not in self.tensors and node is not None and isinstance(node.op, Repeat) and self.absorbed(node):
+            return node.inputs[0], node.op.times - 1
+        return value, 0
 
     def residual(self, node: Node) -> Value | None:
         """The residual of a two-term affine: the term that is not a convolution's accumulators."""
@@ -121,13 +139,13 @@ class Lowering:
         return node.inputs[1 - self.acc_term(node)]
 
     def acc_term(self, node: Node) -> int:
-        """Which term of an affine comes from a convolution that only it reads (0 if none)."""
+        """Which term of an affine comes from a convolution (repeated, perhaps) that only it reads; 0 if none."""
         assert isinstance(node.op, Affine)
         for i in range(node.op.terms):
-            producer = node.inputs[i].node
-            if producer and isinstance(producer.op, Repeat) and self.sole_user(producer.inputs[0]) is producer:
-                producer = producer.inputs[0].node  # replicas of a convolution's accumulators
-            if producer and isinstance(producer.op, Conv2d | Linear) and self.sole_user(node.inputs[i]) is node:
+            reader, producer = node, node.inputs[i].node
+            if producer and isinstance(producer.op, Repeat) and self.sole_user(node.inputs[i]) is node:
+                reader, producer = producer, producer.inputs[0].node
+            if producer and type(producer.op) in PRODUCTS and self.sole_user(producer.output) is reader:
                 return i
         return 0
 
@@ -150,20 +168,28 @@ class Lowering:
 
     # -- fusion -------------------------------------------------------------------------------------------------------
 
-    def fuse(self, step: PlanStep, value: Value, head: Node | None = None) -> None:
-        """Extend ``step``, whose accumulators are ``value``, by the affine, slopes and packing that follow.
+    def fuse(self, step: PlanStep, value: Value, head: Node | None = None, repeats: int = 0) -> None:
+        """Extend ``step``, whose accumulators are ``value``, by the repeat, affine, slopes and packing that follow.
 
-        ``head``: the node to begin with, when ``value`` may have other readers too.
+        ``head``: the node to begin with, when ``value`` may have other readers too; ``repeats``: it reads the
+        accumulators' channels so many more times.
         """
-        epilogue = Epilogue(value.type.dtype)
+        epilogue = Epilogue(value.type.dtype, repeats=repeats)
         nxt = head or self.sole_user(value)
-        if nxt and isinstance(nxt.op, Affine) and (head or nxt.inputs[self.acc_term(nxt)] is value):
-            residual = self.residual(nxt)
-            if self._affine(step, epilogue, nxt, residual):
+        repeat = nxt if nxt and isinstance(nxt.op, Repeat) and self.absorbed(nxt) else None
+        if repeat:
+            nxt = self.sole_user(repeat.output)
+        accumulators = repeat.output if repeat else value
+        if nxt and isinstance(nxt.op, Affine) and (head or nxt.inputs[self.acc_term(nxt)] is accumulators):
+            if self._affine(step, epilogue, nxt, self.residual(nxt)):
+                self._take_repeat(step, epilogue, repeat)
                 value, head = self._take(step, nxt), None
                 nxt = self.sole_user(value)
             else:
                 nxt = None
+        elif nxt and repeat and isinstance(nxt.op, Sign | Ternarize):
+            self._take_repeat(step, epilogue, repeat)
+            value = repeat.output
         fits = head is not None or (epilogue.mul is not None and nxt and nxt.output.type.dtype is value.type.dtype)
         if nxt and isinstance(nxt.op, TwoSlope) and fits:  # one dtype: the affine's values saturate to it too
             constants = [v.data for v in nxt.inputs[1:]]
@@ -182,7 +208,7 @@ class Lowering:
             epilogue.high = thresholds[1] if len(thresholds) > 1 else None
             step.packed = self.tensor(self._take(step, chosen))
         only_packed = all(n is chosen for n in readers) and value not in self.graph.outputs
-        if value not in self.tensors and not only_packed:
+        if value not in self.tensors and not only_packed and not self.unrepeated(value)[1]:
             step.trunk = self.tensor(value)
         if chosen is not None or epilogue.mul is not None or epilogue.positive is not None:
             computes = epilogue.mul is not None or epilogue.positive is not None or epilogue.dtype is DType.F32
@@ -202,20 +228,25 @@ class Lowering:
         RULES[type(node.op)](self, node)
         return True
 
+    def _take_repeat(self, step: PlanStep, epilogue: Epilogue, repeat: Node | None) -> None:
+        if repeat is not None and isinstance(repeat.op, Repeat):
+            epilogue.repeats = repeat.op.times - 1
+            self._take(step, repeat)
+
     def _take(self, step: PlanStep, node: Node) -> Value:
         step.nodes.append(node)
         self.done.add(node)
         return node.output
 
     def _affine(self, step: PlanStep, epilogue: Epilogue, node: Node, residual: Value | None) -> bool:
-        """Put the affine into the epilogue; False if its residual is not computed yet."""
+        """Put the affine into the epilogue; False if its residual is not computed yet, or the kernel has two operands."""
         op = cast(Affine, node.op)
         parameters = [cast(Array, v.data) for v in node.inputs[op.terms :]]
         term = self.acc_term(node)
         if residual is not None:
             repeat = residual.node if residual not in self.tensors else None
             base = repeat.inputs[0] if repeat and isinstance(repeat.op, Repeat) else residual
-            if not self._shortcut(base):
+            if len(step.inputs) > 1 or not self._shortcut(base):
                 return False
             step.inputs.append(self.tensors[base])
             epilogue.residual_mul = parameters[1 - term]

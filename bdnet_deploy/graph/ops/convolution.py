@@ -34,6 +34,10 @@ def _operand(x: Array, type_: TensorType, acc: DType) -> Array:
     return x.astype(np.float64 if acc is DType.I32 else acc.numpy)
 
 
+#: A padding value: each pixel outside the map is the nearest one inside.
+REPLICATE = 2
+
+
 @register
 @dataclass(frozen=True)
 class Conv2d(Op):
@@ -43,7 +47,7 @@ class Conv2d(Op):
     two of bit, trit, u8, i8, i16 give i32 accumulators; a real operand gives real ones. No bias: an Affine follows.
 
     Padding is explicit per side and has the value ``pad_value`` in {-1, 0, +1}, in the units of the real
-    input (a quantized input's padding of 0 is its zero point).
+    input (a quantized input's padding of 0 is its zero point), or is :data:`REPLICATE`.
 
     Real accumulation: one accumulator per output starting at +0, terms ascending in (ky, kx, ci), each product and
     each sum rounded, padded taps left out when the padding is 0.
@@ -69,7 +73,8 @@ class Conv2d(Op):
             x.channels == w.shape[3] * self.groups,
             f"{x.channels} input channels, but the filter takes {w.shape[3]} x {self.groups} groups",
         )
-        check(self.pad_value in (-1, 0, 1), f"padding value {self.pad_value}; -1, 0 and +1 are possible")
+        values = (0, 1, REPLICATE) if x.dtype is DType.UBIT else (-1, 0, 1, REPLICATE)
+        check(self.pad_value in values, f"padding value {self.pad_value} for {x.dtype.value}")
         check(min(self.padding) >= 0 and min(self.strides) > 0 and min(self.dilation) > 0, "negative geometry")
         oh, ow = self.output_size(x.shape[1], x.shape[2], w.shape[1], w.shape[2])
         check(oh > 0 and ow > 0, f"filter {w.shape[1]}x{w.shape[2]} is larger than the padded map of {x}")
@@ -81,7 +86,11 @@ class Conv2d(Op):
         n = x.shape[0]
         _, oh, ow, outputs = out.shape
         top, bottom, left, right = self.padding
-        padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=self.pad_value)
+        sides = ((0, 0), (top, bottom), (left, right), (0, 0))
+        if self.pad_value == REPLICATE:
+            padded = np.pad(x, sides, mode="edge")
+        else:
+            padded = np.pad(x, sides, constant_values=self.pad_value)
         per_in, per_out = w.shape[3], outputs // self.groups
         acc = np.zeros((n, oh, ow, self.groups, per_out), x.dtype)
         for ky in range(w.shape[1]):

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, Quant, Value
+from bdnet_deploy.graph import REPLICATE, Array, Conv2d, DType, Linear, Node, Quant, Value
 from bdnet_deploy.passes.quantizer import Quantizer, rule
 
 _WEIGHT_MAX = 127
@@ -22,7 +22,7 @@ def product(q: Quantizer, node: Node) -> Value:
     else:
         if not x.type.dtype.is_packed:
             x = q.uniform(node.inputs[0], x, DType.I16 if len(x.type.shape) == 2 else DType.I8)
-            if isinstance(node.op, Conv2d) and node.op.pad_value != 0 and any(node.op.padding):
+            if isinstance(node.op, Conv2d) and node.op.pad_value not in (0, REPLICATE) and any(node.op.padding):
                 raise UnsupportedError(
                     f"{q.new.numerics} has no padding of {node.op.pad_value} for a real input",
                     where=node.source or node.name,

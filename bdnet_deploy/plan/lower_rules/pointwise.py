@@ -11,7 +11,8 @@ from bdnet_deploy.plan.plan import PlanStep, hwc
 def pointwise(low: Lowering, node: Node) -> None:
     """An affine, two-slope or sign that no convolution could take along: an epilogue of its own."""
     first = low.acc_term(node) if isinstance(node.op, Affine) else 0
-    source = low.tensors[node.inputs[first]]
+    value, repeats = low.unrepeated(node.inputs[first])
+    source = low.tensors[value]
     step = PlanStep(
         kernel=None,
         epilogue_kernel="",
@@ -19,7 +20,7 @@ def pointwise(low: Lowering, node: Node) -> None:
         inputs=[source],
         trunk=None,
         packed=None,
-        out_shape=hwc(node.output.type.shape),
+        out_shape=hwc(value.type.shape),
         acc_dtype=source.dtype,
     )
-    low.fuse(step, node.inputs[first], head=node)
+    low.fuse(step, node.inputs[first], head=node, repeats=repeats)

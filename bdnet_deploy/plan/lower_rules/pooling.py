@@ -15,7 +15,7 @@ def avg_pool(low: Lowering, node: Node) -> None:
 
 @rule(GlobalAvgPool)
 def global_avg_pool(low: Lowering, node: Node) -> None:
-    pair = f"{LETTER[node.inputs[0].type.dtype]}_{node.output.type.dtype.value}"
+    pair = f"{LETTER[low.tensors[node.inputs[0]].dtype]}_{node.output.type.dtype.value}"
     low.simple(node, f"bd_gap_{pair}", kind="accumulate")
 
 
@@ -29,10 +29,9 @@ def repeat(low: Lowering, node: Node) -> None:
     if low.absorbed(node):
         low.done.add(node)
     else:
-        # Accumulators may be stored narrower than their i32; their replicas are stored alike.
-        dtype = low.tensors[node.inputs[0]].dtype
-        step = low.simple(node, f"bd_repeat_{dtype.value}")
-        low.tensors[node.output].dtype = step.acc_dtype = dtype
+        held = low.tensors[node.inputs[0]].dtype  # accumulators may lie in fewer bits than their i32
+        step = low.simple(node, f"bd_repeat_{held.value}")
+        step.acc_dtype = low.tensors[node.output].dtype = held
 
 
 @rule(Reshape)

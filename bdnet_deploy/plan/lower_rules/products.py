@@ -11,7 +11,7 @@ from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
 from bdnet_deploy.plan.plan import PlanStep, hwc
 
-_CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq"}
+_CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq", "zf", "zq"}
 
 
 @rule(Conv2d, Linear)
@@ -25,6 +25,7 @@ def product(low: Lowering, node: Node) -> None:
     packed = w.type.dtype.is_packed
     taps = int(np.prod(weights.shape[1:]))
     depthwise = packed and conv.groups == channels == weights.shape[0] and conv.groups > 1 and taps <= 127
+    depthwise = depthwise and x.type.dtype is not DType.UBIT
     if packed and x.type.dtype.is_packed:
         acc = DType.I8 if depthwise else DType.I16 if taps <= 32767 else DType.I32
         kernel = f"bd_{'dw' if depthwise else 'conv'}_{pair}_{acc.value}"

@@ -28,7 +28,8 @@ static void decode(int32_t *to, const bd_view *in, const uint8_t *row, uint32_t 
         const uint32_t *a = (const uint32_t *)(const void *)row + (size_t)x * words;
         const uint32_t *b = in->dtype == BD_TRIT ? a + (size_t)in->width * words : NULL;
         for (uint32_t i = 0; i < n; i++) {
-            to[i] = bd_packed_value(a, b, c0 + i);
+            const int32_t value = bd_packed_value(a, b, c0 + i);
+            to[i] = in->dtype == BD_UBIT ? (value + 1) / 2 : value;
         }
     }
 }
@@ -36,11 +37,11 @@ static void decode(int32_t *to, const bd_view *in, const uint8_t *row, uint32_t 
 static void gather(int32_t *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0,
                    uint32_t n) {
     for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
-        const int32_t y = w->y + (int32_t)(ky * step->dilation_h);
+        const int32_t y = bd_at(step, w->y + (int32_t)(ky * step->dilation_h), in->height);
         const int inside = y >= 0 && y < in->height;
         const uint8_t *row = inside ? bd_row(in, (uint32_t)y) : NULL;
         for (uint32_t kx = w->columns.first; kx < w->columns.end; kx++, to += n) {
-            const int32_t x = w->x + (int32_t)(kx * step->dilation_w);
+            const int32_t x = bd_at(step, w->x + (int32_t)(kx * step->dilation_w), in->width);
             if (inside && x >= 0 && x < in->width) {
                 decode(to, in, row, (uint32_t)x, c0, n, step->zero_point);
             } else {
@@ -88,7 +89,8 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t *scratch_bytes,
                        uint32_t dtype) {
-    if (!bd_is(in, dtype) || !bd_is(out, BD_I32) || !bd_is_conv(step, in, out)) {
+    if (!bd_is(in, dtype) || !bd_is(out, BD_I32) || !bd_is_conv(step, in, out) ||
+        (dtype == BD_UBIT && step->pad_value < 0)) {
         return BD_ERROR_STEP;
     }
     const uint32_t n = in->channels / (uint32_t)step->groups;
@@ -113,3 +115,4 @@ CONV(qq, BD_I8)
 CONV(hq, BD_I16)
 CONV(bq, BD_BIT)
 CONV(tq, BD_TRIT)
+CONV(zq, BD_UBIT)
