@@ -9,11 +9,15 @@ from types import TracebackType
 import numpy as np
 
 from bdnet_deploy.emulator import TIMEOUT_S, Emulator, RunResult
+from bdnet_deploy.emulator.client import STEP_MARKERS
 from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.firmware import build_with_model, target
 from bdnet_deploy.graph import Array
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.targets import Board
+
+#: Regions of a runner that was built with BD_RUNNER_SLICES.
+SLICE_MARKERS = {"enter": "runner_slice_enter", "leave": "runner_slice_leave", "label": STEP_MARKERS["enter"]}
 
 
 class Runner:
@@ -63,11 +67,17 @@ class Runner:
 class EmulatedModel:
     """One model on one emulated core or board. Use as a context manager.
 
+    Args:
+        lowered: the model.
+        name: of the core or board.
+        slices: inferences are made in slices, and regions of the counts are slices instead of steps; ``labels`` says
+            which step a slice calls.
+
     Raises:
         DoesNotFitError: the model is too large for the target.
     """
 
-    def __init__(self, lowered: Lowered, name: str) -> None:
+    def __init__(self, lowered: Lowered, name: str, *, slices: bool = False) -> None:
         where = target(name)
         self.board = where if isinstance(where, Board) else None
         self.core = where.core if isinstance(where, Board) else where
@@ -81,6 +91,12 @@ class EmulatedModel:
         input_bytes = self.input.size * self.input.dtype.numpy.itemsize
         if lowered.plan.pushed:  # the runner holds one row
             input_bytes //= self.input.shape[1]
+        defines: dict[str, str | int | None] = {
+            "BD_RUNNER_INPUT_BYTES": input_bytes,
+            "BD_RUNNER_OUTPUT_BYTES": self.output_bytes,
+        }
+        if slices:
+            defines["BD_RUNNER_SLICES"] = 1
         self._folder = tempfile.TemporaryDirectory(prefix="bdnet-deploy-")
         try:
             self.image = build_with_model(
@@ -88,10 +104,12 @@ class EmulatedModel:
                 lowered,
                 where,
                 Path(self._folder.name),
-                defines={"BD_RUNNER_INPUT_BYTES": input_bytes, "BD_RUNNER_OUTPUT_BYTES": self.output_bytes},
+                defines=defines,
                 port=None if self.core.is_linux else "semihosting",
             )
-            self.emulator = Emulator(self.image, self.core, self.board)
+            self.emulator = Emulator(
+                self.image, self.core, self.board, markers=SLICE_MARKERS if slices else STEP_MARKERS
+            )
             self.emulator.run()  # boot, load and check the model: not part of an inference
         except BaseException:
             self._folder.cleanup()

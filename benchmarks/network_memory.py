@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bdnet_deploy.errors import DoesNotFitError, UnsupportedError
+from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.lowering import Lowered
-from bdnet_deploy.plan import Plan, make_plan
+from bdnet_deploy.plan import Plan
+from bdnet_deploy.plan.memory import other_mixes
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class MemoryRow:
 
     Attributes:
         map_by_map: every map whole.
-        streaming: every step row by row.
+        streaming: every step row by row; None where that is not possible.
         smallest: the smallest mix of both that the planner finds.
         smallest_plan: which steps stream in it.
         pushed: the smallest mix whose input comes row by row, its ring included; None where that is not possible.
@@ -25,7 +26,7 @@ class MemoryRow:
     network: str
     numerics: str
     map_by_map: int
-    streaming: int
+    streaming: int | None
     smallest: int
     smallest_plan: str
     pushed: int | None
@@ -41,34 +42,22 @@ def needed(plan: Plan) -> int:
 
 def measure_memory(network: str, numerics: str, lowered: Lowered) -> MemoryRow:
     """All plans of one network."""
-    whole = lowered.replanned().plan
-    best = smallest(lowered)
+    plan = lowered.replanned().plan
+    mixes = other_mixes(plan)
+    smallest, streaming = mixes["smallest"], mixes.get("row by row")
     source, result = lowered.graph.inputs[0].type, lowered.graph.outputs[0].type
     return MemoryRow(
         network,
         numerics,
-        map_by_map=needed(whole),
-        streaming=needed(make_plan(lowered.graph, cut=len(whole.steps))),
-        smallest=needed(best),
-        smallest_plan=best.execution,
+        map_by_map=needed(plan),
+        streaming=streaming.tensor_bytes + plan.scratch_bytes if streaming else None,
+        smallest=smallest.tensor_bytes + plan.scratch_bytes,
+        smallest_plan=smallest.execution,
         pushed=_pushed(lowered),
-        lower_bound=best.lower_bound,
+        lower_bound=max(smallest.live) + plan.scratch_bytes,
         input=source.size * source.dtype.numpy.itemsize,
         output=result.size * result.dtype.numpy.itemsize,
     )
-
-
-def smallest(lowered: Lowered) -> Plan:
-    """The plan of the least memory, found by asking the planner for less until it refuses."""
-    best = lowered.replanned().plan
-    refused = 0
-    while needed(best) - refused > 1:
-        ram = (refused + needed(best)) // 2
-        try:
-            best = lowered.replanned(ram=ram).plan
-        except DoesNotFitError:
-            refused = ram
-    return best
 
 
 def _pushed(lowered: Lowered) -> int | None:

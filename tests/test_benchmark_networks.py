@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 import network_peers
 import networks
-from network_memory import measure_memory, needed, smallest
+from network_memory import measure_memory, needed
 from network_models import NETWORKS, find, random_model
 
 from bdnet_deploy import errors, targets
@@ -181,11 +181,12 @@ def test_no_cut_needs_less_than_the_smallest_plan(vww: Model) -> None:
     assert line.pushed is not None and line.pushed < line.smallest + line.input
 
 
-def test_the_planner_is_not_changed_by_looking(vww: Model) -> None:
+def test_an_arena_of_the_smallest_plans_size_is_enough(vww: Model) -> None:
     lowered = vww.lowered("fixed8")
-    before = (lowered.plan.tensor_bytes, lowered.plan.streamed)
-    smallest(lowered)
-    assert (lowered.plan.tensor_bytes, lowered.plan.streamed) == before
+    smallest = measure_memory("vww_0.25_96", "fixed8", lowered).smallest
+    assert needed(lowered.replanned(ram=smallest).plan) <= smallest
+    with pytest.raises(errors.DoesNotFitError):
+        lowered.replanned(ram=smallest - 1)
 
 
 def test_memory_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:

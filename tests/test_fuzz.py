@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from bdn_cases import digits_like, every_product, pooled
+from bdn_elementwise import elementwise
 from random_networks import random_network
 
 from bdnet_deploy.errors import UnsupportedError
@@ -26,15 +27,16 @@ import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
 from bdn_cases import digits_like, pooled
+from bdn_elementwise import elementwise
 from bdnet_deploy import bdn_format
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.host import HostModel, inspect
 
 rng = np.random.default_rng(0)
-good = [digits_like().write(), pooled().write()]
+good = [digits_like().write(), pooled().write(), elementwise().write()]
 accepted = 0
-for i in range(300):
-    data = bytearray(good[i % 2])
+for i in range(450):
+    data = bytearray(good[i % 3])
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.integers(8, len(data)))
         data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(0, 256), data[at] ^ 1]))
@@ -57,7 +59,7 @@ print(accepted)
 
 
 def test_mutations_never_crash() -> None:
-    """300 sealed mutations in a process of their own: refused, or run to the end."""
+    """450 sealed mutations in a process of their own: refused, or run to the end."""
     script = MUTATE.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -96,9 +98,9 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     if clang is None:
         pytest.skip("needs clang with libFuzzer")
     target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
-    build(root, clang, ["-DBD_FUZZING", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
+    build(root, clang, ["-DBD_NO_CRC", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
     corpus.mkdir()
-    seeds = [seed.write() for seed in (digits_like(), pooled(), every_product())] + streamed()
+    seeds = [seed.write() for seed in (digits_like(), pooled(), every_product(), elementwise())] + streamed()
     for i, seed in enumerate(seeds):
         (corpus / f"seed{i}.bdn").write_bytes(seed)
     done = subprocess.run(
@@ -130,7 +132,10 @@ def test_sanitizers(root: Path, tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "BDNET_HOST_LIBRARY": str(library),
     }
-    tests = [str(root / "tests" / name) for name in ("test_runtime.py", "test_bdn_format.py", "test_streaming.py")]
+    names = ["test_runtime.py", "test_bdn_format.py", "test_streaming.py"]
+    tests = [str(root / "tests" / name) for name in names] + [
+        str(p) for p in sorted((root / "tests").glob("test_ops_*.py"))
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=root,

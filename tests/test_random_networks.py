@@ -17,6 +17,7 @@ from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.firmware import build_runner, target
 from bdnet_deploy.graph import NUMERICS, REPLICATE, Array, evaluate
+from bdnet_deploy.graph.float_functions import FLOAT
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.targets import Core
@@ -145,8 +146,16 @@ def test_every_generic_kernel_is_used() -> None:
     plans = [n.plan for n in (lowered_network(*case)[1] for case in CASES) if isinstance(n, Lowered)]
     used = {kernel for plan in plans for kernel in plan.kernels}
     wide = {f"bd_conv_{pair}_i32" for pair in ("bb", "tb", "zb", "bt", "tt", "zt")}  # 32768 taps and more
-    rare = {"bd_gap_u_i32", "bd_repeat_i32"}  # an image pooled as it is; repeated accumulators
-    assert kernel_names() - used <= wide | rare
+    wide |= {f"bd_box_sum_{x}_i32" for x in "btz"}
+    # An image pooled as it is; repeated accumulators; {0,1} and real weights.
+    rare = {"bd_gap_u_i32", "bd_repeat_i32", "bd_repeat_i8", "bd_conv_zf_f32"}
+    rare |= {"bd_max_pool_u8", "bd_map_max_u8", "bd_channel_max_u8", "bd_channel_sum_u_i32"}  # of the image itself
+    rare |= {"bd_mul_hq_i32", "bd_max_pool_ubit"}  # the trunk times an 8-bit input; a pool right on {0,1}
+    # Many kinds of one thing, each of which has tests of its own: functions, and pairs of operands.
+    functions = {f"bd_{name}_f32" for name in FLOAT} | {"bd_lut_q_i16", "bd_softmax_q_i16", "bd_softmax_i_i16"}
+    pairs = {kernel for kernel in kernel_names() if kernel.startswith("bd_matmul_")}
+    assert len(used & functions) > 5 and len(used & pairs) > 15
+    assert kernel_names() - used <= wide | rare | functions | pairs
     assert {step.groups for plan in plans for step in plan.steps if step.kernel} >= {1, 2, 3, 5}
     assert {step.pad_value for plan in plans for step in plan.steps} == {-1, 0, 1, REPLICATE}
 

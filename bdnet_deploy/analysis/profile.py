@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.macs import node_macs
+from bdnet_deploy.analysis.memory import mixes_table, timeline_table
+from bdnet_deploy.analysis.slices import slice_facts, slices_table
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import TIMEOUT_S, RunResult
@@ -14,6 +16,7 @@ from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
 from bdnet_deploy.plan import PlanStep
+from bdnet_deploy.plan.memory import smallest_bound
 from bdnet_deploy.report import Column, Report, Table, Value
 from bdnet_deploy.targets import Board
 from bdnet_deploy.toolchain import STACK_BYTES, version
@@ -35,14 +38,16 @@ def profile(
     numerics: str | None = None,
     calibrate: PathLike | Samples | np.ndarray | None = None,
     ram: int | None = None,
+    cache: int | None = None,
     push_rows: bool = False,
+    slices: bool = False,
     timeout_s: float = TIMEOUT_S,
 ) -> Report:
     """See :meth:`bdnet_deploy.model.Model.profile`. ``name``: a core or a board."""
     numerics = numerics or default_numerics(name)
     lowered = model.lowered(numerics, calibrate)
-    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), push_rows=push_rows)
-    x = random_inputs(model.graph, samples=1)[0] if calibrate is None else model.samples(calibrate).x[:1]
+    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), cache=cache, push_rows=push_rows)
+    x = random_inputs(model.graph, samples=1)[0] if calibrate is None else next(model.samples(calibrate).batches(1))
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0], timeout_s=timeout_s)
         memory = memory_of(emulated.image)
@@ -67,6 +72,12 @@ def profile(
         "stack_bytes": result.stack_high_water,
     }
     tables = [layers, _functions(result), _memory(memory, result, lowered)]
+    tables += [mixes_table(lowered.plan), timeline_table(lowered.plan)]
+    if slices:
+        with EmulatedModel(lowered, name, slices=True) as emulated:
+            _, sliced = emulated.count(lowered.encode(x)[0])
+        facts.update(slice_facts(lowered, sliced, hertz))
+        tables.insert(1, slices_table(lowered, sliced, hertz))
     if numerics == "float" and not core.is_linux and not core.has_fpu:
         layers.notes.append("Float on a core without FPU calls soft-float routines: counts depend on the input.")
     if lowered.timing_only:
@@ -160,6 +171,9 @@ def _memory(memory: Memory, result: RunResult, lowered: Lowered) -> Table:
     table.add(what="  code", bytes=memory.code, meaning="everything else")
     table.add(what="RAM", bytes=memory.ram, meaning="arena, input and output buffers, harness; without stack")
     table.add(what="  arena", bytes=memory.arena, meaning="context, feature maps and scratch")
-    table.add(what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest step")
+    table.add(
+        what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest unit of this mix"
+    )
+    table.add(what="  best of all mixes", bytes=smallest_bound(lowered.plan), meaning="the least lower bound")
     table.add(what="stack", bytes=result.stack_high_water, meaning="high-water mark of this run")
     return table

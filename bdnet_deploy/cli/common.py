@@ -18,6 +18,7 @@ from bdnet_deploy.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
     from bdnet_deploy.report import Report
+    from bdnet_deploy.samples import Samples
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -112,12 +113,41 @@ numerics = click.option(
     type=Choice("numerics", ("float", "fixed16", "fixed8")),
     help="Arithmetic between the binary layers  [default: fixed16 for C source and on Cortex-M, else float].",
 )
-calibrate = click.option(
-    "--calibrate",
-    type=PATH,
-    metavar="DATA.npz",
-    help="Samples (array x) that set the ranges of fixed16 and fixed8.",
-)
+
+
+def calibrate(function: _F) -> _F:
+    """``--calibrate`` and ``--calibrate-limit``; see :func:`calibration_samples`."""
+    options = [
+        click.option(
+            "--calibrate", type=PATH, metavar="DATA",
+            help="Samples that set the ranges of fixed16 and fixed8: an .npz file (array x), an image, a folder of "
+            "images, or one with a sub-folder for each class.",
+        ),
+        click.option(
+            "--calibrate-limit", type=click.IntRange(min=1), metavar="N",
+            help="Calibrate with an even part of the samples, at most so many  [default: all].",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def calibration_samples(model: Model, path: Path | None, limit: int | None) -> Path | Samples | None:
+    """The samples of ``--calibrate``, at most ``--calibrate-limit`` of them, as the API takes them.
+
+    Raises:
+        UsageError: a limit for nothing.
+    """
+    if limit is None:
+        return path
+    if path is None:
+        raise UsageError("--calibrate-limit needs samples", fix="--calibrate samples.npz or a folder of images")
+    return model.samples(path).spread(limit)
+
+
+def _option(param: click.Parameter | None) -> str:
+    return param.opts[0] if param is not None else "--ram"
 
 
 class Size(click.ParamType):
@@ -135,8 +165,8 @@ class Size(click.ParamType):
         if not number.isdecimal() or int(number) == 0:
             raise UsageError(
                 f"'{value}' is not a size",
-                where=f"--{param.name if param else 'ram'}",
-                fix="a whole number of bytes, K or M, e.g. --ram 200K",
+                where=_option(param),
+                fix=f"a whole number of bytes, K or M, e.g. {_option(param)} 200K",
             )
         return int(number) * factor
 
@@ -147,8 +177,20 @@ ram = click.option(
     metavar="SIZE",
     help="What the feature maps may take, e.g. 200K; the plan runs row by row where it must.",
 )
+cache = click.option(
+    "--cache",
+    type=Size(),
+    metavar="SIZE",
+    help="What runs together should touch at most beside weights, e.g. 512K; the plan runs row by row where it helps.",
+)
 push_rows = click.option(
     "--push-rows", is_flag=True, help="Take the input row by row (a camera): no buffer holds it whole."
+)
+for_firmware = click.option(
+    "--for-firmware",
+    type=PATH,
+    metavar="MANIFEST.json",
+    help="The firmware that must run the file: exit code 3 and every lack if it cannot.",
 )
 output_path = click.option("-o", "--output", "output_path", type=PATH, metavar="PATH", help="Where to write.")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bdnet_deploy.cli import common, console
 from bdnet_deploy.errors import UsageError
 
@@ -16,15 +18,20 @@ from bdnet_deploy.errors import UsageError
 @common.numerics
 @common.calibrate
 @common.ram
+@common.cache
 @common.push_rows
+@click.option("--slices", is_flag=True, help="Count an inference in slices too: how many, and the longest.")
 @common.report_options
 def command(
     core: str | None,
     board: str | None,
     numerics: str | None,
     calibrate: Path | None,
+    calibrate_limit: int | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
+    slices: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -41,7 +48,16 @@ def command(
     if board is not None:
         targets.board(board)
     model = common.load_model(**options)
+    samples = common.calibration_samples(model, calibrate, calibrate_limit)
     console.note("building and running")
     output.show(
-        model.profile(core or board or "", numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+        model.profile(
+            core or board or "",
+            numerics=numerics,
+            calibrate=samples,
+            ram=ram,
+            cache=cache,
+            push_rows=push_rows,
+            slices=slices,
+        )
     )

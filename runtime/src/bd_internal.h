@@ -54,9 +54,6 @@ typedef struct bd_operands {
     uint32_t acc_bytes;  /* accumulators at the start of the scratch, a multiple of BD_ALIGN */
 } bd_operands;
 
-/* CRC-32 of IEEE 802.3, as zlib's. */
-uint32_t bd_crc32(const void *data, uint32_t size);
-
 /* Bytes of one dense row of such a feature map; 0 for an unknown dtype. */
 uint64_t bd_row_bytes(uint32_t width, uint32_t channels, uint32_t dtype);
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Node, Repeat, Reshape
+from typing import cast
+
+from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, MaxPool, Node, Reduce, Repeat, Reshape
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.plan import hwc
+from bdnet_deploy.plan.plan import PlanTensor, hwc
 
 
 @rule(AvgPool)
@@ -17,6 +19,34 @@ def avg_pool(low: Lowering, node: Node) -> None:
 def global_avg_pool(low: Lowering, node: Node) -> None:
     pair = f"{LETTER[low.tensors[node.inputs[0]].dtype]}_{node.output.type.dtype.value}"
     low.simple(node, f"bd_gap_{pair}", kind="accumulate")
+
+
+@rule(MaxPool)
+def max_pool(low: Lowering, node: Node) -> None:
+    op, source = cast(MaxPool, node.op), low.tensors[node.inputs[0]]
+    step = low.simple(
+        node,
+        f"bd_max_pool_{source.dtype.value}",
+        window=op.kernel,
+        strides=op.strides,
+        dilation=op.dilation,
+        pad_top_left=(op.padding[0], op.padding[2]),
+    )
+    cast(PlanTensor, step.trunk).dtype = source.dtype  # accumulators may be stored narrower than i32
+    if not source.dtype.is_packed:
+        step.acc_dtype = source.dtype
+
+
+@rule(Reduce)
+def reduce(low: Lowering, node: Node) -> None:
+    op, x, y = cast(Reduce, node.op), node.inputs[0].type.dtype, node.output.type.dtype
+    kind = "accumulate" if op.over == "map" else "window"
+    if op.kind == "max":
+        low.simple(node, f"bd_{'map' if op.over == 'map' else 'channel'}_max_{y.value}", kind=kind)
+    elif op.over == "map" and not y.is_float:  # the sum of which a global average pool is the mean
+        low.simple(node, f"bd_gap_{LETTER[x]}_{y.value}", kind=kind)
+    else:
+        low.simple(node, f"bd_{'map' if op.over == 'map' else 'channel'}_sum_{LETTER[x]}_{y.value}", kind=kind)
 
 
 @rule(GroupMean)

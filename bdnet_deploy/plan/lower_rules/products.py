@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from bdnet_deploy.bitplanes import pack
-from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node
+from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, TensorType
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
 from bdnet_deploy.plan.plan import PlanStep, hwc
 
@@ -16,7 +16,7 @@ _CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq", "zf", "zq"}
 
 @rule(Conv2d, Linear)
 def product(low: Lowering, node: Node) -> None:
-    x, w = node.inputs
+    x, w, *border = node.inputs
     conv = node.op if isinstance(node.op, Conv2d) else Conv2d()
     data = cast(Array, w.data)
     weights = data if data.ndim == 4 else data.reshape(data.shape[0], 1, 1, data.shape[1])
@@ -40,6 +40,11 @@ def product(low: Lowering, node: Node) -> None:
         acc = node.output.type.dtype
         kernel = f"bd_conv_{pair}_{acc.value}"
         blob = weights
+        if border:
+            kernel += "__border"
+            if max(border[0].type.shape[:2]) > 256:
+                raise low.unsupported(node, "more than 256 classes of border rows or columns")
+            blob = _with_border(conv, x.type, w.type, cast(Array, border[0].data), weights)
     else:
         raise low.unsupported(node, f"no kernel for a {x.type.dtype.value} x {w.type.dtype.value} convolution")
     step = PlanStep(
@@ -57,9 +62,22 @@ def product(low: Lowering, node: Node) -> None:
         dilation=conv.dilation,
         pad_top_left=(conv.padding[0], conv.padding[2]),
         pad_value=conv.pad_value,
-        zero_point=int(x.type.quant.zero_point) if x.type.quant else 0,
+        zero_point=int(x.type.quant.zero_point) if x.type.quant and not border else 0,
         weights=np.ascontiguousarray(blob),
         weight_planes=w.type.dtype.planes if packed else 0,
     )
     low.done.add(node)
     low.fuse(step, node.output)
+
+
+def _with_border(conv: Conv2d, x: TensorType, w: TensorType, border: Array, weights: Array) -> Array:
+    """The blob of a ``__border`` kernel: see ``runtime/kernels/generic/conv_i8.c``."""
+    rows, columns = conv.classes(x, w)
+    parts = [
+        np.array(border.shape[:2], "<u2").tobytes(),
+        border.astype("<i4").tobytes(),
+        rows.astype(np.uint8).tobytes(),
+        columns.astype(np.uint8).tobytes(),
+        weights.tobytes(),
+    ]
+    return np.frombuffer(b"".join(parts), np.uint8)
