@@ -22,6 +22,7 @@ from bdnet_deploy.graph import (
     Graph,
     GroupMean,
     Linear,
+    Matmul,
     MaxPool,
     Mul,
     Op,
@@ -313,13 +314,22 @@ def check_proofs(graph: Graph) -> int:
     for node in graph.nodes:
         op = node.op
         if isinstance(op, Conv2d | Linear):
-            x, w = node.inputs
-            zero = 0 if x.type.quant is None else int(x.type.quant.zero_point)
+            x, w, *border = node.inputs
+            zero = 0 if x.type.quant is None or border else int(x.type.quant.zero_point)
             low, high = x.type.dtype.range
             assert w.data is not None
             taps = np.abs(w.data.astype(np.int64)).reshape(len(w.data), -1).sum(1)
             bounds[node.output] = taps * max(high - zero, zero - low, 1)
+            for corrections in border:  # of raw pixels: what their means make of the window
+                assert corrections.data is not None
+                bounds[node.output] = bounds[node.output] + np.abs(corrections.data.astype(np.int64)).max((0, 1))
             assert bounds[node.output].max() < 2**31, node
+        elif isinstance(op, Matmul):
+            zero = 0 if node.inputs[0].type.quant is None else int(node.inputs[0].type.quant.zero_point)
+            (low, high), (least, most) = (v.type.dtype.range for v in node.inputs)
+            product = max(high - zero, zero - low) * max(-least, most) * node.inputs[0].type.channels
+            bounds[node.output] = np.full(node.output.type.channels, product, np.int64)
+            assert product < 2**31, node
         elif isinstance(op, GlobalAvgPool):
             pixels = node.inputs[0].type.size // node.inputs[0].type.channels
             bounds[node.output] = largest_value(node.inputs[0], bounds) * pixels
