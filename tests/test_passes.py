@@ -332,6 +332,12 @@ def check_proofs(graph: Graph) -> int:
             else:
                 bounds[node.output] = taps * largest_factor(x)
             assert bounds[node.output].max() < 2**31, node
+        elif isinstance(op, Matmul):
+            zero = 0 if node.inputs[0].type.quant is None else int(node.inputs[0].type.quant.zero_point)
+            (low, high), (least, most) = (v.type.dtype.range for v in node.inputs)
+            product = max(high - zero, zero - low) * max(-least, most) * node.inputs[0].type.channels
+            bounds[node.output] = np.full(node.output.type.channels, product, np.int64)
+            assert product < 2**31, node
         elif isinstance(op, GlobalAvgPool):
             pixels = node.inputs[0].type.size // node.inputs[0].type.channels
             bounds[node.output] = largest_value(node.inputs[0], bounds) * pixels
