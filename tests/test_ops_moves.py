@@ -48,6 +48,7 @@ from bdnet_deploy.graph import (
     evaluate,
 )
 from bdnet_deploy.host import HostModel
+from bdnet_deploy.iodesc import InputDescription, IODescription
 from bdnet_deploy.lowering import lower
 from bdnet_deploy.passes import prune_channels
 from bdnet_deploy.plan import make_plan
@@ -767,3 +768,22 @@ def test_repeated_bits(out: DType | None) -> None:
     graph = net.finish(net.affine(net.conv(net.add(Repeat(9), bits), 4)))
     check_graph(graph, "fixed8")
     assert f"bd_gather_{(out or DType.TRIT).value}" in lower(graph, "fixed8").plan.kernels
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_pruned_filters_of_raw_pixels(groups: int) -> None:
+    """The corrections of the border are those of the filters that are left."""
+    net = Net((5, 6, 3), seed=groups)
+    w = net.graph.constant("w", net.rng.standard_normal((3, 3, 3, 3 // groups)), DType.F64)
+    y = net.add(Conv2d(padding=(1, 1, 1, 1), groups=groups), net.x, w)
+    y = net.affine(net.add(Slice.channels(y.type, 1, 3), net.affine(y)))
+    graph = net.finish(y)
+    io = IODescription((InputDescription(shape=(5, 6, 3), dtype="u8", mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25)),))
+    raw = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+    lowered = lower(graph, "fixed16", io=io, samples=io.preprocess(raw))
+    conv = next(n for n in lowered.graph.nodes if isinstance(n.op, Conv2d))
+    assert conv.output.type.channels == 2 and len(conv.inputs) == 3
+    real = evaluate(graph, [io.preprocess(raw).astype(np.float64)])[graph.outputs[0].name]
+    found = evaluate(lowered.graph, [raw])[lowered.graph.outputs[0].name]
+    assert np.abs(lowered.decode(found) - real).max() < 0.02 * np.abs(real).max()
+    same(HostModel(write_bdn(lowered.plan)).run(raw)[0].reshape(found.shape), found)

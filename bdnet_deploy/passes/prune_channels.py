@@ -18,6 +18,7 @@ from bdnet_deploy.graph import (
     AvgPool,
     Clamp,
     Conv2d,
+    DType,
     GlobalAvgPool,
     Graph,
     Linear,
@@ -95,7 +96,7 @@ def _move_up(graph: Graph, node: Node, *, dry: bool = False) -> str | None:
     terms = op.terms if isinstance(op, Affine) else 1
     narrow = not isinstance(op, Conv2d | Linear) or depthwise  # else every filter reads all channels of the input
     maps = {v: _slice(graph, node, v, begin, end) if narrow else v for v in producer.inputs[:terms]}
-    constants = [_rows(graph, v, begin, end) for v in producer.inputs[terms:]]
+    constants = [_part(graph, v, begin, end) for v in producer.inputs[terms:]]
     node.op, node.inputs = op, (*(maps[v] for v in producer.inputs[:terms]), *constants)
     node.source = producer.source  # the slice becomes the operator; its output keeps name and type
     return None
@@ -127,9 +128,11 @@ def _slice(graph: Graph, node: Node, x: Value, begin: int, end: int) -> Value:
     return y
 
 
-def _rows(graph: Graph, value: Value, begin: int, end: int) -> Value:
-    """Some of the filters, or of the parameters per channel."""
+def _part(graph: Graph, value: Value, begin: int, end: int) -> Value:
+    """Some of the filters (OHWI, OI), of the parameters per channel (C,), or of a convolution's borders (..., O)."""
     data, quant = cast(Array, value.data), value.type.quant
+    filters = value.type.dtype is not DType.I32 and data.ndim > 1
     if quant is not None:
         quant = Quant.of(*(a[begin:end] if np.ndim(a) else a for a in (quant.scale, quant.zero_point)))
-    return graph.constant(f"{value.name}.{begin}-{end}", data[begin:end], value.type.dtype, quant)
+    part = data[begin:end] if filters else data[..., begin:end]
+    return graph.constant(f"{value.name}.{begin}-{end}", part, value.type.dtype, quant)
