@@ -12,6 +12,7 @@ import random_elementwise
 import random_moves
 
 from bdnet_deploy.graph import (
+    NUMERICS,
     REPLICATE,
     Affine,
     Array,
@@ -88,7 +89,7 @@ def random_network(seed: int) -> RandomNetwork:
             description = InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero)
         io = IODescription((description,))
         samples = io.preprocess(rng.integers(0, 256, (6, *shape), dtype=np.uint8)).astype(np.float64)
-    graph = Builder(rng, shape).build(f"random{seed}")
+    graph = Builder(rng, shape).build(f"random{seed}", seed // len(NUMERICS))
     return RandomNetwork(seed, graph, io, samples)
 
 
@@ -101,7 +102,8 @@ class Builder:
         self.x = self.graph.input("input", (1, *shape), DType.F64)
         self.macs = 0
 
-    def build(self, name: str) -> Graph:
+    def build(self, name: str, turn: int) -> Graph:
+        """``turn``: networks take turns in their first stage, so that each is there in each numerics."""
         self.graph.name = name
         y = self._stem()
         stages: list[Callable[[Value], Value]] = [
@@ -109,7 +111,9 @@ class Builder:
             self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
         others = [functools.partial(stage, self) for family in FAMILIES for stage in family]
-        for _ in range(int(self.rng.integers(1, 5))):
+        every = [*dict.fromkeys(stages), *others]
+        y = every[turn % len(every)](y)
+        for _ in range(int(self.rng.integers(0, 4))):
             if self.macs < MAX_MACS // 2:
                 chosen = others if self.chance(0.4) else stages
                 y = chosen[int(self.rng.integers(len(chosen)))](y)
