@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,13 @@ import pytest
 from bdn_cases import digits_like, every_move, every_product, pooled
 from bdn_elementwise import elementwise
 from random_networks import random_network
+from sanitized import build, sanitized_environment
 
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.graph import NUMERICS
 from bdnet_deploy.lowering import lower
 from bdnet_deploy.plan import make_plan
-
-FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]
 
 MUTATE = """
 import sys
@@ -79,18 +77,6 @@ def streamed() -> list[bytes]:
     return files
 
 
-def sources(root: Path) -> list[str]:
-    runtime = root / "runtime"
-    files = [*(runtime / "src").glob("*.c"), *(runtime / "kernels/generic").glob("*.c")]
-    return [str(f.relative_to(runtime)) for f in sorted(files)]
-
-
-def build(root: Path, compiler: str, arguments: list[str]) -> None:
-    command = [compiler, *FLAGS, *arguments, *sources(root)]
-    done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     """Two minutes of coverage-guided mutation from the seeds."""
@@ -118,21 +104,8 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer into Python")
 def test_sanitizers(root: Path, tmp_path: Path) -> None:
     """The runtime's tests once more, with AddressSanitizer and UndefinedBehaviorSanitizer in the library."""
-    gcc = shutil.which("gcc")
-    if gcc is None:
+    if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    library = tmp_path / "libbdnet.so"
-    build(root, gcc, ["-fPIC", "-shared", "-fsanitize=address,undefined", "-o", str(library)])
-    runtimes = [
-        subprocess.run([gcc, f"-print-file-name={name}"], capture_output=True, encoding="utf-8").stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": ":".join(runtimes),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "BDNET_HOST_LIBRARY": str(library),
-    }
     names = ["test_runtime.py", "test_bdn_format.py", "test_streaming.py"]
     tests = [str(root / "tests" / name) for name in names] + [
         str(p) for p in sorted((root / "tests").glob("test_ops_*.py"))
@@ -140,7 +113,7 @@ def test_sanitizers(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=root,
-        env=environment,
+        env=sanitized_environment(root, tmp_path),
         capture_output=True,
         encoding="utf-8",
     )
