@@ -109,7 +109,7 @@ class Builder:
             self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
         others = [functools.partial(stage, self) for family in FAMILIES for stage in family]
-        for _ in range(int(self.rng.integers(1, 5))):
+        for _ in range(int(self.rng.integers(1, 7))):
             if self.macs < MAX_MACS // 2:
                 chosen = others if self.chance(0.4) else stages
                 y = chosen[int(self.rng.integers(len(chosen)))](y)

@@ -151,6 +151,8 @@ def test_every_generic_kernel_is_used() -> None:
     rare = {"bd_gap_u_i32", "bd_repeat_i32", "bd_repeat_i8", "bd_conv_zf_f32"}
     rare |= {"bd_max_pool_u8", "bd_map_max_u8", "bd_channel_max_u8", "bd_channel_sum_u_i32"}  # of the image itself
     rare |= {"bd_mul_hq_i32", "bd_max_pool_ubit"}  # the trunk times an 8-bit input; a pool right on {0,1}
+    moves = {f"bd_{op}_{dtype}" for op in ("gather", "permute", "concat") for dtype in ("i32", "u8", "ubit")}
+    rare |= moves | {"bd_dequantize_i_f32"}  # wide accumulators, an image, {0,1}
     # Many kinds of one thing, each of which has tests of its own: functions, and pairs of operands.
     functions = {f"bd_{name}_f32" for name in FLOAT}
     pairs = {name for name in kernel_names() if name.startswith(("bd_matmul_", "bd_softmax_", "bd_lut_"))}
