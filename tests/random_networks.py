@@ -106,7 +106,7 @@ class Builder:
         others = [functools.partial(stage, self) for family in FAMILIES for stage in family]
         for _ in range(int(self.rng.integers(1, 5))):
             if self.macs < MAX_MACS // 2:
-                chosen = others if self.chance(0.4) else stages
+                chosen = others if self.chance(0.5) else stages
                 y = chosen[int(self.rng.integers(len(chosen)))](y)
         self.graph.outputs = [self._head(y)]
         self.graph.prune()
