@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from bdnet_deploy.emulator import Emulator, RunResult
+from bdnet_deploy.emulator import TIMEOUT_S, Emulator, RunResult
 from bdnet_deploy.emulator.client import STEP_MARKERS
 from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.firmware import build_with_model, target
@@ -27,11 +27,11 @@ class Runner:
         self.emulator = emulator
 
     def request(
-        self, kind: str, data: bytes = b"", *, answer: int, count: bool = False
+        self, kind: str, data: bytes = b"", *, answer: int, count: bool = False, timeout_s: float = TIMEOUT_S
     ) -> tuple[int, bytes, RunResult]:
         """Status word, ``answer`` bytes (none after an error), and how the run went."""
         self.emulator.send(kind.encode("ascii").ljust(4, b"\0") + data)
-        result = self.emulator.run(count=count)
+        result = self.emulator.run(count=count, timeout_s=timeout_s)
         if len(result.output) < 4:
             raise BdnetError(
                 "the emulated program did not answer",
@@ -48,13 +48,13 @@ class Runner:
         """Load a model into a runner without one; the ``bd_status``."""
         return self.request("L", len(bdn).to_bytes(4, "little") + bdn, answer=0)[0]
 
-    def infer(self, data: bytes, out_bytes: int, *, count: bool = False) -> RunResult:
+    def infer(self, data: bytes, out_bytes: int, *, count: bool = False, timeout_s: float = TIMEOUT_S) -> RunResult:
         """One inference. The result's ``output`` is the output's bytes.
 
         Raises:
             BdnetError: the runtime refuses.
         """
-        status, payload, result = self.request("R", data, answer=out_bytes, count=count)
+        status, payload, result = self.request("R", data, answer=out_bytes, count=count, timeout_s=timeout_s)
         if status != 0:
             raise BdnetError(f"the runtime answers bd_status {status}", where=self.emulator.core.name)
         return RunResult(**{**vars(result), "output": payload})
@@ -120,10 +120,10 @@ class EmulatedModel:
         """One inference of a sample (H, W, C) as the graph takes it; the output without batch."""
         return self.count(x, counted=False)[0]
 
-    def count(self, x: Array, *, counted: bool = True) -> tuple[Array, RunResult]:
-        """The same, with instruction counts."""
+    def count(self, x: Array, *, counted: bool = True, timeout_s: float = TIMEOUT_S) -> tuple[Array, RunResult]:
+        """The same, with instruction counts. ``timeout_s``: real seconds that it may take."""
         data = np.ascontiguousarray(x, self.input.dtype.numpy).tobytes()
-        result = self.runner.infer(data, self.output_bytes, count=counted)
+        result = self.runner.infer(data, self.output_bytes, count=counted, timeout_s=timeout_s)
         values = np.frombuffer(result.output, self.stored).reshape(self.output.shape[1:])
         return values.astype(self.output.dtype.numpy), result
 

@@ -18,7 +18,9 @@ from bdnet_deploy.passes import (
     calibrate,
     fold_thresholds,
     merge_affine,
+    prune_channels,
     quantize,
+    split_concat,
     to_float,
 )
 from bdnet_deploy.plan import Plan, make_plan
@@ -91,6 +93,7 @@ def lower(
     else:
         seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
         lowered, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
+    lowered = prune_channels(split_concat(lowered), report=notes.append)
     lowered = fold_thresholds(lowered, report=notes.append)
     return Lowered(lowered, make_plan(lowered), report, notes, seen)
 

@@ -275,11 +275,13 @@ class Model:
         cache: int | None = None,
         push_rows: bool = False,
         slices: bool = False,
+        timeout_s: float = 300.0,
     ) -> Report:
         """Counted instructions per layer, estimated time, and memory on an emulated core or board.
 
         ``ram``, ``cache``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has. ``slices``:
-        also the number of ``bd_advance`` calls that an inference takes, and the longest of them.
+        also the number of ``bd_advance`` calls that an inference takes, and the longest of them. ``timeout_s``: real
+        seconds that the emulation may take.
         """
         from bdnet_deploy.analysis.profile import profile
 
@@ -292,6 +294,7 @@ class Model:
             cache=cache,
             push_rows=push_rows,
             slices=slices,
+            timeout_s=timeout_s,
         )
 
     def run(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import random_attention
 import random_elementwise
+import random_moves
 
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -39,7 +40,11 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [random_attention.STAGES, random_elementwise.STAGES]
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [
+    random_attention.STAGES,
+    random_elementwise.STAGES,
+    random_moves.STAGES,
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bdn_cases import digits_like, every_product, pooled
+from bdn_cases import digits_like, every_move, every_product, pooled
 from bdn_elementwise import elementwise
 from random_networks import random_network
 
@@ -26,17 +26,17 @@ MUTATE = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
-from bdn_cases import digits_like, pooled
+from bdn_cases import digits_like, every_move, pooled
 from bdn_elementwise import elementwise
 from bdnet_deploy import bdn_format
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.host import HostModel, inspect
 
 rng = np.random.default_rng(0)
-good = [digits_like().write(), pooled().write(), elementwise().write()]
+good = [digits_like().write(), pooled().write(), elementwise().write(), every_move().write()]
 accepted = 0
-for i in range(450):
-    data = bytearray(good[i % 3])
+for i in range(600):
+    data = bytearray(good[i % 4])
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.integers(8, len(data)))
         data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(0, 256), data[at] ^ 1]))
@@ -59,7 +59,7 @@ print(accepted)
 
 
 def test_mutations_never_crash() -> None:
-    """450 sealed mutations in a process of their own: refused, or run to the end."""
+    """600 sealed mutations in a process of their own: refused, or run to the end."""
     script = MUTATE.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -100,7 +100,8 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
     build(root, clang, ["-DBD_NO_CRC", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
     corpus.mkdir()
-    seeds = [seed.write() for seed in (digits_like(), pooled(), every_product(), elementwise())] + streamed()
+    made = (digits_like(), pooled(), every_product(), elementwise(), every_move())
+    seeds = [seed.write() for seed in made] + streamed()
     for i, seed in enumerate(seeds):
         (corpus / f"seed{i}.bdn").write_bytes(seed)
     done = subprocess.run(

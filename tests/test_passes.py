@@ -16,6 +16,7 @@ from bdnet_deploy.graph import (
     AvgPool,
     BoxSum,
     Clamp,
+    Concat,
     Conv2d,
     DType,
     GlobalAvgPool,
@@ -24,12 +25,13 @@ from bdnet_deploy.graph import (
     Linear,
     Matmul,
     MaxPool,
+    Move,
     Mul,
     Op,
+    Permutation,
     Quant,
     Reduce,
     Repeat,
-    Reshape,
     Sign,
     Ternarize,
     TwoSlope,
@@ -330,12 +332,17 @@ def check_proofs(graph: Graph) -> int:
             else:
                 bounds[node.output] = taps * largest_factor(x)
             assert bounds[node.output].max() < 2**31, node
+        elif isinstance(op, Matmul):
+            zero = 0 if node.inputs[0].type.quant is None else int(node.inputs[0].type.quant.zero_point)
+            (low, high), (least, most) = (v.type.dtype.range for v in node.inputs)
+            product = max(high - zero, zero - low) * max(-least, most) * node.inputs[0].type.channels
+            bounds[node.output] = np.full(node.output.type.channels, product, np.int64)
+            assert product < 2**31, node
         elif isinstance(op, GlobalAvgPool):
             pixels = node.inputs[0].type.size // node.inputs[0].type.channels
             bounds[node.output] = largest_value(node.inputs[0], bounds) * pixels
-        elif isinstance(op, MaxPool | Reshape) and node.inputs[0] in bounds:
-            if node.output.type.channels == node.inputs[0].type.channels:
-                bounds[node.output] = bounds[node.inputs[0]]
+        elif isinstance(op, MaxPool) and node.inputs[0] in bounds:
+            bounds[node.output] = bounds[node.inputs[0]]
         elif isinstance(op, BoxSum):
             taps = op.kernel[0] * op.kernel[1] * node.inputs[0].type.channels // op.groups
             bounds[node.output] = np.full(op.groups, taps, np.int64)
@@ -351,6 +358,10 @@ def check_proofs(graph: Graph) -> int:
             bounds[node.output] = np.prod([largest_value(v, bounds) for v in node.inputs], axis=0)
         elif isinstance(op, Repeat):
             bounds[node.output] = np.tile(largest_value(node.inputs[0], bounds), op.times)
+        elif isinstance(op, Move | Permutation | Concat):
+            maps = [np.broadcast_to(largest_value(v, bounds), v.type.shape) for v in node.inputs]
+            moved = op.reference([v.type for v in node.inputs], maps, node.output.type)
+            bounds[node.output] = np.abs(moved).reshape(-1, node.output.type.channels).max(0)
         elif isinstance(op, Affine):
             count += 1
             parameters = [v.data for v in node.inputs[op.terms :] if v.data is not None]

@@ -20,6 +20,7 @@ from bdnet_deploy.graph import (
     NUMERICS,
     Affine,
     AvgPool,
+    Concat,
     Conv2d,
     DType,
     GlobalAvgPool,
@@ -213,11 +214,11 @@ def test_real_inputs_take_binary_weights(dtype: DType) -> None:
 def test_what_no_kernel_runs_is_refused_by_name() -> None:
     graph = Graph("g", "float")
     x = graph.input("x", (1, 2, 2, 4), DType.F32)
-    y = graph.add(Reshape((1, 16)), [x], "flat", source="my.flatten")
+    y = graph.add(Concat(), [x, x, x], "joined", source="my.cat")
     graph.outputs = [y]
-    with pytest.raises(UnsupportedError, match="reshape") as caught:
+    with pytest.raises(UnsupportedError, match="joins 3 maps") as caught:
         make_plan(graph)
-    assert caught.value.where == "my.flatten"
+    assert caught.value.where == "my.cat"
 
     graph = Graph("g", "float")
     graph.outputs = [graph.add(GroupMean(2), [graph.input("y", (1, 2, 2, 4), DType.U8)], "m", source="my.mean")]

@@ -11,7 +11,7 @@ from bdnet_deploy.analysis.memory import mixes_table, timeline_table
 from bdnet_deploy.analysis.slices import slice_facts, slices_table
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
-from bdnet_deploy.emulator import RunResult
+from bdnet_deploy.emulator import TIMEOUT_S, RunResult
 from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
@@ -41,6 +41,7 @@ def profile(
     cache: int | None = None,
     push_rows: bool = False,
     slices: bool = False,
+    timeout_s: float = TIMEOUT_S,
 ) -> Report:
     """See :meth:`bdnet_deploy.model.Model.profile`. ``name``: a core or a board."""
     numerics = numerics or default_numerics(name)
@@ -48,7 +49,7 @@ def profile(
     lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), cache=cache, push_rows=push_rows)
     x = random_inputs(model.graph, samples=1)[0] if calibrate is None else next(model.samples(calibrate).batches(1))
     with EmulatedModel(lowered, name) as emulated:
-        _, result = emulated.count(lowered.encode(x)[0])
+        _, result = emulated.count(lowered.encode(x)[0], timeout_s=timeout_s)
         memory = memory_of(emulated.image)
         board, core = emulated.board, emulated.core
         digest = emulated.image.sha256

@@ -27,6 +27,10 @@ One for the key ``label`` gives the region that is counted a label, its first ar
 _MAX_LINE = 2000
 
 
+#: Real seconds after which a run is ended, unless its caller says otherwise.
+TIMEOUT_S = 300.0
+
+
 # Not "python -m": that would search the user's folder, which may hold a dis.py, before the standard library.
 _WORKER = (
     "import sys; sys.path[:] = filter(None, sys.path); from bdnet_deploy.emulator.worker import main; sys.exit(main())"
@@ -199,7 +203,7 @@ class Emulator:
         until_output: int | None = None,
         count: bool = False,
         max_instructions: int | None = None,
-        timeout_s: float = 300.0,
+        timeout_s: float = TIMEOUT_S,
     ) -> RunResult:
         """Runs until the program exits, waits for input, or has written ``until_output`` bytes; goes on at the next call.
 

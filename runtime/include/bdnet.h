@@ -90,7 +90,8 @@ typedef struct bd_shape {
 } bd_shape;
 
 typedef struct bd_model_info {
-    uint32_t arena_bytes; /* what bd_load needs, exactly */
+    uint32_t arena_bytes;   /* what bd_load needs, exactly */
+    uint32_t scratch_bytes; /* of them: what each further thread needs (bdnet_threads.h) */
     uint32_t model_version;
     uint16_t inputs, outputs, steps;
     const char *missing_kernel; /* inside the model, or NULL */

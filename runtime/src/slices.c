@@ -76,7 +76,7 @@ static int is_ready(const bd_context *context, uint32_t index) {
 
 static bd_status call(bd_context *context, uint32_t index) {
     const uint32_t end = call_end(context, index);
-    const bd_status status = bd_run_rows(context, index, context->rows_made[index], end);
+    const bd_status status = bd_run_rows(context, index, context->rows_made[index], end, context->scratch);
     context->rows_made[index] = (uint16_t)end;
     return status;
 }
@@ -136,8 +136,7 @@ void *bd_tensor_area(bd_context *context) {
     return context->tensors;
 }
 
-/* The inference is over, or was not begun: nothing may go on with it. */
-static bd_status end_with(bd_context *context, bd_status status) {
+bd_status bd_end_with(bd_context *context, bd_status status) {
     context->inputs = NULL;
     context->outputs = NULL;
     return status;
@@ -183,7 +182,8 @@ bd_status bd_run_step(bd_context *context, uint32_t index) {
         index >= context->model.step_count) {
         return BD_ERROR_ARGUMENT;
     }
-    return bd_run_rows(context, index, 0, rows_over(&context->model, &context->model.steps[index]));
+    return bd_run_rows(context, index, 0, rows_over(&context->model, &context->model.steps[index]),
+                       context->scratch);
 }
 
 /* In a segment: the next ready step of the sweep makes a call. */
@@ -233,7 +233,7 @@ bd_status bd_advance(bd_context *context, bd_progress *progress) {
     }
     if (status != BD_OK || context->at == steps) {
         *progress = BD_DONE;
-        return end_with(context, status);
+        return bd_end_with(context, status);
     }
     return status;
 }
@@ -246,7 +246,7 @@ bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inp
         return status;
     }
     if (inputs[0] == NULL) { /* rows cannot be pushed in here */
-        return end_with(context, BD_ERROR_ARGUMENT);
+        return bd_end_with(context, BD_ERROR_ARGUMENT);
     }
     while (status == BD_OK && progress == BD_MORE) {
         if (context->at < context->model.step_count && context->model.steps[context->at].segment == 0) {
@@ -257,5 +257,5 @@ bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inp
         }
         status = bd_advance(context, &progress);
     }
-    return end_with(context, status);
+    return bd_end_with(context, status);
 }

@@ -1,4 +1,4 @@
-"""Pools, and moves of whole channels."""
+"""Pools and repetition of channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from bdnet_deploy.graph import (
     Node,
     Reduce,
     Repeat,
-    Reshape,
     Value,
 )
 from bdnet_deploy.graph.ops.pooling import reciprocal
@@ -58,12 +57,10 @@ def group_mean(q: Quantizer, node: Node) -> Value:
     return q.same(node, q.uniform(node.inputs[0], q.values[node.inputs[0]], q.trunk))
 
 
-@rule(Repeat, Reshape)
-def move(q: Quantizer, node: Node) -> Value:
+@rule(Repeat)
+def repeat(q: Quantizer, node: Node) -> Value:
     x = q.values[node.inputs[0]]
-    y = q.same(node, x)
-    same_pixels = isinstance(node.op, Repeat) or y.type.channels == x.type.channels
-    return q.carry(x, y, y.type.channels // x.type.channels) if same_pixels else y
+    return q.carry(x, q.same(node, x), cast(Repeat, node.op).times)
 
 
 @rule(MaxPool)

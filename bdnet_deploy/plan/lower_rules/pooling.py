@@ -1,12 +1,16 @@
-"""Pools, and moves of whole channels."""
+"""Pools and repetition of channels."""
 
 from __future__ import annotations
 
 from typing import cast
 
-from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, MaxPool, Node, Reduce, Repeat, Reshape
+import numpy as np
+
+from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, MaxPool, Node, Reduce, Repeat
+from bdnet_deploy.plan.kernels import kernel_names
+from bdnet_deploy.plan.lower_rules.moving import gather_channels
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.plan import PlanTensor, hwc
+from bdnet_deploy.plan.plan import PlanTensor
 
 
 @rule(AvgPool)
@@ -58,18 +62,11 @@ def group_mean(low: Lowering, node: Node) -> None:
 def repeat(low: Lowering, node: Node) -> None:
     if low.absorbed(node):
         low.done.add(node)
+        return
+    dtype = low.tensors[node.inputs[0]].dtype  # accumulators are narrower in memory than in the graph
+    if f"bd_repeat_{dtype.value}" in kernel_names():
+        step = low.simple(node, f"bd_repeat_{dtype.value}")
+        step.acc_dtype = cast(PlanTensor, step.trunk).dtype = dtype
     else:
-        held = low.tensors[node.inputs[0]].dtype  # accumulators may lie in fewer bits than their i32
-        step = low.simple(node, f"bd_repeat_{held.value}")
-        step.acc_dtype = low.tensors[node.output].dtype = held
-
-
-@rule(Reshape)
-def reshape(low: Lowering, node: Node) -> None:
-    """No code: another shape of the same tensor."""
-    tensor = low.tensors[node.inputs[0]]
-    if hwc(node.output.type.shape)[2] != tensor.channels:
-        raise low.unsupported(node, "a reshape that moves channels has no kernel")
-    tensor.values.append(node.output)
-    low.tensors[node.output] = tensor
-    low.done.add(node)
+        channels = np.tile(np.arange(node.inputs[0].type.channels), cast(Repeat, node.op).times)
+        gather_channels(low, node, channels)
