@@ -115,7 +115,7 @@ class Builder:
         y = every[turn % len(every)](y)
         for _ in range(int(self.rng.integers(0, 4))):
             if self.macs < MAX_MACS // 2:
-                chosen = others if self.chance(0.4) else stages
+                chosen = others if self.chance(0.5) else stages
                 y = chosen[int(self.rng.integers(len(chosen)))](y)
         self.graph.outputs = [self._head(y)]
         self.graph.prune()
