@@ -70,7 +70,11 @@ def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
     shape = (2, 3, 6)
     for name in _FUNCTIONS:
         s.add(f"bd_{name}_f32", [(shape, DType.F32)], shape, DType.F32)
-    for name, x, out, count in (("q_i8", "q", DType.I8, 256), ("q_i16", "q", DType.I16, 256), ("h_i16", "h", DType.I16, 257)):
+    for name, x, out, count in (
+        ("q_i8", "q", DType.I8, 256),
+        ("q_i16", "q", DType.I16, 256),
+        ("h_i16", "h", DType.I16, 257),
+    ):
         s.add(f"bd_lut_{name}", [(shape, LETTERS[x])], shape, out, weights=draw(rng, (count,), out))
     s.add("bd_softmax_f32", [(shape, DType.F32)], shape, DType.F32)
     scale = np.array([0, 1 << 15, 1 << 15, 14], np.uint32).tobytes()
@@ -82,7 +86,9 @@ def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
     for kind, more in (("layer", {}), ("group", {"groups": 2, "kind": bdn.Kind.WHOLE, "rows_per_call": 2})):
         for name, x, out in (("f32", "f", DType.F32), ("h_i16", "h", DType.I16), ("q_i16", "q", DType.I16)):
             parameters = np.array([1e-5], np.float32) if x == "f" else np.array([12, 1, 0], np.uint32)
-            s.add(f"bd_{kind}_norm_{name}", [(shape, LETTERS[x])], shape, out, weights=parameters.view(np.uint8), **more)
+            s.add(
+                f"bd_{kind}_norm_{name}", [(shape, LETTERS[x])], shape, out, weights=parameters.view(np.uint8), **more
+            )
     for x in "fhq":
         limits = draw(rng, (2, 6), LETTERS[x])
         s.add(f"bd_clamp_{_NAMES[x]}", [(shape, LETTERS[x])], shape, LETTERS[x], weights=limits)
@@ -119,7 +125,9 @@ def _epilogues(s: _Steps) -> None:
         at = b.epilogue(CODES[dtype], residual_channels=7, repeats=1, **arrays)
         inputs = [s.map(shape, dtype, "in0"), s.map((1, 1, 7), dtype, "vector")]
         outputs: list[int | None] = [s.map((2, 3, 40), dtype, "out"), s.map((2, 3, 40), DType.TRIT, "out")]
-        b.step(None, inputs, outputs, shape, epilogue=f"bd_epilogue_{dtype.value}", epilogue_at=at, acc_dtype=CODES[dtype])
+        b.step(
+            None, inputs, outputs, shape, epilogue=f"bd_epilogue_{dtype.value}", epilogue_at=at, acc_dtype=CODES[dtype]
+        )
     at = b.epilogue(bdn.DType.I32, low=np.ones(20, np.int32))
     outputs = [s.map(shape, DType.I32, "out"), s.map(shape, DType.UBIT, "out")]
     b.step(
