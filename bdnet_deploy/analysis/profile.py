@@ -1,4 +1,4 @@
-"""``profile``: instructions counted per layer on an emulated core, time estimated from them, memory from the image."""
+"""``profile``: instructions counted per layer on an emulated core, time estimated from them, memory and stack bound from the image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bdnet_deploy.analysis.macs import node_macs
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import RunResult
+from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
@@ -17,6 +18,7 @@ from bdnet_deploy.plan import PlanStep
 from bdnet_deploy.report import Column, Report, Table, Value
 from bdnet_deploy.targets import Board
 from bdnet_deploy.toolchain import STACK_BYTES, version
+from bdnet_deploy.toolchain.stack import StackReport, analyse_stack
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Kept free for the context and the harness's own variables.
 _HARNESS_BYTES = 2048
+#: Where a Cortex-M image starts.
+_START = "bd_reset"
 #: Where no board gives a clock, milliseconds are for this one.
 NOMINAL_HZ = 100_000_000
 
@@ -45,6 +49,7 @@ def profile(
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0])
         memory = memory_of(emulated.image)
+        stack = _stack(emulated)
         board, core = emulated.board, emulated.core
         digest = emulated.image.sha256
     hertz = board.clock_hz if board and board.clock_hz else NOMINAL_HZ
@@ -64,8 +69,11 @@ def profile(
         "ram_bytes": memory.ram,
         "arena_bytes": memory.arena,
         "stack_bytes": result.stack_high_water,
+        "stack_bound_bytes": stack.bounds[_START].bytes if isinstance(stack, StackReport) else None,
     }
-    tables = [layers, _functions(result), _memory(memory, result, lowered)]
+    tables = [layers, _functions(result), _memory(memory, result, lowered, stack)]
+    if isinstance(stack, StackReport):
+        tables.append(_stack_bounds(stack))
     if numerics == "float" and not core.is_linux and not core.has_fpu:
         layers.notes.append("Float on a core without FPU calls soft-float routines: counts depend on the input.")
     if lowered.timing_only:
@@ -152,7 +160,19 @@ def _functions(result: RunResult) -> Table:
     return table
 
 
-def _memory(memory: Memory, result: RunResult, lowered: Lowered) -> Table:
+def _stack(emulated: EmulatedModel) -> StackReport | str:
+    """The bounds of the image, or why there is none for the whole of it."""
+    if emulated.core.is_linux:
+        return "it is found for Cortex-M images only"
+    try:
+        stack = analyse_stack(emulated.image.path)
+        stack.bound(_START)
+    except BdnetError as error:
+        return error.why or error.what
+    return stack
+
+
+def _memory(memory: Memory, result: RunResult, lowered: Lowered, stack: StackReport | str) -> Table:
     table = Table("memory", [Column("what"), Column("bytes", align="right", format=","), Column("meaning")])
     table.add(what="flash", bytes=memory.flash, meaning="the whole image: model, runtime, harness")
     table.add(what="  model", bytes=memory.model, meaning="the .bdn bytes: weights, plan, names, test vector")
@@ -160,5 +180,30 @@ def _memory(memory: Memory, result: RunResult, lowered: Lowered) -> Table:
     table.add(what="RAM", bytes=memory.ram, meaning="arena, input and output buffers, harness; without stack")
     table.add(what="  arena", bytes=memory.arena, meaning="context, feature maps and scratch")
     table.add(what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest step")
-    table.add(what="stack", bytes=result.stack_high_water, meaning="high-water mark of this run")
+    table.add(what="stack", bytes=result.stack_high_water, meaning="used in this run: high-water mark")
+    if isinstance(stack, StackReport):
+        worst = stack.bounds[_START].bytes
+        table.add(what="  at most", bytes=worst, meaning="worst case from the linked image, without exceptions")
+    else:
+        table.notes.append(f"Worst-case stack unknown: {stack}.")
+    return table
+
+
+def _stack_bounds(stack: StackReport) -> Table:
+    table = Table(
+        "worst-case stack",
+        [
+            Column("function"),
+            Column("bytes", align="right", format=","),
+            Column("path", "deepest path, bytes of each frame"),
+        ],
+    )
+    for name, bound in stack.bounds.items():
+        if name != "main":  # as bd_reset
+            path = " > ".join(f"{step.function} {step.bytes}" for step in bound.path)
+            table.add(function=name, bytes=bound.bytes, path=path)
+    table.notes.append(
+        "Of the function and all that it can call, read from the linked image; exceptions are not counted."
+    )
+    table.notes.append("Nothing that the image runs is recursive.")
     return table

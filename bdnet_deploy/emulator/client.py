@@ -27,7 +27,9 @@ _MAX_LINE = 2000
 
 
 # Not "python -m": that would search the user's folder, which may hold a dis.py, before the standard library.
-_WORKER = "import sys; sys.path[:] = filter(None, sys.path); from bdnet_deploy.emulator.worker import main; sys.exit(main())"
+_WORKER = (
+    "import sys; sys.path[:] = filter(None, sys.path); from bdnet_deploy.emulator.worker import main; sys.exit(main())"
+)
 
 
 class EmulatorFault(errors.BdnetError):
