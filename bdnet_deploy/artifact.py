@@ -96,7 +96,7 @@ def export_model(
     meta = provenance(model, target, numerics=numerics)
     sample = None
     if calibrate is not None:
-        sample = lowered.encode(model.samples(calibrate).x[:1])
+        sample = lowered.encode(next(model.samples(calibrate).batches(1)))
     from bdnet_deploy.export.bdn import write_bdn
     from bdnet_deploy.host import inspect
 

@@ -18,7 +18,7 @@ from bdnet_deploy.graph import NUMERICS, Array, evaluate
 from bdnet_deploy.lowering import Lowered
 
 if TYPE_CHECKING:
-    from bdnet_deploy.model import Model, PathLike
+    from bdnet_deploy.model import Model, PathLike, Progress
     from bdnet_deploy.samples import Samples
 
 KINDS = ("pytorch", "reference", "host", "lce", "onnxruntime")
@@ -36,8 +36,12 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(model: Model, name: str, calibrate: PathLike | Array | Samples | None = None) -> Backend:
+def make_backend(
+    model: Model, name: str, calibrate: PathLike | Array | Samples | None = None, *, progress: Progress | None = None
+) -> Backend:
     """The back end of that name.
+
+    ``progress`` is that of the calibration, where one is necessary.
 
     Raises:
         UsageError: an unknown name, or fixed numerics without calibration samples.
@@ -57,7 +61,7 @@ def make_backend(model: Model, name: str, calibrate: PathLike | Array | Samples 
         raise unknown_name("back end", kind, [*KINDS, *targets.cores(), *targets.boards()])
     numerics = numerics or (default_numerics(kind) if emulated else "float")
     need_samples(numerics, calibrate)
-    lowered = model.lowered(numerics, calibrate)
+    lowered = model.lowered(numerics, calibrate, progress=progress)
     if emulated:
         return CoreBackend(lowered, kind)
     return ReferenceBackend(lowered) if kind == "reference" else HostBackend(lowered)
@@ -73,7 +77,8 @@ def need_samples(numerics: str, calibrate: object) -> None:
         raise UsageError(
             f"{numerics} needs calibration samples",
             why="they set the ranges of the integers between the layers",
-            fix="--calibrate samples.npz (array x: a hundred raw samples of the training set), or float numerics",
+            fix="--calibrate samples.npz (array x: a hundred raw samples of the training set) or a folder of images; "
+            "or float numerics",
         )
 
 

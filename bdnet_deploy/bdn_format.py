@@ -53,6 +53,7 @@ class DType(IntEnum):
     I32 = 4
     BIT = 5
     TRIT = 6
+    UBIT = 7
 
 
 class Place(IntEnum):
@@ -113,7 +114,7 @@ EPILOGUE = _struct(
     "u4 mul add residual_mul positive negative bias low high",
     "i1 shift residual_shift",
     "u1 dtype reserved0",
-    "u2 residual_channels reserved1",
+    "u2 residual_channels repeats",
 )
 TEST_VECTOR = _struct("u4 kind input_bytes output_bytes seed output_crc32 reserved:3")
 
@@ -166,7 +167,7 @@ def kernel_scratch(kernel: str, *, channels: int, groups: int, window: tuple[int
     if not kernel.startswith("bd_conv_"):
         return 0
     pair, taps = kernel.split("_")[2], window[0] * window[1]
-    if pair in ("bb", "tb", "bt", "tt"):
+    if pair[1] in "bt":
         return taps * (2 if pair[0] == "t" else 1) * words(channels // groups) * 4
     return taps * (channels // groups) * 4
 
@@ -175,7 +176,7 @@ def pack_map(values: npt.NDArray[Any], dtype: int, row_stride: int | None = None
     """The bytes of a feature map as the runtime holds it.
 
     Args:
-        values: (H, W, C) numbers; bits as -1/+1, trits as -1/0/+1.
+        values: (H, W, C) numbers; bits as -1/+1, trits as -1/0/+1, ubits as 0/1.
         dtype: a :class:`DType`.
         row_stride: bytes from row to row; dense when None.
     """
@@ -184,7 +185,8 @@ def pack_map(values: npt.NDArray[Any], dtype: int, row_stride: int | None = None
     if element is not None:
         rows = np.ascontiguousarray(values, element).view(np.uint8).reshape(height, -1)
     else:
-        packed = pack(values, planes=2 if dtype == DType.TRIT else 1)  # (H, W, planes, words)
+        signs = 2 * values - 1 if dtype == DType.UBIT else values
+        packed = pack(signs, planes=2 if dtype == DType.TRIT else 1)  # (H, W, planes, words)
         rows = np.ascontiguousarray(packed.swapaxes(1, 2)).view(np.uint8).reshape(height, -1)
     dense = row_bytes(width, channels, dtype)
     padded = np.zeros((height, dense if row_stride is None else row_stride), np.uint8)
@@ -193,7 +195,7 @@ def pack_map(values: npt.NDArray[Any], dtype: int, row_stride: int | None = None
 
 
 def unpack_map(data: bytes | memoryview, shape: tuple[int, int, int], dtype: int, row_stride: int) -> npt.NDArray[Any]:
-    """The numbers (H, W, C) of a feature map in the runtime's memory; bits and trits as int8."""
+    """The numbers (H, W, C) of a feature map in the runtime's memory; packed ones as int8."""
     height, width, channels = shape
     rows = np.frombuffer(data, np.uint8, height * row_stride).reshape(height, row_stride)
     dense = np.ascontiguousarray(rows[:, : row_bytes(width, channels, dtype)])
@@ -202,7 +204,8 @@ def unpack_map(data: bytes | memoryview, shape: tuple[int, int, int], dtype: int
         return dense.view(element).reshape(shape)
     planes = 2 if dtype == DType.TRIT else 1
     packed = dense.view("<u4").reshape(height, planes, width, words(channels))
-    return unpack(packed.swapaxes(1, 2), channels)
+    values = unpack(packed.swapaxes(1, 2), channels)
+    return (values + 1) // 2 if dtype == DType.UBIT else values
 
 
 def test_input(seed: int, shape: tuple[int, ...], dtype: int) -> npt.NDArray[Any]:

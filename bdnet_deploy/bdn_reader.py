@@ -130,7 +130,7 @@ class BdnReader:
                     different.append(name)
                 else:
                     different += [f"{name}[{i}]" for i in np.flatnonzero(stored != expected)]
-            for name in ("shift", "residual_shift", "residual_channels"):
+            for name in ("shift", "residual_shift", "residual_channels", "repeats"):
                 compared += 1
                 if int(found[name]) != int(getattr(step.epilogue, name)):
                     different.append(name)

@@ -1,7 +1,8 @@
 """Bit planes: how bits and trits lie in 32-bit words, in our files, in memory and in Larq's.
 
 A bit is 1 for -1, least significant bit first, 32 channels a word, tail bits 0. A trit is two planes a <= b:
-+1 is (0,0), 0 is (0,1), -1 is (1,1).
++1 is (0,0), 0 is (0,1), -1 is (1,1). A ubit, 0 or 1, is a trit that is never -1: its plane b alone, which
+is the plane of a bit that is -1 where the ubit is 0.
 """
 
 from __future__ import annotations

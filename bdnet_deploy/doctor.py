@@ -47,6 +47,7 @@ _OPTIONAL = (
     _Package("ziglang", "ziglang", "emulate", "compile for every core"),
     _Package("unicorn", "unicorn", "emulate", "run and count on emulated cores"),
     _Package("capstone", "capstone", "emulate", "estimate cycles"),
+    _Package("pillow", "PIL", "images", "read images as samples"),
     _Package("pyelftools", "elftools", "emulate", "measure flash, RAM and stack of an image"),
 )
 

@@ -8,21 +8,34 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bdnet_deploy.errors import UsageError, unknown_name
+from bdnet_deploy.errors import unknown_name
 from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
 from bdnet_deploy.iodesc import IODescription
-from bdnet_deploy.passes import QuantizeReport, calibrate, fold_thresholds, merge_affine, quantize, to_float
+from bdnet_deploy.passes import (
+    Batches,
+    QuantizeReport,
+    Ranges,
+    calibrate,
+    fold_thresholds,
+    merge_affine,
+    quantize,
+    to_float,
+)
 from bdnet_deploy.plan import Plan, make_plan
 
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A graph whose references define every byte, and its plan. ``ranges`` is None in float."""
+    """A graph whose references define every byte, and its plan.
+
+    ``ranges`` is what the quantize pass decided, ``seen`` what calibration saw; both are None in float.
+    """
 
     graph: Graph
     plan: Plan
     ranges: QuantizeReport | None = None
     notes: list[str] = field(default_factory=list)
+    seen: Ranges | None = None
 
     @property
     def timing_only(self) -> bool:
@@ -52,7 +65,7 @@ def lower(
     numerics: str,
     *,
     io: IODescription | None = None,
-    samples: Array | None = None,
+    samples: Array | Batches | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lowered:
     """Choose numerics for a real graph.
@@ -61,38 +74,36 @@ def lower(
         graph: as an importer returns it.
         numerics: ``"float"``, ``"fixed16"`` or ``"fixed8"``.
         io: lets fixed-point models take raw pixels where the normalisation is one scale and a whole zero point.
-        samples: (N, ...) float calibration samples; None: ranges from random inputs, "timing only".
+        samples: float calibration samples, (N, ...) or in batches; None: ranges from random inputs, "timing only".
         progress: of the calibration: (samples done, samples in all).
 
     Raises:
-        UsageError: unknown numerics.
+        UsageError: unknown numerics; no calibration samples, or NaN or infinity in one.
         UnsupportedError: a layer that no kernel runs, or parameters that fixed point cannot carry.
     """
     if numerics not in NUMERICS:
         raise unknown_name("numerics", numerics, NUMERICS)
     real = merge_affine(graph)
     notes: list[str] = []
-    report = None
+    report = seen = None
     if numerics == "float":
         lowered = to_float(real)
     else:
-        if samples is not None and not np.isfinite(samples).all():
-            raise UsageError("a calibration sample holds NaN or infinity")
-        ranges = calibrate(real, None if samples is None else [samples], progress=progress)
-        lowered, report = quantize(real, numerics, ranges, inputs=_raw_inputs(real, io))
+        seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
+        lowered, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
     lowered = fold_thresholds(lowered, report=notes.append)
-    return Lowered(lowered, make_plan(lowered), report, notes)
+    return Lowered(lowered, make_plan(lowered), report, notes, seen)
 
 
 def _raw_inputs(graph: Graph, io: IODescription | None) -> list[tuple[DType, Quant]] | None:
-    """u8 inputs where the I/O description is exact for them: one scale, and a zero point among the pixel values."""
+    """u8 inputs where the I/O description says what raw pixels mean: their scale and mean, per channel or for all."""
     if io is None or len(io.inputs) != len(graph.inputs):
         return None
     types = []
     for description in io.inputs:
         zero, factor = description.affine()
-        plain = description.dtype == "u8" and np.ptp(zero) == 0.0 and np.ptp(factor) == 0.0 and factor[0] > 0
-        if not plain or zero[0] != np.rint(zero[0]) or not 0 <= zero[0] <= 255:
+        if description.dtype != "u8" or not (factor > 0).all():
             return None
-        types.append((DType.U8, Quant.of(factor[0], zero[0])))
+        one = np.ptp(zero) == 0.0 and np.ptp(factor) == 0.0 and zero[0] == np.rint(zero[0]) and 0 <= zero[0] <= 255
+        types.append((DType.U8, Quant.of(factor[0], zero[0]) if one else Quant.of(factor, zero)))
     return types

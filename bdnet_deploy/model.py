@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, unknown_name
 from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered, lower
-from bdnet_deploy.samples import Samples, load_samples
+from bdnet_deploy.samples import ImageSamples, Samples, load_samples
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,11 +68,22 @@ class Model:
         return self.graph.inputs[0].type.shape[1:]
 
     def samples(self, data: PathLike | Array | Samples, *, limit: int | None = None) -> Samples:
-        """Samples from an ``.npz`` file, or from raw samples in memory."""
+        """Samples from an ``.npz`` file, an image, a folder of images or of class folders, or from an array.
+
+        Args:
+            data: a path (:func:`bdnet_deploy.samples.load_samples`), or raw samples in memory.
+            limit: use at most so many: the first ones, or an even part of a folder.
+        """
         if isinstance(data, Samples):
-            return data
+            return data.limited(limit)
         if isinstance(data, str | os.PathLike):
-            return load_samples(Path(data), self.io, self.sample_shape, limit=limit)
+            samples = load_samples(Path(data), self.io, self.sample_shape, limit=limit)
+            classes = self.graph.outputs[0].type.shape[-1]
+            if isinstance(samples, ImageSamples) and len(samples.classes) > classes:
+                raise UsageError(
+                    f"there are {len(samples.classes)} class folders, the model has {classes} classes", where=str(data)
+                )
+            return samples
         x = self.io.preprocess(data) if self.io is not None else data
         return Samples(x[:limit], None)
 
@@ -85,14 +98,36 @@ class Model:
 
         ``calibrate``: samples that set the ranges of fixed point; None: random inputs, marked "timing only".
         """
-        samples = None if calibrate is None or numerics == "float" else self.samples(calibrate).x
-        digest = hashlib.sha256(samples.tobytes()).hexdigest() if samples is not None else ""
+        samples = None if calibrate is None or numerics == "float" else self.samples(calibrate)
+        digest = samples.key if samples is not None else ""
         if (numerics, digest) not in self._lowered:
             step = (lambda done, total: progress("calibrating", done, total)) if progress else None
             self._lowered[numerics, digest] = lower(self.graph, numerics, io=self.io, samples=samples, progress=step)
         return self._lowered[numerics, digest]
 
     # -- questions and products ---------------------------------------------------------------------------------------
+
+    def calibration(
+        self,
+        calibrate: PathLike | Array | Samples,
+        numerics: str = "fixed16",
+        *,
+        limit: int = 100,
+        progress: Progress | None = None,
+    ) -> Report:
+        """What calibration chose and what fixed point does to the samples: ranges, saturation, signs, predictions.
+
+        Args:
+            calibrate: the samples; all of them set the ranges.
+            numerics: ``"fixed16"`` or ``"fixed8"``.
+            limit: the real and the quantized network are compared on at most so many of the samples, an even part.
+
+        Raises:
+            UsageError: other numerics, or samples that do not fit.
+        """
+        from bdnet_deploy.analysis.calibration import report_calibration
+
+        return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
     def inspect(self) -> Report:
         """Layers, shapes, MACs, weights, and why a layer is not binary."""
@@ -211,8 +246,8 @@ class Model:
         """Logits (N, classes) of the host library; fixed numerics need ``calibrate``."""
         from bdnet_deploy.backends import make_backend
 
-        samples = self.samples(data, limit=limit)
-        return make_backend(self, f"host:{numerics}", calibrate).predict(samples.x)
+        backend = make_backend(self, f"host:{numerics}", calibrate)
+        return np.concatenate([backend.predict(x) for x in self.samples(data, limit=limit).parts()])
 
 
 def load(

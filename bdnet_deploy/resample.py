@@ -28,12 +28,24 @@ def resize_bilinear(images: Array, size: tuple[int, int] | int) -> Array:
         size = (height * size // short, width * size // short)
     if size == (height, width):
         return images
-    resized = np.einsum("yh,nhwc->nywc", _triangle(height, size[0]), images.astype(np.float64))
-    resized = np.einsum("xw,nywc->nyxc", _triangle(width, size[1]), resized)
+    resized = _filtered(images, 1, _triangle(height, size[0]))
+    resized = _filtered(resized, 2, _triangle(width, size[1]))
     if np.issubdtype(images.dtype, np.integer):
         limits = np.iinfo(images.dtype)
         resized = np.clip(np.rint(resized), limits.min, limits.max)
     return resized.astype(images.dtype)
+
+
+def _filtered(images: Array, axis: int, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weighted sums along an axis, terms ascending; weights (target, source) are 0 outside of a narrow band."""
+    shape = list(images.shape)
+    shape[axis] = len(weights)
+    sums = np.zeros(shape)
+    source, target = np.moveaxis(images, axis, 0), np.moveaxis(sums, axis, 0)
+    for row, total in zip(weights, target, strict=True):
+        for i in np.flatnonzero(row):
+            total += row[i] * source[i]
+    return sums
 
 
 def _triangle(source: int, target: int) -> npt.NDArray[np.float64]:

@@ -138,6 +138,7 @@ def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
     record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
     record["dtype"] = format_code(epilogue.dtype)
     record["residual_channels"] = epilogue.residual_channels
+    record["repeats"] = epilogue.repeats
     return constants.add(record.tobytes())
 
 
@@ -152,15 +153,15 @@ def _map(plan: Plan) -> dict[str, Any]:
 
 
 def _quantization(value: Value) -> dict[str, Any]:
-    """What the integers of an input or output mean: real = (q - zero_point) * scale."""
+    """What the integers of an input or output mean: real = (q - zero_point) * scale, per channel where they are lists."""
     quant = value.type.quant
     if quant is None:
         return {"name": value.name, "dtype": value.type.dtype.value}
     return {
         "name": value.name,
         "dtype": value.type.dtype.value,
-        "scale": float(quant.scale),
-        "zero_point": float(quant.zero_point),
+        "scale": quant.scale.tolist(),
+        "zero_point": quant.zero_point.tolist(),
     }
 
 

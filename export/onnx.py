@@ -26,6 +26,7 @@ from bdnet_deploy.export.foreign import (
     refuse,
 )
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     AvgPool,
     Conv2d,
@@ -201,7 +202,10 @@ def _conv2d(writer: _Writer, node: Node) -> None:
     assert isinstance(op, Conv2d)
     top, bottom, left, right = op.padding
     pads, source = [top, left, bottom, right], writer[x]
-    if op.pad_value and any(pads):
+    if op.pad_value == REPLICATE and any(pads):
+        amounts = writer.constant(f"{node.name}/pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
+        source, pads = writer.helper_op("Pad", [source, amounts], f"{node.name}/padded", mode="edge"), [0, 0, 0, 0]
+    elif op.pad_value and any(pads):
         amounts = writer.constant(f"{node.name}/pads", [0, 0, top, left, 0, 0, bottom, right], "int64")
         value = writer.constant(f"number({op.pad_value})", op.pad_value)
         source, pads = writer.helper_op("Pad", [source, amounts, value], f"{node.name}/padded"), [0, 0, 0, 0]

@@ -20,8 +20,17 @@ CODES = {
     DType.I32: bdn.DType.I32,
     DType.BIT: bdn.DType.BIT,
     DType.TRIT: bdn.DType.TRIT,
+    DType.UBIT: bdn.DType.UBIT,
 }
-LETTERS = {"f": DType.F32, "u": DType.U8, "q": DType.I8, "h": DType.I16, "b": DType.BIT, "t": DType.TRIT}
+LETTERS = {
+    "f": DType.F32,
+    "u": DType.U8,
+    "q": DType.I8,
+    "h": DType.I16,
+    "b": DType.BIT,
+    "t": DType.TRIT,
+    "z": DType.UBIT,
+}
 
 
 class Bdn:
@@ -73,6 +82,7 @@ class Bdn:
         shift: int = 0,
         residual_shift: int = 0,
         residual_channels: int = 0,
+        repeats: int = 0,
         **arrays: Any,
     ) -> int:
         """Offset of a new ``bd_epilogue``; arrays by the names of its fields."""
@@ -83,6 +93,7 @@ class Bdn:
         assert not arrays
         record["dtype"], record["shift"], record["residual_shift"] = dtype, shift, residual_shift
         record["residual_channels"] = residual_channels
+        record["repeats"] = repeats
         return self.constant(record.reshape(1))
 
     def step(
@@ -155,7 +166,7 @@ def conv_weights(kernel: str, weights: Array) -> Array:
     pair = kernel.split("_")[2]
     if kernel.startswith("bd_dw_"):
         return pack(weights[..., 0].transpose(1, 2, 0), planes=2 if pair[1] == "t" else 1)
-    if pair in ("bb", "tb", "bt", "tt"):
+    if pair[1] in "bt":
         return pack(weights, planes=2 if pair[1] == "t" else 1)
     return weights
 
@@ -256,7 +267,7 @@ def every_product() -> Bdn:
     source = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.INPUT)
     target = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.OUTPUT)
     b.step("bd_repeat_i8", [source], [target], (1, 1, 1), acc_dtype=bdn.DType.I8)
-    names = [f"bd_conv_{pair}_{out}" for pair in ("bb", "tb", "bt", "tt") for out in ("i16", "i32")]
+    names = [f"bd_conv_{pair}_{out}" for pair in ("bb", "tb", "zb", "bt", "tt", "zt") for out in ("i16", "i32")]
     names += [f"bd_conv_{pair}_f32" for pair in ("ff", "bf", "tf")]
     names += [f"bd_conv_{pair}_i32" for pair in ("uq", "qq", "hq", "bq", "tq")]
     names += [f"bd_dw_{pair}_i8" for pair in ("bb", "tb", "bt", "tt")]

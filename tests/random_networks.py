@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     Array,
     AvgPool,
@@ -31,6 +33,10 @@ from bdnet_deploy.lowering import Lowered
 CHANNELS = (1, 2, 3, 5, 7, 8, 12, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65, 70)
 #: Multiplications of a whole network, and of a layer with real weights: the emulated cores without an FPU set these.
 MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
+
+
+#: Stages of other operators, by family: from a builder and a real map to a real map.
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +73,18 @@ def random_network(seed: int) -> RandomNetwork:
     io, samples = None, rng.standard_normal((6, *shape)) * rng.choice([0.5, 1.0, 4.0])
     if rng.random() < 0.4:
         scale, zero = float(rng.choice([1 / 255, 1 / 16, 0.02])), float(rng.choice([0, 0, 1, 127, 128, 255]))
-        io = IODescription((InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero),))
+        if rng.random() < 0.4:
+            mean, std = rng.uniform(50, 150, shape[2]), rng.uniform(20, 90, shape[2])
+            description = InputDescription(shape=shape, dtype="u8", mean=tuple(mean), std=tuple(std))
+        else:
+            description = InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero)
+        io = IODescription((description,))
         samples = io.preprocess(rng.integers(0, 256, (6, *shape), dtype=np.uint8)).astype(np.float64)
-    graph = _Builder(rng, shape).build(f"random{seed}")
+    graph = Builder(rng, shape).build(f"random{seed}")
     return RandomNetwork(seed, graph, io, samples)
 
 
-class _Builder:
+class Builder:
     """A graph that grows at ``y``, a real map; every method that adds a stage returns the new ``y``."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> None:
@@ -87,8 +98,10 @@ class _Builder:
         y = self._stem()
         stages: list[Callable[[Value], Value]] = [
             self._bdnet_block, self._bdnet_block, self._bdnet_block, self._folded_chain, self._folded_chain,
-            self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
+            self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
+        for family in FAMILIES:
+            stages += [functools.partial(stage, self) for stage in family]
         for _ in range(int(self.rng.integers(1, 5))):
             if self.macs < MAX_MACS // 2:
                 y = stages[int(self.rng.integers(len(stages)))](y)
@@ -98,31 +111,31 @@ class _Builder:
 
     # -- random choices -------------------------------------------------------------------------------------------
 
-    def _chance(self, p: float) -> bool:
+    def chance(self, p: float) -> bool:
         return bool(self.rng.random() < p)
 
-    def _one_of(self, *choices: int) -> int:
+    def one_of(self, *choices: int) -> int:
         return int(self.rng.choice(choices))
 
-    def _add(self, op: Op, *inputs: Value) -> Value:
+    def add(self, op: Op, *inputs: Value) -> Value:
         return self.graph.add(op, inputs, op.name, source=f"layer{len(self.graph.nodes)}.{op.name}")
 
-    def _parameter(self, data: Array) -> Value:
+    def parameter(self, data: Array) -> Value:
         return self.graph.parameter("parameter", data)
 
-    def _weights(self, shape: tuple[int, ...], dtype: DType) -> Value:
+    def weights(self, shape: tuple[int, ...], dtype: DType) -> Value:
         if dtype is DType.F64:
             return self.graph.constant("weight", self.rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:])), dtype)
         return self.graph.constant(
             "weight", self.rng.choice([-1, 1] if dtype is DType.BIT else [-1, 0, 1], shape), dtype
         )
 
-    def _binary_dtype(self) -> DType:
-        return DType.TRIT if self._chance(0.25) else DType.BIT
+    def binary_dtype(self) -> DType:
+        return DType.TRIT if self.chance(0.25) else DType.BIT
 
     # -- single operators -----------------------------------------------------------------------------------------
 
-    def _affine(self, *xs: Value, gain: float | None = None) -> Value:
+    def affine(self, *xs: Value, gain: float | None = None) -> Value:
         """Batch normalization of the first term, plus the second with a factor of its own."""
         rng, channels = self.rng, xs[0].type.channels
         producer = xs[0].node
@@ -141,12 +154,12 @@ class _Builder:
             first[rng.integers(channels)] = 0.0
         muls = [first]
         for _ in xs[1:]:
-            post = np.ones(channels) if self._chance(0.5) else rng.normal(0.8, 0.5, channels)
-            muls.append(post * rng.choice([1.0, -1.0, 1e-4]) if self._chance(0.1) else post)
-        add = rng.normal(0.0, 0.5, channels) * (not self._chance(0.2))
-        return self._add(Affine(len(xs)), *xs, *map(self._parameter, muls), self._parameter(add))
+            post = np.ones(channels) if self.chance(0.5) else rng.normal(0.8, 0.5, channels)
+            muls.append(post * rng.choice([1.0, -1.0, 1e-4]) if self.chance(0.1) else post)
+        add = rng.normal(0.0, 0.5, channels) * (not self.chance(0.2))
+        return self.add(Affine(len(xs)), *xs, *map(self.parameter, muls), self.parameter(add))
 
-    def _two_slope(self, x: Value) -> Value:
+    def two_slope(self, x: Value) -> Value:
         rng, channels = self.rng, x.type.channels
         slopes = [
             (np.ones(channels), np.zeros(channels)),  # ReLU
@@ -156,97 +169,101 @@ class _Builder:
             (rng.normal(2.0, 0.5, channels), np.abs(rng.normal(1.5, 0.5, channels))),
             (np.zeros(channels), -np.ones(channels)),
         ][int(rng.choice(6, p=[0.2, 0.3, 0.2, 0.1, 0.1, 0.1]))]
-        bias = rng.normal(0.0, 0.3, channels) * (not self._chance(0.4))
-        return self._add(TwoSlope(), x, *map(self._parameter, (*slopes, bias)))
+        bias = rng.normal(0.0, 0.3, channels) * (not self.chance(0.4))
+        return self.add(TwoSlope(), x, *map(self.parameter, (*slopes, bias)))
 
-    def _sign(self, x: Value) -> Value:
+    def sign(self, x: Value) -> Value:
         if x.type.dtype is DType.I32:
             limits = self.graph.constant("threshold", self.rng.integers(-5, 6, x.type.channels), DType.I32)
-            return self._add(Sign(), x, limits)
-        threshold = self.rng.normal(0.0, 0.3, x.type.channels) * (not self._chance(0.5))
-        return self._add(Sign(), x, self._parameter(threshold))
+            return self.add(self.sign_op(), x, limits)
+        threshold = self.rng.normal(0.0, 0.3, x.type.channels) * (not self.chance(0.5))
+        return self.add(self.sign_op(), x, self.parameter(threshold))
 
-    def _ternarize(self, x: Value) -> Value:
+    def sign_op(self) -> Sign:
+        return Sign(DType.UBIT) if self.chance(0.2) else Sign()
+
+    def ternarize(self, x: Value) -> Value:
         low, high = np.sort(self.rng.normal(0.0, 0.5, (2, x.type.channels)), 0)
         if x.type.dtype is DType.I32:
             limits = [self.graph.constant("limit", np.rint(6 * v), DType.I32) for v in (low, high)]
-            return self._add(Ternarize(), x, *limits)
-        return self._add(Ternarize(), x, self._parameter(low), self._parameter(high))
+            return self.add(Ternarize(), x, *limits)
+        return self.add(Ternarize(), x, self.parameter(low), self.parameter(high))
 
-    def _binarize(self, x: Value) -> Value:
-        return self._sign(x) if self._chance(0.6) else self._ternarize(x)
+    def binarize(self, x: Value) -> Value:
+        return self.sign(x) if self.chance(0.6) else self.ternarize(x)
 
-    def _conv(self, x: Value, outputs: int, *, dtype: DType | None = None, depthwise: bool = False,
+    def conv(self, x: Value, outputs: int, *, dtype: DType | None = None, depthwise: bool = False,
               window: tuple[int, int] | None = None, plain: bool = False) -> Value:  # fmt: skip
         """A convolution of random geometry; ``plain`` keeps the map's size. Narrower than asked for if it is too large."""
         rng, channels = self.rng, x.type.channels
         _, height, width, _ = x.type.shape
-        dtype = dtype or self._binary_dtype()
+        dtype = dtype or self.binary_dtype()
         kh, kw = window or [(3, 3), (3, 3), (3, 3), (1, 1), (5, 5), (1, 3), (2, 2)][int(rng.integers(7))]
-        dilation = (2, 2) if self._chance(0.15) else (1, 1)
+        dilation = (2, 2) if self.chance(0.15) else (1, 1)
         reach = [(k - 1) * d for k, d in zip((kh, kw), dilation, strict=True)]
         padding = [reach[0] // 2, reach[0] - reach[0] // 2, reach[1] // 2, reach[1] - reach[1] // 2]
         strides = (1, 1)
         if not plain:
-            if self._chance(0.3):
+            if self.chance(0.3):
                 padding = [int(p) for p in rng.integers(0, 3, 4)]
-            strides = (2, 2) if self._chance(0.3) else (1, 2) if self._chance(0.1) else (1, 1)
+            strides = (2, 2) if self.chance(0.3) else (1, 2) if self.chance(0.1) else (1, 1)
             for axis, size in enumerate((height, width)):  # at least one position
                 padding[2 * axis + 1] += max(0, reach[axis] + 1 - size - padding[2 * axis] - padding[2 * axis + 1])
         groups = 1
         if depthwise:
             groups, outputs = channels, channels * (outputs // channels or 1)
-        elif self._chance(0.25):
+        elif self.chance(0.25):
             common = [g for g in range(2, channels + 1) if channels % g == 0]
             if common:
                 groups = int(rng.choice(common))
                 outputs = max(1, outputs // groups) * groups
         real = dtype is DType.F64 or not x.type.dtype.is_packed
-        op = Conv2d(strides, tuple(padding), 0 if real else self._one_of(0, 0, -1, 1), dilation, groups)  # type: ignore[arg-type]
+        values = [0, 0, REPLICATE] if real else [0, 0, REPLICATE, 1, 1 if x.type.dtype is DType.UBIT else -1]
+        op = Conv2d(strides, tuple(padding), self.one_of(*values), dilation, groups)  # type: ignore[arg-type]
         oh, ow = op.output_size(height, width, kh, kw)
         macs = oh * ow * kh * kw * channels // groups
         limit = MAX_REAL_MACS if real else MAX_MACS // 2
         if not depthwise:
             outputs = max(1, min(outputs, limit // macs) // groups) * groups
         self.macs += macs * outputs * (8 if real else 1)
-        return self._add(op, x, self._weights((outputs, kh, kw, channels // groups), dtype))
+        return self.add(op, x, self.weights((outputs, kh, kw, channels // groups), dtype))
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def _stem(self) -> Value:
         outputs = int(self.rng.choice(CHANNELS))
-        if self._chance(0.15):  # the image itself is made binary
-            return self._affine(self._conv(self._binarize(self._affine(self.x)), outputs))
-        y = self._conv(self.x, outputs, dtype=DType.F64 if self._chance(0.85) else self._binary_dtype())
-        y = self._affine(y)
-        return self._two_slope(y) if self._chance(0.6) else y
+        if self.chance(0.15):  # the image itself is made binary
+            return self.affine(self.conv(self.binarize(self.affine(self.x)), outputs))
+        y = self.conv(self.x, outputs, dtype=DType.F64 if self.chance(0.85) else self.binary_dtype())
+        y = self.affine(y)
+        return self.two_slope(y) if self.chance(0.6) else y
 
-    def _residual(self, acc: Value, y: Value) -> Value:
+    def residual(self, acc: Value, y: Value) -> Value:
         """Accumulators and the shortcut that fits them, in one of the orders that models use."""
         shortcut: Value | None = None
         (_, h, w, c), (_, oh, ow, oc) = y.type.shape, acc.type.shape
         same_map, same_width = (h, w) == (oh, ow), c == oc
-        if not same_map and self._pooling(y, (oh, ow)) is not None:
-            shortcut = self._add(self._pooling(y, (oh, ow)), y)  # type: ignore[arg-type]
+        if not same_map and self.pooling(y, (oh, ow)) is not None:
+            shortcut = self.add(self.pooling(y, (oh, ow)), y)  # type: ignore[arg-type]
         elif same_map:
             shortcut = y
         if shortcut is not None and not same_width:
             if oc % c == 0:
-                shortcut = self._add(Repeat(oc // c), shortcut)
+                shortcut = self.add(Repeat(oc // c), shortcut)
             elif c % oc == 0:
-                shortcut = self._add(GroupMean(c // oc), shortcut)
+                shortcut = self.add(GroupMean(c // oc), shortcut)
             else:
                 shortcut = None
-        if shortcut is None or self._chance(0.2):
-            return self._affine(acc)
-        if self._chance(0.5):  # batch normalization, then the residual
-            xs = [self._affine(acc), shortcut]
-            if self._chance(0.2):
+        if shortcut is None or self.chance(0.2):
+            return self.affine(acc)
+        if self.chance(0.5):  # batch normalization, then the residual
+            xs = [self.affine(acc), shortcut]
+            if self.chance(0.2):
                 xs.reverse()
-            return self._affine(*xs, gain=1.0)
-        return self._affine(self._affine(acc, shortcut), gain=1.0)
+            return self.affine(*xs, gain=1.0)
+        return self.affine(self.affine(acc, shortcut), gain=1.0)
 
-    def _pooling(self, y: Value, size: tuple[int, int]) -> AvgPool | None:
+    def pooling(self, y: Value, size: tuple[int, int]) -> AvgPool | None:
         for kernel in ((2, 2), (1, 2), (3, 3)):
             op = AvgPool(kernel, (2, 2) if kernel != (1, 2) else (1, 2))
             oh = (y.type.shape[1] - kernel[0]) // op.strides[0] + 1
@@ -255,92 +272,106 @@ class _Builder:
                 return op
         return None
 
-    def _activation(self, y: Value) -> Value:
-        if self._chance(0.4):  # RPReLU: shift, slopes, shift
+    def activation(self, y: Value) -> Value:
+        if self.chance(0.4):  # RPReLU: shift, slopes, shift
             shift = [self.rng.normal(0.0, 0.2, y.type.channels) for _ in range(2)]
             one = np.ones(y.type.channels)
-            y = self._add(Affine(), y, self._parameter(one), self._parameter(shift[0]))
-            y = self._two_slope(y)
-            return self._add(Affine(), y, self._parameter(one), self._parameter(shift[1]))
-        return self._two_slope(y) if self._chance(0.6) else y
+            y = self.add(Affine(), y, self.parameter(one), self.parameter(shift[0]))
+            y = self.two_slope(y)
+            return self.add(Affine(), y, self.parameter(one), self.parameter(shift[1]))
+        return self.two_slope(y) if self.chance(0.6) else y
 
     def _bdnet_block(self, y: Value) -> Value:
-        acc = self._conv(self._binarize(y), y.type.channels, depthwise=self._chance(0.8))
-        y = self._activation(self._residual(acc, y))
+        acc = self.conv(self.binarize(y), y.type.channels, depthwise=self.chance(0.8))
+        y = self.activation(self.residual(acc, y))
         c = y.type.channels
         outputs = int(self.rng.choice([c, c, 2 * c if c <= 35 else c, c // 2 if c % 2 == 0 else c]))
-        acc = self._conv(self._binarize(y), outputs, window=(1, 1), plain=True)
-        return self._activation(self._residual(acc, y))
+        acc = self.conv(self.binarize(y), outputs, window=(1, 1), plain=True)
+        return self.activation(self.residual(acc, y))
 
     def _folded_chain(self, y: Value) -> Value:
         """Convolutions with nothing but per-channel functions and thresholds between them."""
-        t = self._binarize(y)
-        for _ in range(self._one_of(1, 1, 2)):
-            value = self._affine(self._conv(t, int(self.rng.choice(CHANNELS)), depthwise=self._chance(0.4)))
-            if self._chance(0.4):
-                value = self._two_slope(value)
-            t = self._binarize(value)
-        return self._residual(self._conv(t, y.type.channels, plain=self._chance(0.5)), y)
+        t = self.binarize(y)
+        for _ in range(self.one_of(1, 1, 2)):
+            value = self.affine(self.conv(t, int(self.rng.choice(CHANNELS)), depthwise=self.chance(0.4)))
+            if self.chance(0.4):
+                value = self.two_slope(value)
+            t = self.binarize(value)
+        return self.residual(self.conv(t, y.type.channels, plain=self.chance(0.5)), y)
+
+    def _expand_and_shrink(self, y: Value) -> Value:
+        """ES: few filters, whose accumulators are repeated, each replica with a batch normalization of its own."""
+        times = self.one_of(2, 4)
+        channels = y.type.channels
+        filters = channels // times if channels % times == 0 and self.chance(0.7) else self.one_of(1, 3, 8, 9)
+        acc = self.conv(self.binarize(y), filters, plain=self.chance(0.7))
+        if self.chance(0.15):  # another reader of the accumulators
+            return self.affine(self.affine(self.add(Repeat(times), acc)), self.affine(self.add(Repeat(times), acc)))
+        acc = self.add(Repeat(times), acc)
+        if self.chance(0.2):  # no residual: several thresholds on one accumulator
+            bits = self.binarize(self.affine(acc) if self.chance(0.7) else acc)
+            return self.residual(self.conv(bits, channels, window=(1, 1), plain=True), y)
+        return self.activation(self.residual(acc, y))
 
     def _two_readers(self, y: Value) -> Value:
         """Two thresholds on one map, and the sum of what the two convolutions give."""
-        first, second = self._binarize(y), self._binarize(y)
-        a = self._conv(first, y.type.channels, window=(3, 3), plain=True)
-        b = self._conv(second, a.type.channels, window=(1, 1), plain=True)
-        y = self._affine(a)
+        first, second = self.binarize(y), self.binarize(y)
+        a = self.conv(first, y.type.channels, window=(3, 3), plain=True)
+        b = self.conv(second, a.type.channels, window=(1, 1), plain=True)
+        y = self.affine(a)
         if b.type.shape == y.type.shape:
-            y = self._affine(b, y)
-        return self._activation(y)
+            y = self.affine(b, y)
+        return self.activation(y)
 
     def _real_conv(self, y: Value) -> Value:
-        return self._activation(self._affine(self._conv(y, int(self.rng.choice(CHANNELS)), dtype=DType.F64)))
+        return self.activation(self.affine(self.conv(y, int(self.rng.choice(CHANNELS)), dtype=DType.F64)))
 
     def _real_weights(self, y: Value) -> Value:
         """A binary activation and real weights."""
-        return self._residual(self._conv(self._binarize(y), y.type.channels, dtype=DType.F64), y)
+        return self.residual(self.conv(self.binarize(y), y.type.channels, dtype=DType.F64), y)
 
     def _bare(self, y: Value) -> Value:
         """Integer thresholds right on the accumulators, alone or with a second reader."""
-        acc = self._conv(self._binarize(y), int(self.rng.choice(CHANNELS)), depthwise=self._chance(0.3))
-        t = self._binarize(acc)
-        out = self._affine(self._conv(t, y.type.channels, plain=True))
-        if self._chance(0.5) and out.type.shape == acc.type.shape:
-            return self._affine(out, self._affine(acc), gain=1.0)
-        return self._two_slope(acc) if self._chance(0.3) else out
+        acc = self.conv(self.binarize(y), int(self.rng.choice(CHANNELS)), depthwise=self.chance(0.3))
+        t = self.binarize(acc)
+        out = self.affine(self.conv(t, y.type.channels, plain=True))
+        if self.chance(0.5) and out.type.shape == acc.type.shape:
+            return self.affine(out, self.affine(acc), gain=1.0)
+        return self.two_slope(acc) if self.chance(0.3) else out
 
     def _pointwise(self, y: Value) -> Value:
         """Per-channel functions without a convolution, with a second reader."""
-        z = self._two_slope(self._affine(y, gain=1.0))
-        return self._affine(z, y, gain=1.0) if self._chance(0.6) else self._two_slope(z)
+        z = self.two_slope(self.affine(y, gain=1.0))
+        return self.affine(z, y, gain=1.0) if self.chance(0.6) else self.two_slope(z)
 
     def _moves(self, y: Value) -> Value:
         """Pooling, repetition and group means in the trunk itself."""
         _, height, width, channels = y.type.shape
-        if height > 1 and width > 1 and self._chance(0.4):
-            return self._add(AvgPool((2, 2), (self._one_of(1, 2), 2)), y)
-        if channels <= 20 and self._chance(0.5):
-            return self._add(Repeat(self._one_of(2, 3)), y)
+        if height > 1 and width > 1 and self.chance(0.4):
+            return self.add(AvgPool((2, 2), (self.one_of(1, 2), 2)), y)
+        if channels <= 20 and self.chance(0.5):
+            return self.add(Repeat(self.one_of(2, 3)), y)
         sizes = [s for s in range(2, channels + 1) if channels % s == 0]
-        return self._add(GroupMean(int(self.rng.choice(sizes))), y) if sizes else y
+        return self.add(GroupMean(int(self.rng.choice(sizes))), y) if sizes else y
 
     def _head(self, y: Value) -> Value:
         kind = self.rng.random()
         if kind < 0.1:  # a map
-            return self._affine(y, gain=1.0) if self._chance(0.7) else y
-        pooled = self._add(GlobalAvgPool(), y)
+            return self.affine(y, gain=1.0) if self.chance(0.7) else y
+        pooled = self.add(GlobalAvgPool(), y)
         if kind < 0.15:
             return pooled
-        if self._chance(0.3):
-            pooled = self._add(Reshape((1, y.type.channels)), pooled)
-        classes = self._one_of(1, 2, 10, 33)
+        if self.chance(0.3):
+            pooled = self.add(Reshape((1, y.type.channels)), pooled)
+        classes = self.one_of(1, 2, 10, 33)
         dtype = DType.F64
-        if self._chance(0.2):  # a binary classifier
-            pooled, dtype = self._binarize(pooled), self._binary_dtype()
-        elif self._chance(0.2):
-            pooled = self._two_slope(self._affine(pooled, gain=1.0))
-        elif self._chance(0.1):
-            dtype = self._binary_dtype()
-        logits = self._add(Linear(), pooled, self._weights((classes, pooled.type.channels), dtype))
-        if self._chance(0.1):
+        if self.chance(0.2):  # a binary classifier
+            pooled, dtype = self.binarize(pooled), self.binary_dtype()
+        elif self.chance(0.2):
+            pooled = self.two_slope(self.affine(pooled, gain=1.0))
+        elif self.chance(0.1):
+            dtype = self.binary_dtype()
+        logits = self.add(Linear(), pooled, self.weights((classes, pooled.type.channels), dtype))
+        if self.chance(0.1):
             return logits
-        return self._affine(logits)
+        return self.affine(logits)

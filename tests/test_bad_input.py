@@ -306,7 +306,7 @@ def test_files_that_are_no_archives() -> None:
     Path("array.npy").rename("array.npz")
     refused("run", MODEL, "--data", "array.npz", code=2, says=("array.npz", "numpy.savez"))
     Path("folder.npz").mkdir()
-    refused("run", MODEL, "--data", "folder.npz", code=1, says=("folder.npz",))
+    refused("run", MODEL, "--data", "folder.npz", code=2, says=("folder.npz", "no images in the folder"))
     refused("run", MODEL, "--data", "none.npz", code=1, says=("there is no such file",))
     assert not Path("executed").exists()
 

@@ -32,7 +32,7 @@ def test_core_dependencies_are_lean(project: dict) -> None:
 
 def test_extras(project: dict) -> None:
     extras = project["project"]["optional-dependencies"]
-    assert {"torch", "onnx", "larq", "keras", "emulate", "flash", "all", "dev"} == set(extras)
+    assert {"torch", "onnx", "larq", "keras", "emulate", "images", "flash", "all", "dev"} == set(extras)
     for extra in ("larq", "keras"):
         assert all("python_version < '3.13'" in requirement for requirement in extras[extra])
 

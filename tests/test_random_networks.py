@@ -16,7 +16,7 @@ from bdnet_deploy.emulator import Emulator
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.firmware import build_runner, target
-from bdnet_deploy.graph import NUMERICS, Array, evaluate
+from bdnet_deploy.graph import NUMERICS, REPLICATE, Array, evaluate
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.targets import Core
@@ -144,11 +144,11 @@ def test_every_generic_kernel_is_used() -> None:
 
     plans = [n.plan for n in (lowered_network(*case)[1] for case in CASES) if isinstance(n, Lowered)]
     used = {kernel for plan in plans for kernel in plan.kernels}
-    wide = {f"bd_conv_{pair}_i32" for pair in ("bb", "tb", "bt", "tt")}  # 32768 taps and more
+    wide = {f"bd_conv_{pair}_i32" for pair in ("bb", "tb", "zb", "bt", "tt", "zt")}  # 32768 taps and more
     rare = {"bd_gap_u_i32", "bd_repeat_i32"}  # an image pooled as it is; repeated accumulators
     assert kernel_names() - used <= wide | rare
     assert {step.groups for plan in plans for step in plan.steps if step.kernel} >= {1, 2, 3, 5}
-    assert {step.pad_value for plan in plans for step in plan.steps} == {-1, 0, 1}
+    assert {step.pad_value for plan in plans for step in plan.steps} == {-1, 0, 1, REPLICATE}
 
 
 @pytest.mark.slow

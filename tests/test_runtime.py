@@ -16,6 +16,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, digits_like, draw
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     AvgPool,
     Conv2d,
@@ -34,9 +35,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 OUT_DTYPES = {"f32": DType.F32, "i8": DType.I8, "i16": DType.I16, "i32": DType.I32}
 
-CONVS = [f"bd_conv_{pair}_{out}" for pair in ("bb", "tb", "bt", "tt") for out in ("i16", "i32")]
-CONVS += [f"bd_conv_{pair}_f32" for pair in ("ff", "bf", "tf")]
-CONVS += [f"bd_conv_{pair}_i32" for pair in ("uq", "qq", "hq", "bq", "tq")]
+CONVS = [f"bd_conv_{pair}_{out}" for pair in ("bb", "tb", "zb", "bt", "tt", "zt") for out in ("i16", "i32")]
+CONVS += [f"bd_conv_{pair}_f32" for pair in ("ff", "bf", "tf", "zf")]
+CONVS += [f"bd_conv_{pair}_i32" for pair in ("uq", "qq", "hq", "bq", "tq", "zq")]
 DEPTHWISE = [f"bd_dw_{pair}_i8" for pair in ("bb", "tb", "bt", "tt")]
 
 
@@ -88,7 +89,7 @@ def random_conv(kernel: str, rng: np.random.Generator, *, how: str = "random", d
     width = int(rng.integers(1, 9)) + max(0, (kw - 1) * dilation[1] - padding[2] - padding[3])
     op = Conv2d(
         strides=(int(rng.integers(1, 4)), int(rng.integers(1, 4))), padding=padding,  # type: ignore[arg-type]
-        pad_value=int(rng.choice([0, 0, -1, 1])), dilation=dilation, groups=groups,  # type: ignore[arg-type]
+        pad_value=int(rng.choice([0, 0, 1, REPLICATE, 1 if pair[0] == "z" else -1])), dilation=dilation, groups=groups,  # type: ignore[arg-type]
     )  # fmt: skip
     x = draw(rng, (2, height, width, groups * per_in), LETTERS[pair[0]], how)
     w = draw(rng, (groups * per_out, kh, kw, per_in), LETTERS[pair[1]], how)
@@ -209,9 +210,10 @@ def test_repeat(dtype: DType) -> None:
 
 def run_epilogue(
     y_type: DType, acc: Array, acc_type: DType, *, affine: bool, residual: Array | None, slopes: bool, packed: DType | None,
-    trunk: bool, parameters: dict[str, Array], shift: int = 0, residual_shift: int = 0,
+    trunk: bool, parameters: dict[str, Array], shift: int = 0, residual_shift: int = 0, repeats: int = 0,
 ) -> None:  # fmt: skip
     """An epilogue without a kernel, any of its stages absent, against the references of the operators."""
+    held, acc = acc.shape[1:], np.concatenate([acc] * (repeats + 1), -1)
     channels, fields, shape = acc.shape[-1], {}, acc.shape[1:]
     v, v_type = acc, acc_type
     parameter_type = DType.F32 if y_type is DType.F32 else DType.I32
@@ -239,7 +241,7 @@ def run_epilogue(
         fields.update({n: parameters[n] for n in names})
     produced = y_type if y_type.is_float else v_type
     b = Bdn()
-    inputs = [b.tensor(shape, CODES[acc_type], INPUT)]
+    inputs = [b.tensor(held, CODES[acc_type], INPUT)]
     if residual is not None:
         inputs.append(b.tensor(residual.shape[1:], CODES[y_type], INPUT))
     expected, outputs = [], [None, None]
@@ -249,23 +251,24 @@ def run_epilogue(
     if packed is not None:
         outputs[1] = b.tensor(shape, CODES[packed], OUTPUT)
         fields["low"] = parameters["low"]
-        if packed is DType.BIT:
-            expected.append(Sign().reference([], [v, parameters["low"]], TensorType(shape, DType.BIT)))
+        if packed is not DType.TRIT:
+            expected.append(Sign(packed).reference([], [v, parameters["low"]], TensorType(shape, packed)))
         else:
             fields["high"] = parameters["high"]
             limits = [parameters["low"], parameters["high"]]
             expected.append(Ternarize().reference([], [v, *limits], TensorType(shape, DType.TRIT)))
     name = f"bd_epilogue_{y_type.value if y_type.is_float or affine or slopes else 'i32'}"
     b.step(
-        None, inputs, outputs, shape, epilogue=name, acc_dtype=CODES[acc_type], rows_per_call=2,
-        epilogue_at=b.epilogue(CODES[produced], **fields),
+        None, inputs, outputs, held, epilogue=name, acc_dtype=CODES[acc_type], rows_per_call=2,
+        epilogue_at=b.epilogue(CODES[produced], repeats=repeats, **fields),
     )  # fmt: skip
-    results = HostModel(b.write()).run([acc] if residual is None else [acc, residual])
+    first = np.ascontiguousarray(acc[..., : held[-1]])
+    results = HostModel(b.write()).run([first] if residual is None else [first, residual])
     for actual, wanted in zip(results, expected, strict=True):
         same(actual, wanted)
 
 
-STAGES = [(a, r, s, p, t) for a in (0, 1) for r in (0, 1, 2) for s in (0, 1) for p in (0, 1, 2) for t in (0, 1)]
+STAGES = [(a, r, s, p, t) for a in (0, 1) for r in (0, 1, 2) for s in (0, 1) for p in (0, 1, 2, 3) for t in (0, 1)]
 STAGES = [(a, r, s, p, t) for a, r, s, p, t in STAGES if (p or t) and (a or not r) and (a or s or p)]
 
 
@@ -273,9 +276,9 @@ STAGES = [(a, r, s, p, t) for a, r, s, p, t in STAGES if (p or t) and (a or not 
 def test_epilogue_f32(acc_type: DType) -> None:
     rng = np.random.default_rng(9)
     for a, r, s, p, t in STAGES:
-        channels = int(rng.integers(1, 100))
-        shape = (2, 3, 2, channels)
-        acc = draw(rng, shape, acc_type)
+        repeats = int(rng.choice([0, 0, 1, 3]))
+        channels = int(rng.integers(1, 100)) * (repeats + 1)
+        acc = draw(rng, (2, 3, 2, channels // (repeats + 1)), acc_type)
         parameters = {
             n: rng.standard_normal(channels).astype(np.float32) for n in ("mul", "add", "residual_mul", "positive", "negative", "bias")
         }  # fmt: skip
@@ -287,7 +290,7 @@ def test_epilogue_f32(acc_type: DType) -> None:
         residual = draw(rng, (2, 3, 2, width), DType.F32) if r else None
         run_epilogue(
             DType.F32, acc, acc_type, affine=bool(a), residual=residual, slopes=bool(s),
-            packed=(None, DType.BIT, DType.TRIT)[p], trunk=bool(t), parameters=parameters,
+            packed=(None, DType.BIT, DType.TRIT, DType.UBIT)[p], trunk=bool(t), parameters=parameters, repeats=repeats,
         )  # fmt: skip
 
 
@@ -321,8 +324,9 @@ def factors(rng: np.random.Generator, n: int, spread: int) -> Array:
 def test_epilogue_fixed(acc_type: DType, y_type: DType) -> None:
     rng = np.random.default_rng(10)
     for case, (a, r, s, p, t) in enumerate(STAGES):
-        channels = int(rng.integers(1, 100))
-        shape = (2, 3, 2, channels)
+        repeats = int(rng.choice([0, 0, 1, 3]))
+        channels = int(rng.integers(1, 100)) * (repeats + 1)
+        shape = (2, 3, 2, channels // (repeats + 1))
         # Terms are 16 bits wide after their shift.
         shift = {DType.U8: 7, DType.I8: 8, DType.I16: 0, DType.I32: -14 - case % 3}[acc_type]
         low, high = (-(2**29), 2**29) if acc_type is DType.I32 else acc_type.range
@@ -339,8 +343,8 @@ def test_epilogue_fixed(acc_type: DType, y_type: DType) -> None:
         residual = draw(rng, (2, 3, 2, width), y_type) if r else None
         run_epilogue(
             y_type, acc, acc_type, affine=bool(a), residual=residual, slopes=bool(s),
-            packed=(None, DType.BIT, DType.TRIT)[p], trunk=bool(t), parameters=parameters, shift=shift,
-            residual_shift=0 if y_type is DType.I16 else 7,
+            packed=(None, DType.BIT, DType.TRIT, DType.UBIT)[p], trunk=bool(t), parameters=parameters, shift=shift,
+            residual_shift=0 if y_type is DType.I16 else 7, repeats=repeats,
         )  # fmt: skip
 
 

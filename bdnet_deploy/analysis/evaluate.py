@@ -44,9 +44,9 @@ def evaluate(
     first: Array | None = None
     raws: dict[str, tuple[str, Array]] = {}
     for name in backends:
-        backend = make_backend(model, name, calibrate)
+        backend = make_backend(model, name, calibrate, progress=progress)
         step = (lambda done, total, b=backend: progress(b.name, done, total)) if progress else None
-        logits, equal = _run(backend, samples.x, raws, step)
+        logits, equal = _run(backend, samples, raws, step)
         first = logits if first is None else first
         predicted = logits.argmax(-1)
         correct = None if samples.y is None else int((predicted == samples.y).sum())
@@ -77,11 +77,22 @@ def check_bytes(report: Report) -> None:
         )
 
 
-def _run(backend: Backend, x: Array, raws: dict[str, tuple[str, Array]], step: Step | None) -> tuple[Array, str | None]:
+def _run(
+    backend: Backend, samples: Samples, raws: dict[str, tuple[str, Array]], step: Step | None
+) -> tuple[Array, str | None]:
     """Logits, and whether the bytes equal those of the first back end of the same numerics."""
+    outputs: list[Array] = []
+    done = 0
+    for x in samples.parts():
+        part = (lambda n, _, start=done: step(start + n, len(samples))) if step else None
+        if isinstance(backend, IntegerBackend):
+            outputs.append(backend.raw(backend.lowered.encode(x), part))
+        else:
+            outputs.append(backend.predict(x, part))
+        done += len(x)
+    raw = np.concatenate(outputs)
     if not isinstance(backend, IntegerBackend):
-        return backend.predict(x, step), None
-    raw = backend.raw(backend.lowered.encode(x), step)
+        return raw, None
     logits = backend.lowered.decode(raw)
     numerics = backend.lowered.graph.numerics
     if numerics not in raws:

@@ -45,7 +45,7 @@ def profile(
     numerics = numerics or default_numerics(name)
     lowered = model.lowered(numerics, calibrate)
     lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), push_rows=push_rows)
-    x = random_inputs(model.graph, samples=1)[0] if calibrate is None else model.samples(calibrate).x[:1]
+    x = random_inputs(model.graph, samples=1)[0] if calibrate is None else next(model.samples(calibrate).batches(1))
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0])
         memory = memory_of(emulated.image)

@@ -18,6 +18,7 @@ from bdnet_deploy.errors import UsageError, unknown_name
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
     from bdnet_deploy.report import Report
+    from bdnet_deploy.samples import Samples
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -112,12 +113,37 @@ numerics = click.option(
     type=Choice("numerics", ("float", "fixed16", "fixed8")),
     help="Arithmetic between the binary layers  [default: fixed16 for C source and on Cortex-M, else float].",
 )
-calibrate = click.option(
-    "--calibrate",
-    type=PATH,
-    metavar="DATA.npz",
-    help="Samples (array x) that set the ranges of fixed16 and fixed8.",
-)
+
+
+def calibrate(function: _F) -> _F:
+    """``--calibrate`` and ``--calibrate-limit``; see :func:`calibration_samples`."""
+    options = [
+        click.option(
+            "--calibrate", type=PATH, metavar="DATA",
+            help="Samples that set the ranges of fixed16 and fixed8: an .npz file (array x), an image, a folder of "
+            "images, or one with a sub-folder for each class.",
+        ),
+        click.option(
+            "--calibrate-limit", type=click.IntRange(min=1), metavar="N",
+            help="Calibrate with an even part of the samples, at most so many  [default: all].",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def calibration_samples(model: Model, path: Path | None, limit: int | None) -> Path | Samples | None:
+    """The samples of ``--calibrate``, at most ``--calibrate-limit`` of them, as the API takes them.
+
+    Raises:
+        UsageError: a limit for nothing.
+    """
+    if limit is None:
+        return path
+    if path is None:
+        raise UsageError("--calibrate-limit needs samples", fix="--calibrate samples.npz or a folder of images")
+    return model.samples(path).spread(limit)
 
 
 class Size(click.ParamType):

@@ -12,7 +12,13 @@ from bdnet_deploy.cli import common, console
 
 @common.command("evaluate")
 @common.model_options
-@click.option("--data", type=common.PATH, required=True, metavar="DATA.npz", help="Samples: arrays x and y.")
+@click.option(
+    "--data",
+    type=common.PATH,
+    required=True,
+    metavar="DATA",
+    help="Samples: an .npz file (arrays x and y), or a folder with a sub-folder of images for each class.",
+)
 @click.option(
     "--backend",
     "backends",
@@ -29,6 +35,7 @@ def command(
     data: Path,
     backends: tuple[str, ...],
     calibrate: Path | None,
+    calibrate_limit: int | None,
     limit: int | None,
     output: common.Output,
     **options: Any,
@@ -38,7 +45,8 @@ def command(
     from bdnet_deploy.analysis.evaluate import check_bytes
 
     model = common.load_model(**options)
+    samples = common.calibration_samples(model, calibrate, calibrate_limit)
     with console.steps() as progress:
-        report = model.evaluate(data, backends, calibrate=calibrate, limit=limit, progress=progress)
+        report = model.evaluate(data, backends, calibrate=samples, limit=limit, progress=progress)
     output.show(report)
     check_bytes(report)

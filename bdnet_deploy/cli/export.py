@@ -34,6 +34,7 @@ def command(
     output_path: Path | None,
     numerics: str | None,
     calibrate: Path | None,
+    calibrate_limit: int | None,
     ram: int | None,
     push_rows: bool,
     model_version: int,
@@ -47,16 +48,21 @@ def command(
     """
 
     model = common.load_model(**options)
+    samples = common.calibration_samples(model, calibrate, calibrate_limit)
     with console.steps() as progress:
         artifact = model.export(
             target,
             output_path,
             numerics=numerics,
-            calibrate=calibrate,
+            calibrate=samples,
             ram=ram,
             push_rows=push_rows,
             model_version=model_version,
             progress=progress,
         )
-    console.note(f"wrote {', '.join(map(str, artifact.paths))}")
-    output.show(artifact.report())
+        console.note(f"wrote {', '.join(map(str, artifact.paths))}")
+        report = artifact.report()
+        chosen = artifact.provenance.get("numerics", "float")
+        if samples is not None and chosen != "float":
+            report.tables.append(model.calibration(samples, chosen, progress=progress).table("calibration"))
+    output.show(report)

@@ -1,16 +1,54 @@
-"""``bdnet-deploy inspect``: what a model consists of."""
+"""``bdnet-deploy inspect``: what a model consists of, and what fixed point makes of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from bdnet_deploy.cli import common
+import click
+
+from bdnet_deploy.cli import common, console
 
 
 @common.command("inspect")
 @common.model_options
+@click.option(
+    "--numerics",
+    type=common.Choice("numerics", ("fixed16", "fixed8")),
+    help="What --calibrate is for  [default: fixed16].",
+)
+@common.calibrate
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Compare fixed point with float on at most so many of the calibration samples.",
+)
 @common.report_options
-def command(output: common.Output, **options: Any) -> None:
-    """Show MODEL layer by layer: shapes, dtypes, MACs, weights, and why a layer is not binary."""
+def command(
+    numerics: str | None,
+    calibrate: Path | None,
+    calibrate_limit: int | None,
+    limit: int,
+    output: common.Output,
+    **options: Any,
+) -> None:
+    """Show MODEL layer by layer: shapes, dtypes, MACs, weights, and why a layer is not binary.
 
-    output.show(common.load_model(**options).inspect())
+    With --calibrate also what fixed point makes of it: per edge between layers the range seen and representable and
+    the values that saturated, per layer the signs that stay as in float, and the predictions.
+    """
+
+    from bdnet_deploy.backends import need_samples
+
+    if numerics is not None:
+        need_samples(numerics, calibrate)
+    model = common.load_model(**options)
+    report = model.inspect()
+    samples = common.calibration_samples(model, calibrate, calibrate_limit)
+    if samples is not None:
+        with console.steps() as progress:
+            found = model.calibration(samples, numerics or "fixed16", limit=limit, progress=progress)
+        report.tables += found.tables
+    output.show(report)

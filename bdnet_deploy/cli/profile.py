@@ -23,6 +23,7 @@ def command(
     board: str | None,
     numerics: str | None,
     calibrate: Path | None,
+    calibrate_limit: int | None,
     ram: int | None,
     push_rows: bool,
     output: common.Output,
@@ -41,7 +42,6 @@ def command(
     if board is not None:
         targets.board(board)
     model = common.load_model(**options)
+    samples = common.calibration_samples(model, calibrate, calibrate_limit)
     console.note("building and running")
-    output.show(
-        model.profile(core or board or "", numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
-    )
+    output.show(model.profile(core or board or "", numerics=numerics, calibrate=samples, ram=ram, push_rows=push_rows))

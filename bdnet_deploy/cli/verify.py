@@ -15,20 +15,16 @@ from bdnet_deploy.errors import UsageError
 @click.argument("files", type=common.PATH, nargs=-1, required=True, metavar="[MODEL] ARTIFACT")
 @common.code_options
 @click.option(
-    "--inputs", "samples", type=common.PATH, metavar="DATA.npz", help="Samples to compare on  [default: random ones]."
+    "--inputs", "samples", type=common.PATH, metavar="DATA", help="Samples to compare on  [default: random ones]."
 )
-@click.option(
-    "--calibrate",
-    type=common.PATH,
-    metavar="DATA.npz",
-    help="The samples that a fixed16 or fixed8 file was exported with: compares every byte.",
-)
+@common.calibrate
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
 @common.report_options
 def command(
     files: tuple[Path, ...],
     samples: Path | None,
     calibrate: Path | None,
+    calibrate_limit: int | None,
     limit: int,
     output: common.Output,
     **options: Any,
@@ -36,7 +32,8 @@ def command(
     """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL, or with a model by code (--model).
 
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
-    code 4 when they differ; the first divergent layer is named.
+    code 4 when they differ; the first divergent layer is named. Every byte of a fixed16 or fixed8 file is compared when
+    --calibrate has the samples that it was exported with.
     """
     from bdnet_deploy.analysis.verify import VerifyError
 
@@ -47,8 +44,9 @@ def command(
         )
     *source, artifact = files
     model = common.load_model(source[0] if source else None, **options)
+    calibration = common.calibration_samples(model, calibrate, calibrate_limit)
     try:
-        report = model.verify(artifact, inputs=samples, calibrate=calibrate, limit=limit)
+        report = model.verify(artifact, inputs=samples, calibrate=calibration, limit=limit)
     except VerifyError as error:
         output.show(error.report)
         raise

@@ -4,6 +4,7 @@ from bdnet_deploy.graph.dtypes import Array, DType, Quant, TensorType
 from bdnet_deploy.graph.graph import NUMERICS, Graph, Node, Value, evaluate
 from bdnet_deploy.graph.op import OPS, GraphError, Op
 from bdnet_deploy.graph.ops import (
+    REPLICATE,
     Affine,
     AvgPool,
     Conv2d,
@@ -20,6 +21,7 @@ from bdnet_deploy.graph.ops import (
 __all__ = [
     "NUMERICS",
     "OPS",
+    "REPLICATE",
     "Affine",
     "Array",
     "AvgPool",

@@ -27,10 +27,11 @@ class DType(enum.Enum):
     I32 = "i32"
     BIT = "bit"  # -1 or +1
     TRIT = "trit"  # -1, 0 or +1
+    UBIT = "ubit"  # 0 or 1
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype that holds the values in the reference (bits and trits as int8)."""
+        """The numpy dtype that holds the values in the reference (bits, trits and ubits as int8)."""
         return np.dtype(_NUMPY[self])
 
     @property
@@ -40,16 +41,16 @@ class DType(enum.Enum):
     @property
     def is_packed(self) -> bool:
         """Whether the runtime stores it as bit planes."""
-        return self in (DType.BIT, DType.TRIT)
+        return self in _PLANES
 
     @property
     def planes(self) -> int:
-        """Bit planes of a packed dtype: 1 for bits, 2 for trits; 0 for the others."""
-        return {DType.BIT: 1, DType.TRIT: 2}.get(self, 0)
+        """Bit planes of a packed dtype: 2 for trits, 1 for bits and ubits; 0 for the others."""
+        return _PLANES.get(self, 0)
 
     @property
     def range(self) -> tuple[int, int]:
-        """Smallest and largest value of an integer, bit or trit tensor.
+        """Smallest and largest value of an integer or packed tensor.
 
         Raises:
             ValueError: for a float dtype.
@@ -57,7 +58,7 @@ class DType(enum.Enum):
         if self.is_float:
             raise ValueError(f"{self.value} has no integer range")
         if self.is_packed:
-            return -1, 1
+            return (0, 1) if self is DType.UBIT else (-1, 1)
         info = np.iinfo(self.numpy)
         return int(info.min), int(info.max)
 
@@ -71,7 +72,9 @@ _NUMPY = {
     DType.I32: "int32",
     DType.BIT: "int8",
     DType.TRIT: "int8",
+    DType.UBIT: "int8",
 }
+_PLANES = {DType.BIT: 1, DType.TRIT: 2, DType.UBIT: 1}
 
 
 @dataclass(frozen=True, eq=False)

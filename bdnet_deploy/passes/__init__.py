@@ -3,12 +3,14 @@
 from bdnet_deploy.passes.fold_thresholds import fold_thresholds
 from bdnet_deploy.passes.merge_affine import merge_affine
 from bdnet_deploy.passes.quantize import QuantizeReport, quantize
-from bdnet_deploy.passes.ranges import Ranges, calibrate, random_inputs
+from bdnet_deploy.passes.ranges import Batches, Ranges, batch_size, calibrate, random_inputs
 from bdnet_deploy.passes.to_float import to_float
 
 __all__ = [
+    "Batches",
     "QuantizeReport",
     "Ranges",
+    "batch_size",
     "calibrate",
     "fold_thresholds",
     "merge_affine",

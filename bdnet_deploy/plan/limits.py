@@ -27,7 +27,7 @@ def check_step(step: PlanStep) -> None:
         "dilation": (max(step.dilation), _U8),
         "padding": (max(step.pad_top_left), _U8),
         "group count": (step.groups, _U16),
-        "output side or channel count": (max(step.out_shape), _U16),
+        "output side or channel count": (max(*step.out_shape, *(t.channels for t in step.outputs)), _U16),
         "input side or channel count": (max(max(t.height, t.width, t.channels) for t in step.inputs), _U16),
     }
     if step.kind == "accumulate":

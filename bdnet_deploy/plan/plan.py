@@ -61,6 +61,7 @@ class Epilogue:
     shift: int = 0
     residual_shift: int = 0
     residual_channels: int = 0
+    repeats: int = 0  # times that the accumulators' channels are read again
 
 
 @dataclass(eq=False)

@@ -38,7 +38,7 @@ def rows_needed(step: PlanStep, operand: int, end: int) -> int:
     if operand == 1 or step.kernel is None or step.kind == "accumulate":
         return end
     reach = (end - 1) * step.strides[0] + (step.window[0] - 1) * step.dilation[0] - step.pad_top_left[0] + 1
-    return min(max(reach, 0), step.inputs[0].height)
+    return min(max(reach, 1), step.inputs[0].height)  # padding that replicates reads row 0 above the map
 
 
 def first_kept(step: PlanStep, operand: int, made: int) -> int:
@@ -47,7 +47,8 @@ def first_kept(step: PlanStep, operand: int, made: int) -> int:
         return step.inputs[operand].height
     if operand == 1 or step.kernel is None or step.kind == "accumulate":
         return made
-    return max(made * step.strides[0] - step.pad_top_left[0], 0)
+    first = max(made * step.strides[0] - step.pad_top_left[0], 0)
+    return min(first, step.inputs[operand].height - 1)  # padding that replicates reads the last row below the map
 
 
 def simulate(steps: list[PlanStep], pushed: PlanTensor | None = None) -> Schedule:

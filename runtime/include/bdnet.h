@@ -54,8 +54,9 @@ typedef enum bd_dtype {
     BD_I8 = 2,
     BD_I16 = 3,
     BD_I32 = 4,
-    BD_BIT = 5, /* one plane: bit 1 is -1, LSB first, 32 channels a word, tail bits 0 */
-    BD_TRIT = 6 /* two planes a, b with a <= b: +1 is (0,0), 0 is (0,1), -1 is (1,1); tail bits 0 */
+    BD_BIT = 5,  /* one plane: bit 1 is -1, LSB first, 32 channels a word, tail bits 0 */
+    BD_TRIT = 6, /* two planes a, b with a <= b: +1 is (0,0), 0 is (0,1), -1 is (1,1); tail bits 0 */
+    BD_UBIT = 7  /* 0 or 1 in one plane, a trit's plane b: bit 1 is 0, bit 0 is 1; tail bits 0 */
 } bd_dtype;
 
 typedef struct bd_shape {

@@ -27,6 +27,11 @@ static inline bd_epilogue_rows bd_rows_of(const bd_view in[], const bd_view out[
     return rows;
 }
 
+/* Channels of the outputs: the accumulators' and their repeats. */
+BD_INLINE uint32_t bd_epilogue_channels(const bd_step *step, const bd_epilogue *e) {
+    return (uint32_t)step->out_channels * (e->repeats + 1u);
+}
+
 /* The packed words of a block at pixel x; b is the second plane of a trit, else NULL. */
 BD_INLINE uint32_t *bd_packed_at(const bd_view *packed, uint8_t *row, uint32_t x, uint32_t channel,
                                  uint32_t **b) {

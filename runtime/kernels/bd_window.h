@@ -20,6 +20,15 @@ static inline bd_taps bd_inside(int32_t start, uint32_t k, uint32_t dilation, ui
     return taps;
 }
 
+/* A coordinate of a map, or the nearest one where the padding replicates. */
+static inline int32_t bd_at(const bd_step *step, int32_t at, uint32_t size) {
+    if (step->pad_value == BD_PAD_REPLICATE) {
+        at = at < 0 ? 0 : at;
+        at = at >= (int32_t)size ? (int32_t)size - 1 : at;
+    }
+    return at;
+}
+
 /* One position of a window over in[0]. Padded taps of value 0 add nothing and are left out of rows and
  * columns; with padding of another value all taps are taken. */
 typedef struct bd_window {

@@ -71,6 +71,8 @@ typedef struct bd_tensor {
 } bd_tensor;
 BD_STATIC_ASSERT(tensor, sizeof(bd_tensor) == 32);
 
+#define BD_PAD_REPLICATE 2
+
 enum { BD_STEP_WINDOW = 0, BD_STEP_ACCUMULATE = 1, BD_STEP_WHOLE = 2 };
 
 /* One step: `kernel` computes rows of in[0] into accumulators in scratch, and `epilogue` turns those (with
@@ -83,7 +85,7 @@ typedef struct bd_step {
     uint16_t out_height, out_width, out_channels; /* of the accumulators */
     uint16_t groups;
     uint8_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
-    int8_t pad_value;      /* -1, 0 or +1 */
+    int8_t pad_value;      /* -1, 0 or +1, or BD_PAD_REPLICATE: the nearest pixel of the map */
     uint8_t acc_dtype;     /* of the accumulators in scratch */
     uint8_t weight_planes; /* 1 for bit weights, 2 for trit weights, 0 where weights are not packed */
     uint8_t kind;
@@ -123,7 +125,7 @@ typedef struct bd_epilogue {
     uint8_t dtype; /* of y: BD_F32, BD_I16, BD_I8, or the accumulators' when nothing changes them */
     uint8_t reserved0;
     uint16_t residual_channels; /* of in[1]: channel c reads c % residual_channels (broadcast residual) */
-    uint16_t reserved1;
+    uint16_t repeats; /* accumulators' channels are read repeats + 1 times, for so many times their outputs */
 } bd_epilogue;
 BD_STATIC_ASSERT(epilogue, sizeof(bd_epilogue) == 40);
 

@@ -149,7 +149,7 @@ static uint64_t dense_bytes(const bd_tensor *t) {
 
 static int tensor_is_sound(const bd_model *model, const bd_tensor *t) {
     const uint64_t row = bd_row_bytes(t->width, t->channels, t->dtype);
-    if (row == 0 || t->height == 0 || t->dtype > BD_TRIT || t->row_stride < row) {
+    if (row == 0 || t->height == 0 || t->dtype > BD_UBIT || t->row_stride < row) {
         return 0;
     }
     if (t->rows_held == 0 || t->rows_held > t->height) {

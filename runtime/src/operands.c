@@ -18,7 +18,7 @@ uint32_t bd_element_bytes(uint32_t dtype) {
 }
 
 uint64_t bd_row_bytes(uint32_t width, uint32_t channels, uint32_t dtype) {
-    if (dtype == BD_BIT || dtype == BD_TRIT) {
+    if (dtype >= BD_BIT && dtype <= BD_UBIT) {
         return (uint64_t)width * bd_words(channels) * (dtype == BD_TRIT ? 8u : 4u);
     }
     return (uint64_t)width * channels * bd_element_bytes(dtype);
@@ -44,12 +44,26 @@ static bd_view tensor_view(const bd_model *model, uint16_t index) {
     return view;
 }
 
+/* Whether in[1] is the epilogue's and not the kernel's own second operand. */
+static int has_residual(const bd_model *model, const bd_step *step) {
+    if (step->epilogue == BD_NONE || step->kernel == BD_NONE) {
+        return step->kernel == BD_NONE;
+    }
+    const bd_epilogue *epilogue = (const void *)(model->constants + step->epilogue_at);
+    return epilogue->residual_mul != BD_ABSENT;
+}
+
 int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *operands) {
     const int accumulate = step->kind == BD_STEP_ACCUMULATE;
     bd_operands o = {0};
     for (int i = 0; i < 2; i++) {
         o.kernel_in[i] = o.epilogue_in[i] = tensor_view(model, step->in[i]);
         o.kernel_out[i] = o.epilogue_out[i] = tensor_view(model, step->out[i]);
+    }
+    if (has_residual(model, step)) {
+        o.kernel_in[1] = absent();
+    } else {
+        o.epilogue_in[1] = absent();
     }
     o.calls_over = accumulate ? o.kernel_in[0].height : step->out_height;
     if (step->kernel != BD_NONE && step->epilogue != BD_NONE) {

@@ -55,7 +55,8 @@ static int is_ready(const bd_context *context, uint32_t index) {
     if (step->kernel != BD_NONE && step->kind != BD_STEP_ACCUMULATE) {
         const uint32_t height = context->model.tensors[step->in[0]].height;
         const uint32_t reach = (last - 1u) * step->stride_h + (step->kernel_h - 1u) * step->dilation_h + 1u;
-        const uint32_t below = reach > step->pad_top ? reach - step->pad_top : 0u;
+        const uint32_t below =
+            reach > step->pad_top ? reach - step->pad_top : 1u; /* replicated, even above */
         last = below < height ? below : height;
     }
     return rows_there(context, index, 0) >= last;

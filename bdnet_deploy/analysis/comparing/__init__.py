@@ -1,1 +1,1 @@
-"""What ``verify`` compares: stored values, single layers, whole runs; in foreign runtimes and in ours."""
+"""Comparisons layer by layer: what ``verify`` compares, and a quantized graph against the real one."""

@@ -22,17 +22,20 @@ def _check_threshold(x: TensorType, threshold: TensorType) -> None:
 class Sign(Op):
     """``+1 if x >= threshold[c] else -1``; x ``(1, ..., C)``, threshold ``(C,)``; NaN gives +1 (it is not below).
 
-    A strict comparison is the next larger threshold, so one rule serves every tie rule exactly.
+    ``out`` is bit, or ubit: then it is 0 below the threshold (a step function, for {0,1} activations). A strict comparison is the next larger threshold, so one rule serves every tie rule exactly.
     """
+
+    out: DType = DType.BIT
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         x, threshold = types
+        check(self.out in (DType.BIT, DType.UBIT), f"a sign is bits or ubits, not {self.out.value}")
         _check_threshold(x, threshold)
-        return TensorType(x.shape, DType.BIT)
+        return TensorType(x.shape, self.out)
 
     def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:
         x, threshold = arrays
-        return np.where(x < threshold, np.int8(-1), np.int8(1))
+        return np.where(x < threshold, np.int8(out.dtype.range[0]), np.int8(1))
 
 
 @register

@@ -34,6 +34,19 @@ def _operand(x: Array, type_: TensorType, acc: DType) -> Array:
     return x.astype(np.float64 if acc is DType.I32 else acc.numpy)
 
 
+def border_classes(size: int, kernel: int, stride: int, dilation: int, before: int, outputs: int) -> Array:
+    """Class (outputs,) of each output row or column, by which taps of its window lie in 0 .. ``size`` - 1."""
+    starts = np.arange(outputs) * stride - before
+    at = starts[:, None] + np.arange(kernel) * dilation
+    inside = (at >= 0) & (at < size)
+    known: dict[bytes, int] = {}
+    return np.array([known.setdefault(row.tobytes(), len(known)) for row in inside])
+
+
+#: A padding value: each pixel outside the map is the nearest one inside.
+REPLICATE = 2
+
+
 @register
 @dataclass(frozen=True)
 class Conv2d(Op):
@@ -43,7 +56,11 @@ class Conv2d(Op):
     two of bit, trit, u8, i8, i16 give i32 accumulators; a real operand gives real ones. No bias: an Affine follows.
 
     Padding is explicit per side and has the value ``pad_value`` in {-1, 0, +1}, in the units of the real
-    input (a quantized input's padding of 0 is its zero point).
+    input (a quantized input's padding of 0 is its zero point), or is :data:`REPLICATE`.
+
+    With a third input, i32 ``(row classes, column classes, O)``, the raw integers of x are convolved, padded with 0, and
+    it is added: the scales and zero points of x, one a channel, lie in the weights and in it. Output rows (and columns)
+    are of one class where the same taps lie inside the map (:func:`border_classes`).
 
     Real accumulation: one accumulator per output starting at +0, terms ascending in (ky, kx, ci), each product and
     each sum rounded, padded taps left out when the padding is 0.
@@ -62,26 +79,50 @@ class Conv2d(Op):
         return oh, ow
 
     def infer(self, types: Sequence[TensorType]) -> TensorType:
-        x, w = types
+        x, w = types[:2]
+        check(len(types) in (2, 3), "needs an input, weights and perhaps corrections of the border")
         check(len(x.shape) == 4 and len(w.shape) == 4, f"needs x NHWC and w OHWI, got {x} and {w}")
         check(self.groups > 0 and w.shape[0] % self.groups == 0, f"{w.shape[0]} outputs in {self.groups} groups")
         check(
             x.channels == w.shape[3] * self.groups,
             f"{x.channels} input channels, but the filter takes {w.shape[3]} x {self.groups} groups",
         )
-        check(self.pad_value in (-1, 0, 1), f"padding value {self.pad_value}; -1, 0 and +1 are possible")
+        values = (0, 1, REPLICATE) if x.dtype is DType.UBIT else (-1, 0, 1, REPLICATE)
+        check(self.pad_value in values, f"padding value {self.pad_value} for {x.dtype.value}")
         check(min(self.padding) >= 0 and min(self.strides) > 0 and min(self.dilation) > 0, "negative geometry")
         oh, ow = self.output_size(x.shape[1], x.shape[2], w.shape[1], w.shape[2])
         check(oh > 0 and ow > 0, f"filter {w.shape[1]}x{w.shape[2]} is larger than the padded map of {x}")
-        return _product_type(x, w, (1, oh, ow, w.shape[0]))
+        if len(types) == 2:
+            return _product_type(x, w, (1, oh, ow, w.shape[0]))
+        check(
+            not x.dtype.is_float and not w.dtype.is_float and self.pad_value == 0,
+            "borders are for integers, padded with 0",
+        )
+        rows, columns = self.classes(x, w)
+        expected = (int(rows.max()) + 1, int(columns.max()) + 1, w.shape[0])
+        check(
+            types[2].shape == expected and types[2].dtype is DType.I32, f"{types[2]} as border, expected i32 {expected}"
+        )
+        return TensorType((1, oh, ow, w.shape[0]), DType.I32)
+
+    def classes(self, x: TensorType, w: TensorType) -> tuple[Array, Array]:
+        """Border classes of the output's rows and columns."""
+        sides = zip(x.shape[1:3], w.shape[1:3], self.strides, self.dilation, self.padding[::2], strict=True)
+        outputs = self.output_size(*x.shape[1:3], *w.shape[1:3])
+        rows, columns = (border_classes(*side, count) for side, count in zip(sides, outputs, strict=True))
+        return rows, columns
 
     def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:
-        x = _operand(arrays[0], types[0], out.dtype)
+        x = arrays[0].astype(np.float64) if len(types) == 3 else _operand(arrays[0], types[0], out.dtype)
         w = _operand(arrays[1], types[1], out.dtype)
         n = x.shape[0]
         _, oh, ow, outputs = out.shape
         top, bottom, left, right = self.padding
-        padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=self.pad_value)
+        sides = ((0, 0), (top, bottom), (left, right), (0, 0))
+        if self.pad_value == REPLICATE:
+            padded = np.pad(x, sides, mode="edge")
+        else:
+            padded = np.pad(x, sides, constant_values=self.pad_value)
         per_in, per_out = w.shape[3], outputs // self.groups
         acc = np.zeros((n, oh, ow, self.groups, per_out), x.dtype)
         for ky in range(w.shape[1]):
@@ -101,6 +142,9 @@ class Conv2d(Op):
                 else:
                     acc += np.einsum("nyxgi,goi->nyxgo", window, taps, optimize=True)
         acc = acc.reshape(n, oh, ow, outputs)
+        if len(types) == 3:
+            rows, columns = self.classes(types[0], types[1])
+            acc = acc + arrays[2][rows][:, columns]
         return acc.astype(np.int32) if out.dtype is DType.I32 else acc
 
 

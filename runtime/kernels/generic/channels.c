@@ -58,9 +58,9 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
                        int widens) {
     const uint32_t more = widens ? out->channels : in->channels;
     const uint32_t fewer = widens ? in->channels : out->channels;
-    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, dtype) && bd_is(out, dtype) &&
-                     bd_is_output(step, out) && out->height == in->height && out->width == in->width &&
-                     more % fewer == 0;
+    const int fits = step->kind != BD_STEP_ACCUMULATE && bd_is(in, dtype) && bd_is_absent(&in[1]) &&
+                     bd_is(out, dtype) && bd_is_output(step, out) && out->height == in->height &&
+                     out->width == in->width && more % fewer == 0;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 

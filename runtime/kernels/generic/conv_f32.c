@@ -22,18 +22,19 @@ static void decode(float *to, const bd_view *in, const uint8_t *row, uint32_t x,
     const uint32_t *a = (const uint32_t *)(const void *)row + (size_t)x * words;
     const uint32_t *b = in->dtype == BD_TRIT ? a + (size_t)in->width * words : NULL;
     for (uint32_t i = 0; i < n; i++) {
-        to[i] = (float)bd_packed_value(a, b, c0 + i);
+        const int32_t value = bd_packed_value(a, b, c0 + i);
+        to[i] = (float)(in->dtype == BD_UBIT ? (value + 1) / 2 : value);
     }
 }
 
 static void gather(float *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t c0,
                    uint32_t n) {
     for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
-        const int32_t y = w->y + (int32_t)(ky * step->dilation_h);
+        const int32_t y = bd_at(step, w->y + (int32_t)(ky * step->dilation_h), in->height);
         const int inside = y >= 0 && y < in->height;
         const uint8_t *row = inside ? bd_row(in, (uint32_t)y) : NULL;
         for (uint32_t kx = w->columns.first; kx < w->columns.end; kx++, to += n) {
-            const int32_t x = w->x + (int32_t)(kx * step->dilation_w);
+            const int32_t x = bd_at(step, w->x + (int32_t)(kx * step->dilation_w), in->width);
             if (inside && x >= 0 && x < in->width) {
                 decode(to, in, row, (uint32_t)x, c0, n);
             } else {
@@ -91,7 +92,8 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
 
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t *scratch_bytes,
                        uint32_t dtype) {
-    if (!bd_is(in, dtype) || !bd_is(out, BD_F32) || !bd_is_conv(step, in, out)) {
+    if (!bd_is(in, dtype) || !bd_is(out, BD_F32) || !bd_is_conv(step, in, out) ||
+        (dtype == BD_UBIT && step->pad_value < 0)) {
         return BD_ERROR_STEP;
     }
     const uint32_t n = in->channels / (uint32_t)step->groups;
@@ -114,3 +116,4 @@ static bd_status check(const bd_step *step, const bd_view in[], const bd_view ou
 CONV(ff, BD_F32)
 CONV(bf, BD_BIT)
 CONV(tf, BD_TRIT)
+CONV(zf, BD_UBIT)

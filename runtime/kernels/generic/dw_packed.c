@@ -31,11 +31,11 @@ BD_INLINE void count(const bd_step *step, const uint32_t *weights, const bd_view
         counter[p] = 0;
     }
     for (uint32_t ky = window->rows.first; ky < window->rows.end; ky++) {
-        const int32_t y = window->y + (int32_t)(ky * step->dilation_h);
+        const int32_t y = bd_at(step, window->y + (int32_t)(ky * step->dilation_h), in->height);
         const int inside = y >= 0 && y < in->height;
         const uint32_t *row = inside ? (const void *)bd_row(in, (uint32_t)y) : NULL;
         for (uint32_t kx = window->columns.first; kx < window->columns.end; kx++) {
-            const int32_t x = window->x + (int32_t)(kx * step->dilation_w);
+            const int32_t x = bd_at(step, window->x + (int32_t)(kx * step->dilation_w), in->width);
             const uint32_t *w = weights + (size_t)(ky * step->kernel_w + kx) * w_planes * words + k;
             uint32_t xa = pad, xb = pad;
             if (inside && x >= 0 && x < in->width) {

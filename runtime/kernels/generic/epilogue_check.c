@@ -43,9 +43,11 @@ bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint3
         return BD_ERROR_STEP;
     }
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
+    const uint64_t all = (uint64_t)step->out_channels * (e->repeats + 1u);
+    const uint32_t channels = all <= 0xffffu ? (uint32_t)all : 0; /* none has 0 */
     const int computes = e->mul != BD_ABSENT || e->positive != BD_ABSENT;
     int fits = dtype_in(acc, accumulators) && bd_is_output(step, acc) && stages_agree(e, residual, packed);
-    fits = fits && arrays_fit(e, step->out_channels, constants_size);
+    fits = fits && channels != 0 && arrays_fit(e, channels, constants_size);
     fits = fits && shift_fits(e->shift) && shift_fits(e->residual_shift);
     if (computes || produced == BD_F32) {
         fits = fits && e->dtype == produced;
@@ -58,13 +60,14 @@ bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint3
     if (!bd_is_absent(residual)) {
         fits = fits && dtype_in(residual, residuals) && residual->height == acc->height &&
                residual->width == acc->width && residual->channels == e->residual_channels &&
-               e->residual_channels <= step->out_channels;
+               e->residual_channels <= channels;
     }
     if (!bd_is_absent(trunk)) {
-        fits = fits && bd_is(trunk, e->dtype) && bd_is_output(step, trunk);
+        fits = fits && bd_is(trunk, e->dtype) && bd_is_map(step, trunk, channels);
     }
     if (!bd_is_absent(packed)) {
-        fits = fits && (bd_is(packed, BD_BIT) || bd_is(packed, BD_TRIT)) && bd_is_output(step, packed);
+        fits = fits && (bd_is(packed, BD_BIT) || bd_is(packed, BD_TRIT) || bd_is(packed, BD_UBIT)) &&
+               bd_is_map(step, packed, channels);
     }
     return fits && (!bd_is_absent(trunk) || !bd_is_absent(packed)) ? BD_OK : BD_ERROR_STEP;
 }

@@ -113,16 +113,16 @@ static void block(const bd_epilogue *e, const uint8_t *constants, const bd_view 
 static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, const bd_view in[],
                               const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
-    const uint32_t channels = step->out_channels;
+    const uint32_t channels = bd_epilogue_channels(step, e);
     float values[BD_BLOCK], residual[BD_BLOCK];
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const bd_epilogue_rows row = bd_rows_of(in, out, y);
         for (uint32_t x = 0; x < step->out_width; x++) {
-            uint32_t r = 0; /* channel of the residual, which may be narrower */
+            uint32_t a = 0, r = 0; /* channels of the accumulators and the residual, which may be narrower */
             for (uint32_t c = 0; c < channels; c += BD_BLOCK) {
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
-                load(values, &in[0], row.acc, x, c, n);
+                a = load(values, &in[0], row.acc, x, a, n);
                 if (e->residual_mul != BD_ABSENT) {
                     r = load(residual, &in[1], row.residual, x, r, n);
                 }

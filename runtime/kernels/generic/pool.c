@@ -37,10 +37,10 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
     /* Windows lie in the map as a whole: 255 * 255 terms of 16 bits fit 32. */
     const uint32_t bottom = (step->out_height - 1u) * step->stride_h + step->kernel_h;
     const uint32_t right = (step->out_width - 1u) * step->stride_w + step->kernel_w;
-    const int fits = bd_is(in, dtype) && bd_is(out, dtype) && bd_is_window(step, out) &&
-                     out->channels == in->channels && step->pad_top == 0 && step->pad_left == 0 &&
-                     step->dilation_h == 1 && step->dilation_w == 1 && bottom <= in->height &&
-                     right <= in->width;
+    const int fits = bd_is(in, dtype) && bd_is_absent(&in[1]) && bd_is(out, dtype) &&
+                     bd_is_window(step, out) && out->channels == in->channels && step->pad_top == 0 &&
+                     step->pad_left == 0 && step->dilation_h == 1 && step->dilation_w == 1 &&
+                     bottom <= in->height && right <= in->width;
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
@@ -85,8 +85,8 @@ GAP(u, uint8_t, int32_t, (void)0)
 /* `pixels`: the most that an exact sum (or count) takes. */
 static bd_status check_gap(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
                            uint32_t to, uint32_t pixels) {
-    const int fits = step->kind == BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is(out, to) &&
-                     bd_is_output(step, out) && out->height == 1 && out->width == 1 &&
+    const int fits = step->kind == BD_STEP_ACCUMULATE && bd_is(in, from) && bd_is_absent(&in[1]) &&
+                     bd_is(out, to) && bd_is_output(step, out) && out->height == 1 && out->width == 1 &&
                      out->channels == in->channels && (uint64_t)in->height * in->width <= pixels;
     return fits ? BD_OK : BD_ERROR_STEP;
 }

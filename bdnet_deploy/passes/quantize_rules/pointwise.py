@@ -1,0 +1,60 @@
+"""Affine maps, two-slope activations and thresholds."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from bdnet_deploy.graph import Affine, Array, DType, Node, Quant, Sign, Ternarize, TwoSlope, Value
+from bdnet_deploy.passes.fixed_point import ONE
+from bdnet_deploy.passes.quantizer import Quantizer, rule
+
+
+@rule(Affine)
+def affine(q: Quantizer, node: Node) -> Value:
+    op = cast(Affine, node.op)
+    parameters = [cast(Array, v.data) for v in node.inputs[op.terms :]]
+    terms = [q.values[v] for v in node.inputs[: op.terms]]
+    return q.affine(node.name, node.output, terms, parameters[:-1], parameters[-1], node.source)
+
+
+@rule(Sign, Ternarize)
+def threshold(q: Quantizer, node: Node) -> Value:
+    x = q.values[node.inputs[0]]
+    scale, zero = q.vectors(x)
+    limits = (-(2**31), 2**31 - 1)
+    thresholds = [
+        q.constant(v.name, np.clip(np.ceil(cast(Array, v.data) / scale + zero), *limits), DType.I32)
+        for v in node.inputs[1:]
+    ]
+    return q.same(node, x, *thresholds)
+
+
+@rule(TwoSlope)
+def two_slope(q: Quantizer, node: Node) -> Value:
+    x = q.values[node.inputs[0]]
+    positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
+    dtype = q.dtype_of(node.output)
+    _, zero_point = q.vectors(x)
+    if x.type.dtype not in (DType.I16, DType.I8) or np.any(zero_point):  # the slopes take 16 bits and bend at q = 0
+        one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
+        need = q.need(node.inputs[0], dtype)
+        x = q.affine_to(f"{x.name}.narrow", [x], [one], zero, need, dtype, node.source, False)
+    low, high = q.ranges.low[node.output.name] - bias, q.ranges.high[node.output.name] - bias
+    seen = np.maximum(np.abs(low), np.abs(high))
+    loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
+    need = np.maximum(seen, loudest / 256) / dtype.range[1]  # as in _need; the zero points stay small, too
+    scale, _ = q.vectors(x)
+    # The positive slope becomes 1 where the output can take the input's scale times it.
+    natural = scale * positive
+    coarser = np.maximum(need, scale * np.abs(positive) / 4)
+    out = np.where((natural >= need) & (natural <= 4 * need), natural, coarser)
+    out = np.maximum(out, scale * np.abs(negative) / 4)
+    slopes = [
+        q.constant(f"{node.name}.{n}", np.rint(s * scale / out * ONE), DType.I32)
+        for n, s in (("positive", positive), ("negative", negative))
+    ]
+    y = q.new.add(TwoSlope(dtype), [x, *slopes], node.name, source=node.source, quant=Quant.of(out, -bias / out))
+    q.record(node.output, y)
+    return y

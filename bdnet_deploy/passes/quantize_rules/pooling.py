@@ -1,0 +1,48 @@
+"""Pools, and moves of whole channels."""
+
+from __future__ import annotations
+
+from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Node, Repeat, Reshape, Value
+from bdnet_deploy.graph.ops.pooling import reciprocal
+from bdnet_deploy.passes.fixed_point import ONE
+from bdnet_deploy.passes.quantizer import Quantizer, rule
+
+#: Largest relative error of the 16-bit reciprocal by which fixed-point means are taken.
+MEAN_TOLERANCE = 1 / 256
+
+
+@rule(GlobalAvgPool)
+def global_avg_pool(q: Quantizer, node: Node) -> Value:
+    x = q.values[node.inputs[0]]
+    pooled = q.same(node, x)
+    q.magnitudes[pooled] = q.magnitude(x) * (x.type.size // x.type.channels)
+    q.expect(pooled, node.output)
+    return pooled
+
+
+def _check_mean(q: Quantizer, node: Node, count: int) -> None:
+    if abs(reciprocal(count) * count / ONE - 1) > MEAN_TOLERANCE:
+        raise q.unsupported(
+            node,
+            f"{q.new.numerics} takes means with 16 fractional bits, too few for {count} elements",
+            fix="pool in two stages or globally, or export with numerics float",
+        )
+
+
+@rule(AvgPool)
+def avg_pool(q: Quantizer, node: Node) -> Value:
+    assert isinstance(node.op, AvgPool)
+    _check_mean(q, node, node.op.kernel[0] * node.op.kernel[1])
+    return q.same(node, q.values[node.inputs[0]])
+
+
+@rule(GroupMean)
+def group_mean(q: Quantizer, node: Node) -> Value:
+    assert isinstance(node.op, GroupMean)
+    _check_mean(q, node, node.op.size)
+    return q.same(node, q.uniform(node.inputs[0], q.values[node.inputs[0]], q.trunk))
+
+
+@rule(Repeat, Reshape)
+def move(q: Quantizer, node: Node) -> Value:
+    return q.same(node, q.values[node.inputs[0]])

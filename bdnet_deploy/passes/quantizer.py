@@ -1,0 +1,229 @@
+"""What the rules of fixed point share: scales from ranges, affine maps to integers, the graph under construction.
+
+Feature maps between layers (the trunk) are int16 (``fixed16``) or int8 (``fixed8``) with a scale and a zero point per
+channel; a residual is then an integer multiply-accumulate, or a plain addition where the scales allow it. Weights that
+are not binary are int8 per output channel. Vectors after global pooling stay int16. The ranges come from calibration.
+One rule per operator lies in ``passes/quantize_rules/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from bdnet_deploy.errors import UnsupportedError
+from bdnet_deploy.graph import Affine, Array, DType, Graph, Node, Op, Quant, Sign, Ternarize, Value
+from bdnet_deploy.passes.fixed_point import Term, fit_affine
+from bdnet_deploy.passes.ranges import Ranges
+
+#: Ranges are widened by this much over what calibration saw: 16 bits can spare it, 8 cannot.
+HEADROOM = {DType.I16: 1.5, DType.I8: 1.0}
+
+
+@dataclass
+class QuantizeReport:
+    """What the pass decided. ``rows``: per trunk edge its name, dtype, range seen and range representable."""
+
+    numerics: str
+    timing_only: bool
+    samples: int
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+
+#: From a quantizer and a real node to the value in the new graph that stands for its output.
+Rule = Callable[["Quantizer", Node], Value]
+_R = TypeVar("_R", bound=Rule)
+RULES: dict[type[Op], Rule] = {}
+
+
+def rule(*ops: type[Op]) -> Callable[[_R], _R]:
+    """Decorator: the function is the rule of these operators."""
+
+    def enter(function: _R) -> _R:
+        RULES.update(dict.fromkeys(ops, function))
+        return function
+
+    return enter
+
+
+class Quantizer:
+    """A real graph on its way to integers. Arrays are per channel, ``(C,)``."""
+
+    def __init__(self, graph: Graph, numerics: str, ranges: Ranges, inputs: list[tuple[DType, Quant]] | None) -> None:
+        self.old = graph
+        self.ranges = ranges
+        self.trunk = {"fixed16": DType.I16, "fixed8": DType.I8}[numerics]
+        self.input_types = inputs
+        self.new = Graph(graph.name, numerics, reasons=dict(graph.reasons))
+        self.values: dict[Value, Value] = {}
+        #: Largest absolute integer that a new value can take, per channel, where less than its dtype allows.
+        self.magnitudes: dict[Value, Array] = {}
+        #: Largest absolute integer that calibration lets expect of wide sums, per channel.
+        self.typical: dict[Value, Array] = {}
+        self.report = QuantizeReport(numerics, ranges.timing_only, ranges.samples)
+
+    def run(self) -> tuple[Graph, QuantizeReport]:
+        for i, value in enumerate(self.old.inputs):
+            dtype, quant = self.input_types[i] if self.input_types else (DType.I8, self.symmetric(value, DType.I8))
+            self.values[value] = self.new.input(value.name, value.type.shape, dtype, quant)
+        for node in self.old.nodes:
+            self.values[node.output] = self._node(node)
+        self.new.outputs = [self._output(v) for v in self.old.outputs]
+        return self.new, self.report
+
+    # -- ranges and scales ----------------------------------------------------------------------------------------------
+
+    def range_of(self, value: Value) -> Array:
+        """(C,) largest absolute value seen."""
+        return np.maximum(np.abs(self.ranges.low[value.name]), np.abs(self.ranges.high[value.name]))
+
+    def symmetric(self, value: Value, dtype: DType) -> Quant:
+        """One scale for the whole tensor, zero point 0."""
+        return Quant.of(max(float(self.range_of(value).max()), 1e-12) / dtype.range[1])
+
+    def need(self, value: Value, dtype: DType) -> Array:
+        """(C,) smallest scales at which the range seen fits; quiet channels get a share of the loud ones'."""
+        seen = self.range_of(value) * HEADROOM[dtype] / dtype.range[1]
+        return np.maximum(seen, max(float(seen.max()) / 256, 1e-12))
+
+    def dtype_of(self, value: Value) -> DType:
+        """Maps are trunk; vectors are int16, they cost nothing."""
+        return self.trunk if len(value.type.shape) == 4 and value not in self.old.outputs else DType.I16
+
+    def constant(self, name: str, data: Array, dtype: DType, quant: Quant | None = None) -> Value:
+        return self.new.constant(name, data, dtype, quant)
+
+    def magnitude(self, x: Value) -> Array:
+        if x in self.magnitudes:
+            return self.magnitudes[x]
+        low, high = x.type.dtype.range
+        return np.full(x.type.channels, float(max(-low, high)))
+
+    def vectors(self, x: Value) -> tuple[Array, Array]:
+        """Scale and zero point of a new value as (C,)."""
+        quant = x.type.quant or Quant.of(1.0)
+        shape = (x.type.channels,)
+        return np.broadcast_to(quant.scale, shape), np.broadcast_to(quant.zero_point, shape)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------------
+
+    def _output(self, old: Value) -> Value:
+        """An output of the model: its elements have one scale, so that a reader needs no table and can compare them."""
+        value = self.values[old]
+        quant = value.type.quant
+        if quant is None or (np.ndim(quant.scale) == 0 and float(quant.zero_point) % 1 == 0):
+            return value
+        return self.uniform(old, value, DType.I16)
+
+    def _check_finite(self, node: Node) -> None:
+        """A threshold may be infinite: it is never (or always) reached."""
+        threshold = isinstance(node.op, Sign | Ternarize)
+        for value in node.inputs:
+            if value.data is None or not value.type.dtype.is_float:
+                continue
+            if np.isnan(value.data).any() or not (threshold or np.isfinite(value.data).all()):
+                raise UnsupportedError(
+                    f"{self.new.numerics} cannot carry a parameter that is NaN or infinite",
+                    where=node.source or node.name,
+                    why=f"{value.name} holds one",
+                    fix="train again, or export with numerics float",
+                )
+
+    def _node(self, node: Node) -> Value:
+        self._check_finite(node)
+        found = RULES.get(type(node.op))
+        if found is None:
+            raise self.unsupported(node, f"{self.new.numerics} has no rule for {node.op.name}")
+        return found(self, node)
+
+    def unsupported(self, node: Node, what: str, *, why: str | None = None, fix: str | None = None) -> UnsupportedError:
+        """An error that names the layer."""
+        return UnsupportedError(what, where=node.source or node.name, why=why, fix=fix)
+
+    def same(self, node: Node, *inputs: Value) -> Value:
+        """The node's own operator on new inputs; its type rule carries the quantization over."""
+        return self.new.add(node.op, inputs, node.name, source=node.source)
+
+    # -- integer arithmetic --------------------------------------------------------------------------------------------
+
+    def expect(self, y: Value, old: Value) -> None:
+        """Wide sums stay far below their bound: keep 16 bits for twice what calibration saw, saturate beyond."""
+        scale, zero = self.vectors(y)
+        seen = np.maximum(
+            np.abs(self.ranges.low[old.name] / scale + zero), np.abs(self.ranges.high[old.name] / scale + zero)
+        )
+        self.typical[y] = np.minimum(2 * seen + 1, self.magnitudes[y])
+
+    def uniform(self, old: Value, x: Value, dtype: DType) -> Value:
+        """``x`` with one scale and zero point 0, as the inputs of convolutions and group means need it."""
+        quant = x.type.quant
+        plain = quant is not None and np.ndim(quant.scale) == 0 and np.ndim(quant.zero_point) == 0
+        if plain and x.type.dtype in (DType.U8, DType.I8, DType.I16) and float(quant.zero_point) % 1 == 0:  # type: ignore[union-attr]
+            return x
+        need = np.full(x.type.channels, float(self.need(old, dtype).max()))
+        one, zero = np.ones(len(need)), np.zeros(len(need))
+        return self.affine_to(f"{x.name}.uniform", [x], [one], zero, need, dtype, "", True)
+
+    def affine(self, name: str, old: Value, terms: list[Value], muls: list[Array], add: Array, source: str) -> Value:
+        dtype = self.dtype_of(old)
+        need = self.need(old, dtype)
+        uniform = old in self.old.outputs
+        if uniform:  # one scale for all logits, so that they can be compared
+            need = np.full_like(need, need.max())
+        y = self.affine_to(name, terms, muls, add, need, dtype, source, uniform)
+        self.record(old, y)
+        return y
+
+    def affine_to(
+        self,
+        name: str,
+        terms: list[Value],
+        muls: list[Array],
+        add: Array,
+        need: Array,
+        dtype: DType,
+        source: str,
+        uniform: bool,
+    ) -> Value:
+        inputs = []
+        for x, mul in zip(terms, muls, strict=True):
+            scale, zero = self.vectors(x)
+            whole = x.type.dtype in (DType.I16, DType.I8)
+            magnitude = self.magnitude(x)
+            inputs.append(Term(mul * scale, magnitude, self.typical.get(x, magnitude), zero, whole))
+        while True:
+            try:
+                fixed = fit_affine(inputs, add, need)
+            except ArithmeticError as error:
+                raise UnsupportedError(
+                    f"{self.new.numerics} cannot carry the parameters", where=source or name, why=str(error)
+                ) from error
+            if not uniform or np.ptp(fixed.scale) == 0.0:
+                break
+            need = np.full_like(need, fixed.scale.max())
+        op = Affine(len(terms), dtype, fixed.shifts)
+        constants = [self.constant(f"{name}.mul{i}", f, DType.I32) for i, f in enumerate(fixed.factors)]
+        constants.append(self.constant(f"{name}.add", fixed.add, DType.I32))
+        quant = Quant.of(fixed.scale[0] if uniform else fixed.scale)
+        return self.new.add(op, [*terms, *constants], name, source=source, quant=quant)
+
+    def record(self, old: Value, y: Value) -> None:
+        scale, zero = self.vectors(y)
+        low, high = y.type.dtype.range
+        clipped = (self.ranges.low[old.name] < (low - 0.5 - zero) * scale) | (
+            self.ranges.high[old.name] > (high + 0.5 - zero) * scale
+        )
+        self.report.rows.append(
+            {
+                "value": old.name,
+                "dtype": y.type.dtype.value,
+                "low": float(self.ranges.low[old.name].min()),
+                "high": float(self.ranges.high[old.name].max()),
+                "finest_scale": float(scale.min()),
+                "coarsest_scale": float(scale.max()),
+                "saturating_channels": int(clipped.sum()),
+            }
+        )
