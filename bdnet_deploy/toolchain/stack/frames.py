@@ -12,15 +12,12 @@ Call Standard for the Arm Architecture (IHI 0042), 6.1.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .program import Address, Instruction, Operand, Program
-from .values import Constant, Entry, Field, Index, OnStack, ReturnAddress, State, Value, result
-
-
-class LostError(Exception):
-    """The walk cannot go on; the message says where and why."""
+from .effects import READ_ONLY, SETS_FLAGS, STORES, LostError, apply, pop
+from .program import Instruction, Program
+from .values import Constant, Entry, Field, Index, ReturnAddress, State, Value
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,6 @@ class Frame:
 
 _KEPT = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11")
 _CONDITIONS = ("eq", "ne", "hs", "lo", "cs", "cc", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le")
-_READ_ONLY = frozenset("cmp cmn tst teq nop bkpt svc dsb dmb isb sev wfe wfi cpsie cpsid yield".split())
-_STORES = frozenset("str strb strh strd strex strexb strexh stl stlb stlh stm stmdb vstr vstmia vstmdb".split())
-_SETS_FLAGS = ("cmp", "cmn", "tst", "teq", "vmrs", "msr")
 #: Control transfers beyond C code for one security state, and loops in hardware (Armv8.1-M).
 _FOREIGN = re.compile(r"(bxns|blxns|bxj|rfe\w*|eret|le|letp|wls\w*|dls\w*|bf|bfx|bfl|bflx|bfcsel|bxaut|sg|hvc|smc)")
 #: GNU helpers that jump through a table behind the call; entries are signed or unsigned bytes, halfwords or words.
@@ -85,7 +79,7 @@ def walk(program: Program, entry: int, returns: Callable[[int], bool]) -> Frame:
         walker.run()
         problem = None
     except LostError as error:
-        problem = str(error)
+        problem = f"0x{error.address:08x} ({program.name_of(error.address)}): {error}"
     if _SWITCH_HELPER.fullmatch(program.name_of(entry)):  # where it goes on is seen where it is called
         return Frame(entry, program.name_of(entry), walker.deepest, (), returns=False)
     calls = tuple(sorted(walker.calls, key=lambda call: (call.at, call.target or 0)))
@@ -110,34 +104,32 @@ class _Walker:
             if key in states:
                 known = states[key]
                 if known.depth != state.depth:
-                    raise self._lost(address, f"paths meet with {known.depth} and {state.depth} bytes on the stack")
+                    raise LostError(address, f"paths meet with {known.depth} and {state.depth} bytes on the stack")
                 state = known.joined(state)
                 if state == known:
                     continue
             states[key] = state
+            self.deepest = max(self.deepest, state.depth)
             waiting.extend(self._step(address, state.copy()))
         # Calls that the first visits saw with more knowledge than the last: the last are the ones that hold.
         self.calls.clear()
         for (address, _), state in states.items():
             list(self._step(address, state.copy()))
 
-    def _lost(self, address: int, why: str) -> LostError:
-        return LostError(f"0x{address:08x} ({self.program.name_of(address)}): {why}")
-
     # -- one instruction --
 
     def _step(self, address: int, state: State) -> Iterator[tuple[int, State]]:
         if not self.program.is_code(address):
-            raise self._lost(address, "control runs into data")
+            raise LostError(address, "control runs into data")
         instruction = self.program.instruction(address)
         if instruction is None:
-            raise self._lost(address, "not a known instruction")
+            raise LostError(address, "not a known instruction")
         following = address + instruction.size
         if not state.block:
             yield from self._run(instruction, state, following)
             return
         runs, state.block = state.block[0], state.block[1:]
-        if instruction.name in _SETS_FLAGS:  # the conditions behind it are new
+        if instruction.name in SETS_FLAGS:  # the conditions behind it are new
             state.block = (None,) * len(state.block)
         if runs is not True:
             yield following, state.copy()
@@ -153,7 +145,7 @@ class _Walker:
         elif name == "udf":
             return  # a trap
         elif _FOREIGN.fullmatch(name):
-            raise self._lost(i.address, f"'{i.text}' is not understood")
+            raise LostError(i.address, f"'{i.text}' is not understood")
         elif name in ("bl", "blx"):
             yield from self._call(i, state, following)
         elif name == "bx":
@@ -170,18 +162,18 @@ class _Walker:
             size = 1 if name == "tbb" else 2
             index = state.registers.get(getattr(operands[0], "index", ""))
             if getattr(operands[0], "base", "") != "pc":
-                raise self._lost(i.address, "a jump table that does not follow its jump")
+                raise LostError(i.address, "a jump table that does not follow its jump")
             yield from self._switch(i, state, following, size, index, signed=False)
         elif self._writes_pc(i):
             yield from self._load_pc(i, state)
         else:
-            self._effect(i, state)
+            apply(self.program, i, state)
             yield following, state
 
     def _writes_pc(self, i: Instruction) -> bool:
         if i.name in ("pop", "ldm", "ldmdb"):
             return "pc" in (i.operands[-1] if isinstance(i.operands[-1], tuple) else ())
-        return i.name not in _READ_ONLY | _STORES and bool(i.operands) and i.operands[0] == "pc"
+        return i.name not in READ_ONLY | STORES and bool(i.operands) and i.operands[0] == "pc"
 
     # -- control flow --
 
@@ -206,9 +198,9 @@ class _Walker:
 
     def _return(self, i: Instruction, state: State, to: Value) -> None:
         if state.depth != 0:
-            raise self._lost(i.address, f"it returns with {state.depth} bytes left on the stack")
+            raise LostError(i.address, f"it returns with {state.depth} bytes left on the stack")
         if to != ReturnAddress():
-            raise self._lost(i.address, "it returns to an address that its caller did not give")
+            raise LostError(i.address, "it returns to an address that its caller did not give")
         self.returned = True
 
     def _jump(self, i: Instruction, state: State, to: Value) -> Iterator[tuple[int, State]]:
@@ -221,7 +213,7 @@ class _Walker:
             for number in range(to.count):
                 target = self.program.constant(to.table + 4 * number)
                 if target is None:
-                    raise self._lost(i.address, "its jump table is not in read-only memory")
+                    raise LostError(i.address, "its jump table is not in read-only memory")
                 yield from self._branch(i, state.copy(), target & ~1)
         else:
             field = to.offset if isinstance(to, Field) else None
@@ -277,12 +269,12 @@ class _Walker:
         for number in range(count):
             entry = self.program.constant(table + size * number, size)
             if entry is None:
-                raise self._lost(i.address, "its jump table is not in read-only memory")
+                raise LostError(i.address, "its jump table is not in read-only memory")
             if signed and entry >> (8 * size - 1):
                 entry -= 1 << 8 * size
             targets.add((origin + (entry if size == 4 else 2 * entry)) & ~1)
         if not targets:
-            raise self._lost(i.address, "a jump table of unknown length")
+            raise LostError(i.address, "a jump table of unknown length")
         for target in sorted(targets):
             # One byte of padding may follow a table of bytes: it leads back into the table.
             if self.program.is_code(target) or not table <= target < self.program.data_end(table):
@@ -293,134 +285,19 @@ class _Walker:
             base, moved = ("sp", i.operands[0]) if i.name == "pop" else (i.operands[0], i.operands[1])
             assert isinstance(moved, tuple)
             if base != "sp" or not (i.name == "pop" or i.writes_back):
-                raise self._lost(i.address, f"'{i.text}' is not understood")
-            self._pop(i, state, moved, 4)
+                raise LostError(i.address, f"'{i.text}' is not understood")
+            pop(i, state, moved, 4)
             yield from self._jump(i, state, state.registers.pop("pc", None))
         elif i.name == "mov":
             yield from self._jump(i, state, state.registers.get(str(i.operands[1])))
         elif i.name == "ldr":
-            self._effect(i, state)
+            apply(self.program, i, state)
             yield from self._jump(i, state, state.registers.pop("pc", None))
         elif i.name == "add":
             entry = state.registers.get(str(i.operands[-1]))
             if not isinstance(entry, Entry) or entry.table != i.address + i.size or entry.scale != 2:
-                raise self._lost(i.address, "a computed jump that is no table behind it")
+                raise LostError(i.address, "a computed jump that is no table behind it")
             index = Index(entry.count - 1)
             yield from self._switch(i, state, entry.table, entry.size, index, signed=False, origin=i.address + 4)
         else:
-            raise self._lost(i.address, f"'{i.text}' is not understood")
-
-    # -- effects on the stack pointer, registers and words on the stack --
-
-    def _deepen(self, i: Instruction, state: State, depth: int) -> None:
-        if depth < 0:
-            raise self._lost(i.address, "the stack pointer rises above its value at entry")
-        state.depth = depth
-        state.slots = {s: v for s, v in state.slots.items() if s <= depth}
-        self.deepest = max(self.deepest, depth)
-
-    def _pop(self, i: Instruction, state: State, moved: tuple[str, ...], size: int) -> None:
-        if "sp" in moved:
-            raise self._lost(i.address, "it loads the stack pointer")
-        for number, register in enumerate(moved):
-            state.registers[register] = state.slots.get(state.depth - size * number) if size == 4 else None
-        self._deepen(i, state, state.depth - size * len(moved))
-
-    def _push(self, i: Instruction, state: State, moved: tuple[str, ...], size: int) -> None:
-        self._deepen(i, state, state.depth + size * len(moved))
-        for number, register in enumerate(moved):
-            state.keep(state.depth - size * number, size, state.registers.get(register))
-
-    def _effect(self, i: Instruction, state: State) -> None:
-        name, operands = i.name, i.operands
-        listed = operands[-1] if operands and isinstance(operands[-1], tuple) else ()
-        size = 8 if listed and listed[0].startswith("d") else 4
-        on_sp = operands[:1] == ("sp",) and i.writes_back
-        if name in ("push", "vpush") or (name in ("stmdb", "vstmdb") and on_sp):
-            self._push(i, state, listed, size)
-        elif name in ("pop", "vpop") or (name in ("ldm", "vldmia") and on_sp):
-            self._pop(i, state, listed, size)
-        elif name in _READ_ONLY:
-            pass
-        elif name in _STORES:
-            self._store(i, state)
-        else:
-            self._compute(i, state)
-        first = operands[0] if operands else None
-        if name == "cmp" and isinstance(first, str) and isinstance(operands[1], int):
-            state.compared = (first, operands[1])
-        elif (
-            name in _SETS_FLAGS or name.endswith("s") or (state.compared and state.compared[0] in _registers(operands))
-        ):
-            state.compared = None
-
-    def _store(self, i: Instruction, state: State) -> None:
-        place = next((o for o in i.operands if isinstance(o, Address)), None)
-        if place is None:  # a list of registers
-            base, listed = str(i.operands[0]), i.operands[-1]
-            assert isinstance(listed, tuple)
-            words = len(listed) * (2 if listed[0].startswith("d") else 1)
-            offset = -4 * words if i.name.endswith("db") else 0
-            self._overwrite(state, base, offset, 4 * words, None)
-            if i.writes_back:
-                self._write_back(i, state, base, 0, unknown=True)
-            return
-        behind = i.operands[-1] if isinstance(i.operands[-1], int) else None
-        value = state.registers.get(str(i.operands[0])) if i.name == "str" else None
-        size = 8 if i.name in ("strd", "vstr") else 4
-        if place.before:  # the stack grows before the word is written
-            self._write_back(i, state, place.base, place.offset)
-            self._overwrite(state, place.base, 0, size, value)
-        elif place.index is None:
-            self._overwrite(state, place.base, place.offset, size, value)
-        else:
-            self._overwrite(state, "", 0, size, None)
-        if behind is not None:
-            self._write_back(i, state, place.base, behind)
-        if i.name.startswith("strex"):
-            state.registers.pop(str(i.operands[0]), None)
-
-    def _overwrite(self, state: State, base: str, offset: int, size: int, value: Value) -> None:
-        at = state.value(base)
-        if isinstance(at, OnStack) and not at.shifted:
-            state.keep(at.depth - offset, size, value)
-        else:
-            state.forget_slots()
-
-    def _write_back(self, i: Instruction, state: State, base: str, offset: int, *, unknown: bool = False) -> None:
-        if base == "sp" and unknown:
-            raise self._lost(i.address, f"'{i.text}' is not understood")
-        if base == "sp":
-            self._deepen(i, state, state.depth - offset)
-        else:
-            state.registers.pop(base, None)
-
-    def _compute(self, i: Instruction, state: State) -> None:
-        """Instructions that write registers."""
-        operands = i.operands
-        first = operands[0] if operands and isinstance(operands[0], str) else ""
-        place = next((o for o in operands if isinstance(o, Address)), None)
-        only_first, value = result(self.program, i, state)
-        if only_first and first == "sp" and isinstance(value, OnStack) and not value.shifted:
-            self._deepen(i, state, value.depth)
-            return
-        if i.name in ("ldm", "ldmdb", "vldmia", "vldmdb", "mrs"):
-            written = _registers(operands if i.writes_back or i.name == "mrs" else operands[1:])
-        else:
-            written = (first,) if only_first else _registers(operands)
-        if "sp" in written or re.match(r"[mp]sp|control", first):
-            raise self._lost(i.address, f"after '{i.text}' the stack pointer is unknown")
-        for register in written:
-            state.registers.pop(register, None)
-        if place is not None and (place.before or isinstance(operands[-1], int)):
-            offset = place.offset if place.before else operands[-1]
-            assert isinstance(offset, int)
-            self._write_back(i, state, place.base, offset)
-        if value is not None:
-            state.registers[first] = value
-
-
-def _registers(operands: Iterable[Operand]) -> tuple[str, ...]:
-    """All registers among operands and in their lists."""
-    flat = (o if isinstance(o, tuple) else (o,) for o in operands if isinstance(o, (str, tuple)))
-    return tuple(name for names in flat for name in names)
+            raise LostError(i.address, f"'{i.text}' is not understood")
