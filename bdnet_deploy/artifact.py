@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,30 +70,62 @@ def export_model(
     numerics: str | None,
     calibrate: PathLike | Array | Samples | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
     model_version: int,
+    for_firmware: PathLike | None,
+    keep_kernels: PathLike | Iterable[str] | None,
+    reserve_arena: int,
+    reserve_model: int,
     progress: Progress | None,
 ) -> Artifact:
     """See :meth:`bdnet_deploy.model.Model.export`."""
     from bdnet_deploy.model import TARGETS
 
+    if target != "bdn" and for_firmware is not None:
+        raise UsageError(
+            f"a firmware in the field takes no {target} file", fix="--target bdn, or leave --for-firmware out"
+        )
+    if target != "c" and (keep_kernels is not None or reserve_arena or reserve_model):
+        raise UsageError(
+            f"a {target} file keeps and reserves nothing: that is the firmware's",
+            fix="--target c, or leave --keep-kernels, --reserve-arena and --reserve-model out",
+        )
     out = Path(path) if path is not None else Path(model.name + TARGETS[target])
     _check_output(model, target, out)
     if target in ("tflite", "onnx"):
         if numerics not in (None, "float") or calibrate is not None:
             option = "--numerics" if calibrate is None else "--calibrate"
             raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
-        if ram is not None or push_rows or model_version:
+        if ram is not None or cache is not None or push_rows or model_version:
             raise UsageError(
-                f"{target} runtimes have no such settings", fix="leave --ram, --push-rows and --model-version out"
+                f"{target} runtimes have no such settings",
+                fix="leave --ram, --cache, --push-rows and --model-version out",
             )
         _write({out: foreign_bytes(model, target)})
         return Artifact(target, (out,), provenance(model, target))
+    firmware = None
+    if for_firmware is not None:
+        from bdnet_deploy.manifest import read_manifest
+
+        firmware = read_manifest(Path(for_firmware))
+    kept: list[str] = []
+    if keep_kernels is not None:
+        from bdnet_deploy.kept_kernels import kept_kernels
+
+        kept = kept_kernels(keep_kernels)
+    if numerics is None and firmware is not None and firmware.model is not None:
+        numerics = firmware.model.numerics
     numerics = numerics or ("fixed16" if target == "c" else "float")
     need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
-    if ram is not None or push_rows:
-        lowered = lowered.replanned(ram=ram, push_rows=push_rows)
+    least_ram = None
+    if firmware is not None:
+        from bdnet_deploy.updates import plan_for
+
+        lowered, least_ram = plan_for(lowered, firmware, ram=ram, push_rows=push_rows)
+    elif ram is not None or cache is not None or push_rows:
+        lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows)
     meta = provenance(model, target, numerics=numerics)
     sample = None
     if calibrate is not None:
@@ -102,13 +135,31 @@ def export_model(
 
     data = write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample, model_version=model_version)
     inspect(data)  # what our own loader refuses is not written
+    notes = list(lowered.notes)
+    if firmware is not None:
+        from bdnet_deploy.updates import fit
+
+        found = fit(firmware, data, least_ram=least_ram)
+        found.check(str(out), str(for_firmware))
+        notes += [f"fits the firmware of {for_firmware}", *found.notes]
     if target == "bdn":
         _write({out: data})
-        return Artifact(target, (out,), meta, lowered.notes)
+        return Artifact(target, (out,), meta, notes)
     from bdnet_deploy.export.c import write_c
+    from bdnet_deploy.manifest import SUFFIX, make_manifest
 
-    source, header = write_c(lowered.plan, data, name=out.stem, io=model.io)
-    files = {out: source.encode("utf-8"), out.with_suffix(".h"): header.encode("utf-8")}
+    source, header = write_c(
+        lowered.plan,
+        data,
+        name=out.stem,
+        io=model.io,
+        keep=kept,
+        reserve_arena=reserve_arena,
+        reserve_model=reserve_model,
+    )
+    manifest = make_manifest(data, keep=kept, reserve_arena=reserve_arena, reserve_model=reserve_model)
+    texts = {out: source, out.with_suffix(".h"): header, out.with_suffix(SUFFIX): manifest.to_json()}
+    files = {path: text.encode("utf-8") for path, text in texts.items()}
     _write(files)
     return Artifact(target, tuple(files), meta, lowered.notes)
 

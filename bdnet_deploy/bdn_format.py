@@ -157,6 +157,7 @@ def kernel_scratch(kernel: str, *, channels: int, groups: int, window: tuple[int
     """Scratch that a kernel needs for itself behind the accumulators, in bytes.
 
     The generic convolutions gather the window of one pixel and group: packed words of every plane, or 4-byte elements.
+    Products of maps with elements gather the channels of one pixel, softmax holds those of one pixel.
 
     Args:
         kernel: its name.
@@ -164,6 +165,10 @@ def kernel_scratch(kernel: str, *, channels: int, groups: int, window: tuple[int
         groups: of the convolution.
         window: kernel height and width.
     """
+    if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
+        return align(2 * channels, 4)
+    if kernel.startswith("bd_matmul_"):
+        return 0 if set(kernel.split("_")[2]) <= set("btz") else 4 * channels
     if not kernel.startswith("bd_conv_"):
         return 0
     pair, taps = kernel.split("_")[2], window[0] * window[1]

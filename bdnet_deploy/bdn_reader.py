@@ -16,7 +16,7 @@ from bdnet_deploy.bitplanes import unpack, words
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.files import no_such_file
-from bdnet_deploy.graph import NUMERICS, Array, DType, Node, Quant
+from bdnet_deploy.graph import NUMERICS, Array, Conv2d, DType, Linear, Node, Quant
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
@@ -110,6 +110,11 @@ class BdnReader:
             Layer, values compared, and what differs: ``"mul[3]"``.
         """
         for step, record in zip(plan.steps, self.file.steps, strict=True):
+            if step.weights is not None and not isinstance(step.nodes[0].op, Conv2d | Linear):  # limits, tables
+                elements = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).reshape(-1)
+                start, size = int(record["weights"]), int(record["weights_size"])
+                same = self.file.constants[start : start + size] == elements.tobytes()
+                yield step.name, elements.size, [] if same else ["weights"]
             if step.epilogue is None:
                 continue
             start = int(record["epilogue_at"])
@@ -144,7 +149,7 @@ class BdnReader:
         """
         decoded = {}
         for step, record in zip(plan.steps, self.file.steps, strict=True):
-            if step.weights is None:
+            if step.weights is None or not isinstance(step.nodes[0].op, Conv2d | Linear):
                 continue
             start, size = int(record["weights"]), int(record["weights_size"])
             blob = self.file.constants[start : start + size]

@@ -8,12 +8,16 @@ from types import TracebackType
 
 import numpy as np
 
-from bdnet_deploy.emulator import Emulator, RunResult
+from bdnet_deploy.emulator import TIMEOUT_S, Emulator, RunResult
+from bdnet_deploy.emulator.client import STEP_MARKERS
 from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.firmware import build_with_model, target
 from bdnet_deploy.graph import Array
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.targets import Board
+
+#: Regions of a runner that was built with BD_RUNNER_SLICES.
+SLICE_MARKERS = {"enter": "runner_slice_enter", "leave": "runner_slice_leave", "label": STEP_MARKERS["enter"]}
 
 
 class Runner:
@@ -23,11 +27,11 @@ class Runner:
         self.emulator = emulator
 
     def request(
-        self, kind: str, data: bytes = b"", *, answer: int, count: bool = False
+        self, kind: str, data: bytes = b"", *, answer: int, count: bool = False, timeout_s: float = TIMEOUT_S
     ) -> tuple[int, bytes, RunResult]:
         """Status word, ``answer`` bytes (none after an error), and how the run went."""
         self.emulator.send(kind.encode("ascii").ljust(4, b"\0") + data)
-        result = self.emulator.run(count=count)
+        result = self.emulator.run(count=count, timeout_s=timeout_s)
         if len(result.output) < 4:
             raise BdnetError(
                 "the emulated program did not answer",
@@ -44,13 +48,13 @@ class Runner:
         """Load a model into a runner without one; the ``bd_status``."""
         return self.request("L", len(bdn).to_bytes(4, "little") + bdn, answer=0)[0]
 
-    def infer(self, data: bytes, out_bytes: int, *, count: bool = False) -> RunResult:
+    def infer(self, data: bytes, out_bytes: int, *, count: bool = False, timeout_s: float = TIMEOUT_S) -> RunResult:
         """One inference. The result's ``output`` is the output's bytes.
 
         Raises:
             BdnetError: the runtime refuses.
         """
-        status, payload, result = self.request("R", data, answer=out_bytes, count=count)
+        status, payload, result = self.request("R", data, answer=out_bytes, count=count, timeout_s=timeout_s)
         if status != 0:
             raise BdnetError(f"the runtime answers bd_status {status}", where=self.emulator.core.name)
         return RunResult(**{**vars(result), "output": payload})
@@ -63,11 +67,17 @@ class Runner:
 class EmulatedModel:
     """One model on one emulated core or board. Use as a context manager.
 
+    Args:
+        lowered: the model.
+        name: of the core or board.
+        slices: inferences are made in slices, and regions of the counts are slices instead of steps; ``labels`` says
+            which step a slice calls.
+
     Raises:
         DoesNotFitError: the model is too large for the target.
     """
 
-    def __init__(self, lowered: Lowered, name: str) -> None:
+    def __init__(self, lowered: Lowered, name: str, *, slices: bool = False) -> None:
         where = target(name)
         self.board = where if isinstance(where, Board) else None
         self.core = where.core if isinstance(where, Board) else where
@@ -81,6 +91,12 @@ class EmulatedModel:
         input_bytes = self.input.size * self.input.dtype.numpy.itemsize
         if lowered.plan.pushed:  # the runner holds one row
             input_bytes //= self.input.shape[1]
+        defines: dict[str, str | int | None] = {
+            "BD_RUNNER_INPUT_BYTES": input_bytes,
+            "BD_RUNNER_OUTPUT_BYTES": self.output_bytes,
+        }
+        if slices:
+            defines["BD_RUNNER_SLICES"] = 1
         self._folder = tempfile.TemporaryDirectory(prefix="bdnet-deploy-")
         try:
             self.image = build_with_model(
@@ -88,10 +104,12 @@ class EmulatedModel:
                 lowered,
                 where,
                 Path(self._folder.name),
-                defines={"BD_RUNNER_INPUT_BYTES": input_bytes, "BD_RUNNER_OUTPUT_BYTES": self.output_bytes},
+                defines=defines,
                 port=None if self.core.is_linux else "semihosting",
             )
-            self.emulator = Emulator(self.image, self.core, self.board)
+            self.emulator = Emulator(
+                self.image, self.core, self.board, markers=SLICE_MARKERS if slices else STEP_MARKERS
+            )
             self.emulator.run()  # boot, load and check the model: not part of an inference
         except BaseException:
             self._folder.cleanup()
@@ -102,10 +120,10 @@ class EmulatedModel:
         """One inference of a sample (H, W, C) as the graph takes it; the output without batch."""
         return self.count(x, counted=False)[0]
 
-    def count(self, x: Array, *, counted: bool = True) -> tuple[Array, RunResult]:
-        """The same, with instruction counts."""
+    def count(self, x: Array, *, counted: bool = True, timeout_s: float = TIMEOUT_S) -> tuple[Array, RunResult]:
+        """The same, with instruction counts. ``timeout_s``: real seconds that it may take."""
         data = np.ascontiguousarray(x, self.input.dtype.numpy).tobytes()
-        result = self.runner.infer(data, self.output_bytes, count=counted)
+        result = self.runner.infer(data, self.output_bytes, count=counted, timeout_s=timeout_s)
         values = np.frombuffer(result.output, self.stored).reshape(self.output.shape[1:])
         return values.astype(self.output.dtype.numpy), result
 

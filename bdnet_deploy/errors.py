@@ -8,7 +8,7 @@ code   meaning
 0      success
 1      failure: bad file, unsupported layer, missing package
 2      usage: unknown option, name or value
-3      the model does not fit the board
+3      the model does not fit the board or the firmware
 4      mismatch: two artifacts of one model differ
 5      device: no board, no probe, lost connection
 =====  =======================================================

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from bdnet_deploy.export.c import write_c
 from bdnet_deploy.graph import Array
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
+from bdnet_deploy.manifest import SUFFIX, Manifest, make_manifest
+from bdnet_deploy.plan.kernels import kernel_names
 from bdnet_deploy.targets import Board, Core
 from bdnet_deploy.toolchain import Image, build_image
 
@@ -45,9 +47,12 @@ def runtime_includes() -> list[Path]:
 
 
 def build_runner(where: Core | Board, folder: Path, *, defines: Mapping[str, str | int | None] | None = None) -> Image:
-    """The application ``runner`` with every kernel and no model: models arrive over its port."""
+    """The application ``runner`` with every kernel and no model: models arrive over its port.
+
+    ``runner.manifest.json`` beside the ELF has the sizes of its buffers.
+    """
     source = resources.firmware_dir() / "runner" / "main.c"
-    return build_image(
+    image = build_image(
         where,
         [source, *runtime_sources()],
         folder / "runner.elf",
@@ -55,6 +60,13 @@ def build_runner(where: Core | Board, folder: Path, *, defines: Mapping[str, str
         defines=dict(defines or {}),
         port=_stream_port(where),
     )
+    manifest = Manifest(
+        kernels=tuple(sorted(kernel_names())),
+        arena_bytes={_pointer_bits(where): image.symbols["arena"].size},
+        model_bytes=image.symbols["model_buffer"].size,
+    )
+    _write(folder / f"runner{SUFFIX}", manifest.to_json())
+    return image
 
 
 def build_with_model(
@@ -68,8 +80,11 @@ def build_with_model(
     files: Mapping[str, str] | None = None,
     defines: Mapping[str, str | int | None] | None = None,
     port: str | None = None,
+    keep: Iterable[str] = (),
+    reserve_arena: int = 0,
+    reserve_model: int = 0,
 ) -> Image:
-    """An application with a model linked in.
+    """An application with a model linked in, and its manifest ``<application>.manifest.json`` beside the ELF.
 
     Args:
         application: a folder of ``firmware_examples`` with ``main.c``.
@@ -80,13 +95,27 @@ def build_with_model(
         files: further generated sources by file name.
         defines: macros.
         port: of :func:`~bdnet_deploy.toolchain.build_image`.
+        keep, reserve_arena, reserve_model: for later models; see :func:`~bdnet_deploy.export.c.write_c`.
     """
     data = write_bdn(lowered.plan, io=io, sample=sample)
-    source, header = write_c(lowered.plan, data, name=MODEL_NAME, io=io)
+    keep = sorted(keep)
+    source, header = write_c(
+        lowered.plan,
+        data,
+        name=MODEL_NAME,
+        io=io,
+        keep=keep,
+        reserve_arena=reserve_arena,
+        reserve_model=reserve_model,
+    )
+    manifest = make_manifest(
+        data, keep=keep, bits=[_pointer_bits(where)], reserve_arena=reserve_arena, reserve_model=reserve_model
+    )
+    _write(folder / f"{application}{SUFFIX}", manifest.to_json())
     generated = {f"{MODEL_NAME}.c": source, f"{MODEL_NAME}.h": header, **(files or {})}
     generated["model.h"] = f'#include "{MODEL_NAME}.h"\n'
     for name, text in generated.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        _write(folder / name, text)
     sources = [resources.firmware_dir() / application / "main.c"]
     sources += [folder / name for name in sorted(generated) if name.endswith(".c")]
     return build_image(
@@ -112,6 +141,15 @@ def build_digits(lowered: Lowered, where: Core | Board, folder: Path, images: Ar
         "#endif\n"
     )
     return build_with_model("digits", lowered, where, folder, files={"images.h": text}, sample=images[:1])
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _pointer_bits(where: Core | Board) -> int:
+    core = where.core if isinstance(where, Board) else where
+    return 64 if core.is_linux else 32
 
 
 def _stream_port(where: Core | Board) -> str | None:

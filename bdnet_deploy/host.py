@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from bdnet_deploy import bdn_format
 from bdnet_deploy.bdn_format import BdnFile, Place
-from bdnet_deploy.errors import BdnetError, ModelFileError
+from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError
 from bdnet_deploy.hostlib import host_library
 
 Array = npt.NDArray[Any]
@@ -22,6 +23,7 @@ Array = npt.NDArray[Any]
 _ERROR_KERNEL = 8
 
 
+_MAX_THREADS = 64
 _DONE, _MORE, _ROWS = range(3)  # bd_progress
 
 
@@ -30,6 +32,7 @@ class _ModelInfo(ctypes.Structure):
 
     _fields_ = [
         ("arena_bytes", ctypes.c_uint32),
+        ("scratch_bytes", ctypes.c_uint32),
         ("model_version", ctypes.c_uint32),
         ("inputs", ctypes.c_uint16),
         ("outputs", ctypes.c_uint16),
@@ -43,6 +46,7 @@ class Info:
     """What ``bd_inspect`` says of a sound model."""
 
     arena_bytes: int
+    scratch_bytes: int
     model_version: int
     inputs: int
     outputs: int
@@ -74,22 +78,27 @@ class HostModel:
 
     Args:
         data: the file's bytes.
+        threads: that share each map's rows in :meth:`run`; the bytes are the same for any number.
 
     Raises:
         ModelFileError: when the runtime refuses them.
+        UsageError: so many threads cannot be had.
         BdnetError: when the host library was not built.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, threads: int = 1) -> None:
+        if not 1 <= threads <= _MAX_THREADS:
+            raise UsageError(f"{threads} threads", fix=f"1 to {_MAX_THREADS}")
         self._lib = _library(host_library())
         self._model = _aligned_copy(data)
         self.info = _inspect(self._lib, self._model, len(data))
         self.file: BdnFile = bdn_format.read(data)
-        self._arena = _aligned(self.info.arena_bytes)
+        arena_bytes = self.info.arena_bytes + (threads - 1) * self.info.scratch_bytes
+        self._arena = _aligned(arena_bytes)
         self._context = ctypes.c_void_p()
         status = self._lib.bd_load(
             self._arena.ctypes.data,
-            self.info.arena_bytes,
+            arena_bytes,
             self._model.ctypes.data,
             len(data),
             self._kernels,
@@ -103,6 +112,7 @@ class HostModel:
         self._out_pointers = self._pointers(self.outputs)
         area = self._lib.bd_tensor_area(self._context) - self._arena.ctypes.data
         self._area = self._arena[area : area + int(self.file.header["tensor_bytes"])]
+        self._threads = _start_threads(self._lib, self, threads) if threads != 1 else None
 
     def run(self, x: Array | Sequence[Array]) -> list[Array]:
         """Inference, sample by sample.
@@ -122,11 +132,11 @@ class HostModel:
         results = [np.empty((count, *p.shape), p.dtype) for p in self.outputs]
         for i in range(count):
             self._put_inputs([a[i] for a in arrays])
-            self._check(
-                self._lib.bd_run(
-                    self._context, self._in_pointers, len(self.inputs), self._out_pointers, len(self.outputs)
-                )
-            )
+            operands = (self._context, self._in_pointers, len(self.inputs), self._out_pointers, len(self.outputs))
+            if self._threads is None:
+                self._check(self._lib.bd_run(*operands))
+            else:
+                self._check(self._lib.bd_threads_run(ctypes.c_void_p(self._threads.ctypes.data), *operands))
             for result, port in zip(results, self.outputs, strict=True):
                 result[i] = self._read(port.tensor)
         return results
@@ -334,6 +344,21 @@ def _status_name(lib: ctypes.CDLL, status: int) -> str:
     return name.decode("ascii")
 
 
+def _start_threads(lib: Any, owner: HostModel, count: int) -> Array:
+    """Memory of a running ``bd_threads``, which ends with ``owner``."""
+    if not hasattr(lib, "bd_threads_start"):
+        raise UsageError("the runtime has no threads on this system", fix="threads=1")
+    memory = _aligned(lib.bd_threads_bytes())
+    if lib.bd_threads_start(ctypes.c_void_p(memory.ctypes.data), ctypes.c_uint32(count)):
+        raise UsageError(f"the system starts no {count} threads", fix="fewer threads")
+    weakref.finalize(owner, _stop_threads, lib, memory)
+    return memory
+
+
+def _stop_threads(lib: Any, memory: Array) -> None:
+    lib.bd_threads_stop(ctypes.c_void_p(memory.ctypes.data))
+
+
 def _inspect(lib: ctypes.CDLL, model: npt.NDArray[np.uint8], size: int) -> Info:
     info = _ModelInfo()
     status = lib.bd_inspect(model.ctypes.data, size, _kernels_all(lib), ctypes.byref(info))
@@ -348,7 +373,7 @@ def _inspect(lib: ctypes.CDLL, model: npt.NDArray[np.uint8], size: int) -> Info:
         raise ModelFileError(
             "the runtime refuses the model", why=_status_name(lib, status), fix="copy or export it again"
         )
-    return Info(info.arena_bytes, info.model_version, info.inputs, info.outputs, info.steps)
+    return Info(info.arena_bytes, info.scratch_bytes, info.model_version, info.inputs, info.outputs, info.steps)
 
 
 def _shape(record: np.void) -> tuple[int, int, int]:

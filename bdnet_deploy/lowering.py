@@ -18,7 +18,9 @@ from bdnet_deploy.passes import (
     calibrate,
     fold_thresholds,
     merge_affine,
+    prune_channels,
     quantize,
+    split_concat,
     to_float,
 )
 from bdnet_deploy.plan import Plan, make_plan
@@ -42,12 +44,12 @@ class Lowered:
         """Whether the ranges came from random inputs, so that only memory and time mean anything."""
         return self.ranges is not None and self.ranges.timing_only
 
-    def replanned(self, *, ram: int | None = None, push_rows: bool = False) -> Lowered:
+    def replanned(self, *, ram: int | None = None, cache: int | None = None, push_rows: bool = False) -> Lowered:
         """The same graph with its memory laid out for a limit, or for an input that comes row by row.
 
         Arguments and errors as :func:`bdnet_deploy.plan.memory.choose_layout`. Values do not change.
         """
-        return dataclasses.replace(self, plan=make_plan(self.graph, ram=ram, push_rows=push_rows))
+        return dataclasses.replace(self, plan=make_plan(self.graph, ram=ram, cache=cache, push_rows=push_rows))
 
     def encode(self, x: Array) -> Array:
         """Float samples (N, ...) as the graph's first input takes them."""
@@ -91,6 +93,7 @@ def lower(
     else:
         seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
         lowered, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
+    lowered = prune_channels(split_concat(lowered), report=notes.append)
     lowered = fold_thresholds(lowered, report=notes.append)
     return Lowered(lowered, make_plan(lowered), report, notes, seen)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,11 +129,41 @@ class Model:
 
         return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
-    def inspect(self) -> Report:
-        """Layers, shapes, MACs, weights, and why a layer is not binary."""
-        from bdnet_deploy.analysis.inspect import inspect_graph
+    def inspect(
+        self,
+        *,
+        numerics: str | None = None,
+        ram: int | None = None,
+        cache: int | None = None,
+        push_rows: bool = False,
+    ) -> Report:
+        """Layers, shapes, MACs, weights, and why a layer is not binary.
 
-        return inspect_graph(self.graph, io=self.io)
+        Args:
+            numerics: also how our runtime would use memory with these numerics. Needs no samples: the ranges of fixed
+                point do not change sizes.
+            ram, cache, push_rows: of that plan, as for :meth:`export`.
+
+        Raises:
+            DoesNotFitError: no plan fits into ``ram``.
+            UsageError: a setting of the plan, but no numerics.
+            UnsupportedError: numerics were given, and no kernel runs a layer.
+        """
+        from bdnet_deploy.analysis.inspect import inspect_graph
+        from bdnet_deploy.analysis.memory import mixes_table, timeline_table
+
+        report = inspect_graph(self.graph, io=self.io)
+        if numerics is None:
+            if ram is not None or cache is not None or push_rows:
+                raise UsageError(
+                    "memory depends on the numerics",
+                    fix="add --numerics float, --numerics fixed16 or --numerics fixed8",
+                )
+            return report
+        plan = self.lowered(numerics).replanned(ram=ram, cache=cache, push_rows=push_rows).plan
+        report.facts |= {"numerics": numerics, "execution": plan.execution}
+        report.tables += [mixes_table(plan), timeline_table(plan)]
+        return report
 
     def export(
         self,
@@ -143,24 +173,36 @@ class Model:
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
+        cache: int | None = None,
         push_rows: bool = False,
         model_version: int = 0,
+        for_firmware: PathLike | None = None,
+        keep_kernels: PathLike | Iterable[str] | None = None,
+        reserve_arena: int = 0,
+        reserve_model: int = 0,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
 
         Args:
             target: ``"tflite"`` (Larq-compatible, stock runtimes), ``"onnx"``, ``"bdn"`` or ``"c"`` (our runtime).
-            path: the file; by default ``<name>.<suffix>`` in the current folder. For ``c`` a header is written
-                beside it. An older file is replaced, whole or not at all.
+            path: the file; by default ``<name>.<suffix>`` in the current folder. For ``c`` a header and the firmware's
+                manifest are written beside it. An older file is replaced, whole or not at all.
             numerics: of ``bdn`` and ``c``: ``"float"`` (default of bdn), ``"fixed16"`` (default of c), ``"fixed8"``.
             calibrate: samples, necessary for fixed numerics.
             ram: bytes that the feature maps may take (``bdn`` and ``c``): the plan streams where it must.
+            cache: bytes that what runs together should read and write at most, without weights (``bdn`` and ``c``): the
+                plan streams where that helps; never an error.
             push_rows: the input comes row by row (``bdn`` and ``c``), so that no buffer holds it.
             model_version: your own number, stored in the file (``bdn`` and ``c``); ``bd_inspect`` reports it.
+            for_firmware: a manifest (``bdn``): the file must run on that firmware, whose arena is the limit that ``ram``
+                is by default, and whose model's numerics are the default.
+            keep_kernels: what the table has besides the model's kernels (``c``); see
+                :func:`~bdnet_deploy.kept_kernels.kept_kernels`.
+            reserve_arena, reserve_model: bytes for later models (``c``), at least what this one needs.
 
         Raises:
-            DoesNotFitError: no plan fits into ``ram``.
+            DoesNotFitError: no plan fits into ``ram``, or the firmware cannot run the model: every lack is named.
             UsageError: unknown target or numerics, or fixed numerics without samples.
             UnsupportedError: the target cannot express a layer.
         """
@@ -175,8 +217,13 @@ class Model:
             numerics=numerics,
             calibrate=calibrate,
             ram=ram,
+            cache=cache,
             push_rows=push_rows,
             model_version=model_version,
+            for_firmware=for_firmware,
+            keep_kernels=keep_kernels,
+            reserve_arena=reserve_arena,
+            reserve_model=reserve_model,
             progress=progress,
         )
 
@@ -225,15 +272,30 @@ class Model:
         numerics: str | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         ram: int | None = None,
+        cache: int | None = None,
         push_rows: bool = False,
+        slices: bool = False,
+        timeout_s: float = 300.0,
     ) -> Report:
         """Counted instructions per layer, estimated time, and memory on an emulated core or board.
 
-        ``ram``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has.
+        ``ram``, ``cache``, ``push_rows``: as for :meth:`export`; by default ``ram`` is what the board has. ``slices``:
+        also the number of ``bd_advance`` calls that an inference takes, and the longest of them. ``timeout_s``: real
+        seconds that the emulation may take.
         """
         from bdnet_deploy.analysis.profile import profile
 
-        return profile(self, core, numerics=numerics, calibrate=calibrate, ram=ram, push_rows=push_rows)
+        return profile(
+            self,
+            core,
+            numerics=numerics,
+            calibrate=calibrate,
+            ram=ram,
+            cache=cache,
+            push_rows=push_rows,
+            slices=slices,
+            timeout_s=timeout_s,
+        )
 
     def run(
         self,

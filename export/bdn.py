@@ -15,7 +15,7 @@ from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
 from bdnet_deploy.plan.plan import format_code
 from bdnet_deploy.plan.schedule import producers
 
-_KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE}
+_KINDS = {"window": Kind.WINDOW, "accumulate": Kind.ACCUMULATE, "whole": Kind.WHOLE}
 #: A test vector up to this size is stored literally, else as a seed and a checksum.
 LITERAL_LIMIT = 4096
 
@@ -42,12 +42,13 @@ def write_bdn(
     steps = np.zeros(len(plan.steps), bdn_format.STEP)
     index = {tensor: i for i, tensor in enumerate(plan.tensors)}
     maker = producers(plan.steps)
+    start = [moment.first for moment in plan.timeline for _ in moment.names]
     for i, (record, step) in enumerate(zip(steps, plan.steps, strict=True)):
         _fill_step(record, step, index, kernels, constants)
         record["segment"] = step.segment
         for k, tensor in enumerate(step.inputs):
             source = maker.get(tensor)
-            if step.segment and source is not None and plan.steps[source].segment == step.segment:
+            if source is not None and source >= start[i]:
                 record["source"][k] = i - source
     tensors = np.zeros(len(plan.tensors), bdn_format.TENSOR)
     for record, tensor in zip(tensors, plan.tensors, strict=True):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from bdnet_deploy import __version__
+from bdnet_deploy.bdn_format import align
+from bdnet_deploy.errors import DoesNotFitError, UsageError
 from bdnet_deploy.graph import DType
 from bdnet_deploy.iodesc import IODescription, describe_io
 from bdnet_deploy.plan import Plan, PlanTensor
@@ -20,6 +23,7 @@ _C_TYPES = {
     DType.I32: "int32_t",
 }
 _WORDS_PER_LINE = 8
+_LARGEST = 0xFFFFFFF0  # what 32 bits hold, as a multiple of 16
 
 
 def c_identifier(name: str) -> str:
@@ -28,11 +32,20 @@ def c_identifier(name: str) -> str:
     return identifier if identifier and not identifier[0].isdigit() else f"model_{identifier}"
 
 
-def write_c(plan: Plan, data: bytes, *, name: str, io: IODescription | None = None) -> tuple[str, str]:
+def write_c(
+    plan: Plan,
+    data: bytes,
+    *,
+    name: str,
+    io: IODescription | None = None,
+    keep: Iterable[str] = (),
+    reserve_arena: int = 0,
+    reserve_model: int = 0,
+) -> tuple[str, str]:
     """``(source, header)`` of a model.
 
-    The header defines ``<NAME>_BYTES``, ``_ARENA_BYTES``, ``_DATA``, ``_KERNELS``, where the input is pushed
-    ``_INPUT_PUSHED``, and, per input and output, ``_TYPE``, ``_HEIGHT``, ``_WIDTH``, ``_CHANNELS``, ``_ELEMENTS``,
+    The header defines ``<NAME>_BYTES``, ``_RESERVED_BYTES``, ``_ARENA_BYTES``, ``_DATA``, ``_KERNELS``, where the input is
+    pushed ``_INPUT_PUSHED``, and, per input and output, ``_TYPE``, ``_HEIGHT``, ``_WIDTH``, ``_CHANNELS``, ``_ELEMENTS``,
     ``_SCALE`` and ``_ZERO_POINT``.
 
     Args:
@@ -40,39 +53,60 @@ def write_c(plan: Plan, data: bytes, *, name: str, io: IODescription | None = No
         data: what :func:`~bdnet_deploy.export.bdn.write_bdn` made of it.
         name: prefix of the symbols; also the name of the header that the source includes.
         io: for comments and labels.
+        keep: kernels that its table has besides the model's, for later models.
+        reserve_arena, reserve_model: bytes for later models; 0: what this one needs.
+
+    Raises:
+        DoesNotFitError: a reserve is smaller than what the model itself needs.
     """
     symbol = c_identifier(name)
-    return _source(symbol, data, plan), _header(symbol, data, plan, io)
+    arena = 16 * 4 + 32 + align(len(plan.kernels) * 4 + len(plan.steps) * 2) + plan.tensor_bytes + plan.scratch_bytes
+    for option, reserve, needed in (
+        ("--reserve-arena", reserve_arena, arena),
+        ("--reserve-model", reserve_model, len(data)),
+    ):
+        if reserve > _LARGEST:
+            raise UsageError(f"a reserve of {reserve:,} bytes is beyond 4 GiB", where=option, fix="a smaller reserve")
+        if 0 < reserve < needed:
+            raise DoesNotFitError(
+                f"a reserve of {reserve:,} bytes is less than the {needed:,} that the model itself needs",
+                where=option,
+                fix=f"{option} {needed}",
+            )
+    source = _source(symbol, data, plan, sorted(set(keep) - set(plan.kernels)))
+    return source, _header(symbol, data, plan, io, align(reserve_arena), max(len(data), align(reserve_model)))
 
 
-def _source(symbol: str, data: bytes, plan: Plan) -> str:
+def _source(symbol: str, data: bytes, plan: Plan, kept: list[str]) -> str:
     words = np.frombuffer(data, "<u4")  # files are padded to 16 bytes
     lines = [
         ", ".join(f"0x{w:08x}u" for w in words[i : i + _WORDS_PER_LINE]) for i in range(0, len(words), _WORDS_PER_LINE)
     ]
     kernels = ",\n    ".join(f"&{k}" for k in plan.kernels)
+    if kept:
+        kernels += ",\n    /* Kept for later models: */\n    " + ",\n    ".join(f"&{k}" for k in kept)
     body = ",\n    ".join(lines)
     return f"""/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit. */
 #include "{symbol}.h"
 
 #include "bd_kernels.h"
 
-#if defined(__GNUC__)
-__attribute__((aligned(16)))
-#endif
+BD_MODEL_ATTRIBUTE
 const uint32_t {symbol}_data[{len(words)}] = {{
     {body}}};
 
-static const bd_kernel *const used[] = {{
+static const bd_kernel *const {symbol}_table[] = {{
     {kernels}}};
 
-const bd_kernel_table {symbol}_kernels = {{used, {len(plan.kernels)}u}};
+const bd_kernel_table {symbol}_kernels = {{{symbol}_table, {len(plan.kernels) + len(kept)}u}};
 """
 
 
-def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> str:
+def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None, arena_reserve: int, reserved: int) -> str:
     upper = symbol.upper()
-    arena = f"{len(plan.kernels)}u, {len(plan.steps)}u, {plan.tensor_bytes}u, {plan.scratch_bytes}u"
+    arena = f"BD_ARENA_BYTES({len(plan.kernels)}u, {len(plan.steps)}u, {plan.tensor_bytes}u, {plan.scratch_bytes}u)"
+    if arena_reserve:
+        arena = f"({arena_reserve}u > {arena} ? {arena_reserve}u : {arena})"
     samples = describe_io(io).replace("*/", "* /")
     lines = [
         f"/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit.",
@@ -92,7 +126,8 @@ def _header(symbol: str, data: bytes, plan: Plan, io: IODescription | None) -> s
         f"#define {upper}_DATA {symbol}_data",
         f"#define {upper}_KERNELS {symbol}_kernels",
         f"#define {upper}_BYTES {len(data)}u",
-        f"#define {upper}_ARENA_BYTES BD_ARENA_BYTES({arena})",
+        f"#define {upper}_RESERVED_BYTES {reserved}u",
+        f"#define {upper}_ARENA_BYTES {arena}",
     ]
     if plan.pushed:
         lines.append(f"#define {upper}_INPUT_PUSHED 1 /* row by row: bd_begin, bd_advance, bd_push_row */")

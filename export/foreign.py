@@ -50,6 +50,8 @@ def check_graph(graph: Graph, target: str) -> dict[Value, int]:
     bounds = {v: _range(v) for v in graph.inputs if not v.type.dtype.is_float}
     for node in graph.nodes:
         terms = node.op.terms if isinstance(node.op, Affine) else 1
+        if len({v.type.shape for v in node.inputs[:terms]}) > 1:
+            raise refuse(node, "its second term is one vector for all pixels", target=target)
         if any(v.is_constant for v in node.inputs[:terms]) or not all(v.is_constant for v in node.inputs[terms:]):
             raise refuse(node, "its parameters are computed, or its input is constant", target=target)
         if node.output.type.dtype is DType.F64 or any(v.type.quant for v in (*node.inputs, node.output)):

@@ -9,6 +9,7 @@ import numpy as np
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.bitplanes import pack
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.tables import fill_word, gather_blob, permute_blob
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -292,4 +293,34 @@ def every_product() -> Bdn:
             acc_dtype=bdn.DType[out.upper()],
             weight_planes={"b": 1, "t": 2}.get(pair[1], 0),
         )
+    return b
+
+
+def every_move() -> Bdn:
+    """One small step of every kernel that moves, joins, orders or quantizes elements."""
+    rng = np.random.default_rng(3)
+    b = Bdn()
+    source = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.INPUT)
+    target = b.tensor((1, 1, 1), bdn.DType.I8, bdn.Place.OUTPUT)
+    b.step("bd_repeat_i8", [source], [target], (1, 1, 1), acc_dtype=bdn.DType.I8)
+    rows, columns = np.array([-1, 0, 2, 1]), np.array([1, 0, -1, 2])
+    channels = np.concatenate([np.arange(3, 35), [-1], rng.integers(0, 35, 6)])
+    unshuffled = [(3, 1, 0, 0), (3, 0, 1, 0), (5, 0, 0, 7), (7, 0, 0, 1)]
+    for dtype, code in CODES.items():
+        x, y = b.tensor((3, 3, 35), code), b.tensor((3, 3, 35), code)
+        moved, joined = b.tensor((4, 4, 39), code), b.tensor((3, 3, 70), code)
+        blob = gather_blob(rows, columns, channels, fill_word(1, dtype))
+        acc = {"acc_dtype": bdn.DType.I8}
+        b.step(f"bd_gather_{dtype.value}", [x], [moved], (4, 4, 39), weights=blob, pad_top=1, kernel_h=2, **acc)
+        whole = {"kind": bdn.Kind.WHOLE, "rows_per_call": 3, **acc}
+        b.step(f"bd_permute_{dtype.value}", [x], [y], (3, 3, 35), weights=permute_blob(unshuffled), **whole)
+        b.step(f"bd_concat_{dtype.value}", [x, y], [joined], (3, 3, 70), **acc)
+    real = b.tensor((2, 3, 5), bdn.DType.F32)
+    for letter, dtype in (("u", DType.U8), ("q", DType.I8), ("h", DType.I16), ("i", DType.I32)):
+        x = b.tensor((2, 3, 5), CODES[dtype])
+        if dtype is not DType.I32:
+            scale = np.array([0.5, 0.0], np.float32).view(np.uint8)
+            b.step(f"bd_quantize_f_{dtype.value}", [real], [x], (2, 3, 5), weights=scale, acc_dtype=CODES[dtype])
+        both = np.ones((2, 5), np.float32)
+        b.step(f"bd_dequantize_{letter}_f32", [x], [real], (2, 3, 5), weights=both, acc_dtype=bdn.DType.F32)
     return b

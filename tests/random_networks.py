@@ -7,8 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import random_attention
+import random_elementwise
+import random_moves
 
 from bdnet_deploy.graph import (
+    NUMERICS,
     REPLICATE,
     Affine,
     Array,
@@ -25,6 +29,7 @@ from bdnet_deploy.graph import (
     Sign,
     Ternarize,
     TwoSlope,
+    Unary,
     Value,
 )
 from bdnet_deploy.iodesc import InputDescription, IODescription
@@ -36,7 +41,11 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 
 
 #: Stages of other operators, by family: from a builder and a real map to a real map.
-FAMILIES: list[list[Callable[[Builder, Value], Value]]] = []
+FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [
+    random_attention.STAGES,
+    random_elementwise.STAGES,
+    random_moves.STAGES,
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +89,7 @@ def random_network(seed: int) -> RandomNetwork:
             description = InputDescription(shape=shape, dtype="u8", scale=scale, zero_point=zero)
         io = IODescription((description,))
         samples = io.preprocess(rng.integers(0, 256, (6, *shape), dtype=np.uint8)).astype(np.float64)
-    graph = Builder(rng, shape).build(f"random{seed}")
+    graph = Builder(rng, shape).build(f"random{seed}", seed // len(NUMERICS))
     return RandomNetwork(seed, graph, io, samples)
 
 
@@ -93,18 +102,21 @@ class Builder:
         self.x = self.graph.input("input", (1, *shape), DType.F64)
         self.macs = 0
 
-    def build(self, name: str) -> Graph:
+    def build(self, name: str, turn: int) -> Graph:
+        """``turn``: networks take turns in their first stage, so that each is there in each numerics."""
         self.graph.name = name
         y = self._stem()
         stages: list[Callable[[Value], Value]] = [
             self._bdnet_block, self._bdnet_block, self._bdnet_block, self._folded_chain, self._folded_chain,
             self._expand_and_shrink, self._two_readers, self._real_conv, self._real_weights, self._bare, self._pointwise, self._moves,
         ]  # fmt: skip
-        for family in FAMILIES:
-            stages += [functools.partial(stage, self) for stage in family]
-        for _ in range(int(self.rng.integers(1, 5))):
+        others = [functools.partial(stage, self) for family in FAMILIES for stage in family]
+        every = [*dict.fromkeys(stages), *others]
+        y = every[turn % len(every)](y)
+        for _ in range(int(self.rng.integers(0, 4))):
             if self.macs < MAX_MACS // 2:
-                y = stages[int(self.rng.integers(len(stages)))](y)
+                chosen = others if self.chance(0.5) else stages
+                y = chosen[int(self.rng.integers(len(chosen)))](y)
         self.graph.outputs = [self._head(y)]
         self.graph.prune()
         return self.graph
@@ -159,6 +171,15 @@ class Builder:
         add = rng.normal(0.0, 0.5, channels) * (not self.chance(0.2))
         return self.add(Affine(len(xs)), *xs, *map(self.parameter, muls), self.parameter(add))
 
+    def scaled(self, x: Value, mul: Array) -> Value:
+        """``x * mul``."""
+        return self.add(Affine(), x, self.parameter(mul), self.parameter(np.zeros(len(mul))))
+
+    def affine_above_zero(self, x: Value) -> Value:
+        """Some function of the map that is never below 1/2."""
+        half = np.full(x.type.channels, 0.5)
+        return self.add(Affine(), self.add(Unary("softplus"), x), self.parameter(2 * half), self.parameter(half))
+
     def two_slope(self, x: Value) -> Value:
         rng, channels = self.rng, x.type.channels
         slopes = [
@@ -172,12 +193,13 @@ class Builder:
         bias = rng.normal(0.0, 0.3, channels) * (not self.chance(0.4))
         return self.add(TwoSlope(), x, *map(self.parameter, (*slopes, bias)))
 
-    def sign(self, x: Value) -> Value:
+    def sign(self, x: Value, out: DType | None = None) -> Value:
+        op = Sign(out) if out else self.sign_op()
         if x.type.dtype is DType.I32:
             limits = self.graph.constant("threshold", self.rng.integers(-5, 6, x.type.channels), DType.I32)
-            return self.add(self.sign_op(), x, limits)
+            return self.add(op, x, limits)
         threshold = self.rng.normal(0.0, 0.3, x.type.channels) * (not self.chance(0.5))
-        return self.add(self.sign_op(), x, self.parameter(threshold))
+        return self.add(op, x, self.parameter(threshold))
 
     def sign_op(self) -> Sign:
         return Sign(DType.UBIT) if self.chance(0.2) else Sign()
@@ -328,7 +350,8 @@ class Builder:
 
     def _real_weights(self, y: Value) -> Value:
         """A binary activation and real weights."""
-        return self.residual(self.conv(self.binarize(y), y.type.channels, dtype=DType.F64), y)
+        bits = self.sign(y) if self.chance(0.4) else self.binarize(y)
+        return self.residual(self.conv(bits, y.type.channels, dtype=DType.F64), y)
 
     def _bare(self, y: Value) -> Value:
         """Integer thresholds right on the accumulators, alone or with a second reader."""

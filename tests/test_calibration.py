@@ -713,7 +713,7 @@ def test_exit_codes(loaded: Model) -> None:
     folder = digit_folder(Path("tree"), CALIBRATION, 12)
     fixed = ("export", MODEL, "--target", "bdn", "--numerics", "fixed8", "-o", "x.bdn")
     refused(*fixed, "--calibrate-limit", 3, code=2, says="--calibrate-limit needs samples")
-    refused("inspect", MODEL, "--numerics", "fixed8", code=2, says="fixed8 needs calibration samples")
+    refused("inspect", MODEL, "--numerics", "float", "--calibrate", folder, code=2, says="float needs no calibration")
     refused("inspect", MODEL, "--numerics", "fixed4", "--calibrate", folder, code=2, says="unknown numerics")
     refused("run", "x.bdn", "--data", folder, "--calibrate-limit", 3, code=2, says="leave --calibrate-limit out")
     refused(*fixed, "--calibrate", "nowhere", code=1, says="no such file")

@@ -17,7 +17,9 @@ from click.testing import CliRunner, Result
 
 from bdnet_deploy import backends, bdn_format, load
 from bdnet_deploy.cli import app, console
+from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.export.c import c_identifier
+from bdnet_deploy.host import HostModel
 
 pytest.importorskip("torch")
 
@@ -74,7 +76,7 @@ def report(*arguments: object) -> dict[str, Any]:
 def test_export_without_output(target: str, options: tuple[object, ...], head: bytes) -> None:
     result = done("export", MODEL, "--target", target, *options)
     assert f"wrote model.{target}" in result.stderr
-    written = {f"model.{target}"} | ({"model.h"} if target == "c" else set())
+    written = {f"model.{target}"} | ({"model.h", "model.manifest.json"} if target == "c" else set())
     assert {path.name for path in Path().iterdir()} == written
     data = Path(f"model.{target}").read_bytes()
     assert head in data
@@ -294,6 +296,53 @@ def test_profile_repeats_and_adds_up() -> None:
     for key in ("flash_bytes", "ram_bytes", "arena_bytes", "stack_bytes", "ms_estimated", "timing_validation"):
         assert facts[key]
     assert {"compiler", "image_sha256", "model_sha256", "emulator"} <= set(parsed["provenance"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--push-rows",),
+        pytest.param((), marks=pytest.mark.slow),
+        pytest.param(("--ram", "11K"), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_slices_add_up(options: tuple[str, ...]) -> None:
+    """The slices make the kernel calls that the host library makes, and do the work of a whole run."""
+    parsed = report("profile", MODEL, "--core", "cortex-m4", "--numerics", "fixed8", "--slices", *options)
+    facts, slices = parsed["facts"], parsed["tables"]["slices"]["rows"]
+    model = load(MODEL)
+    kilobytes = int(options[1][:-1]) * 1024 if "--ram" in options else None
+    plan = model.lowered("fixed8").replanned(ram=kilobytes, push_rows="--push-rows" in options).plan
+    assert facts["execution"] == plan.execution
+    _, count = HostModel(write_bdn(plan)).run_rows(np.zeros((8, 8, 1), np.uint8))
+    assert facts["slices"] == count == sum(row["slices"] for row in slices)
+    called = [row for row in slices if row["step"] is not None]
+    assert [(row["step"], row["layer"]) for row in called] == [(i, s.name) for i, s in enumerate(plan.steps)]
+    assert facts["longest_slice_instructions"] == max(row["longest"] for row in slices)
+    longest = max(called, key=lambda row: row["longest"])
+    assert facts["longest_slice_step"] == f"{longest['step']} {longest['layer']}"
+    for row, layer in zip(called, parsed["tables"]["layers"]["rows"], strict=False):
+        assert layer["instructions"] < row["longest"] * row["slices"] * 1.3
+        assert row["longest"] > layer["instructions"] / row["slices"]
+
+
+def test_memory_of_all_mixes() -> None:
+    """What inspect and profile say of memory is what the plan says, and limits choose another mix."""
+    parsed = report("inspect", MODEL, "--numerics", "fixed8")
+    mixes = {row["mix"]: row for row in parsed["tables"]["mixes"]["rows"]}
+    assert mixes["chosen"] | {"mix": ""} == mixes["map by map"] | {"mix": ""}
+    assert all(mixes["smallest"]["lower_bound"] <= row["lower_bound"] <= row["bytes"] for row in mixes.values())
+    small = report("inspect", MODEL, "--numerics", "fixed8", "--ram", mixes["smallest"]["bytes"])
+    assert small["facts"]["execution"] == mixes["smallest"]["execution"] != "map by map"
+    cached = report("inspect", MODEL, "--numerics", "fixed8", "--cache", "2K")
+    assert "row by row" in cached["facts"]["execution"]
+    live = [row["live_bytes"] for row in cached["tables"]["timeline"]["rows"]]
+    chosen = cached["tables"]["mixes"]["rows"][0]
+    assert max(live) <= chosen["lower_bound"] <= chosen["bytes"]
+    assert "tables" in parsed and "mixes" not in report("inspect", MODEL)["tables"]
+    refused = invoke("inspect", MODEL, "--cache", "2K")
+    assert refused.exit_code == 2 and "--numerics" in refused.output
 
 
 def test_profile_says_what_is_not_known() -> None:

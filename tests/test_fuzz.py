@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bdn_cases import digits_like, every_product, pooled
+from bdn_cases import digits_like, every_move, every_product, pooled
+from bdn_elementwise import elementwise
 from random_networks import random_network
+from sanitized import build, sanitized_environment
 
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
@@ -19,22 +20,21 @@ from bdnet_deploy.graph import NUMERICS
 from bdnet_deploy.lowering import lower
 from bdnet_deploy.plan import make_plan
 
-FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]
-
 MUTATE = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
-from bdn_cases import digits_like, pooled
+from bdn_cases import digits_like, every_move, pooled
+from bdn_elementwise import elementwise
 from bdnet_deploy import bdn_format
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.host import HostModel, inspect
 
 rng = np.random.default_rng(0)
-good = [digits_like().write(), pooled().write()]
+good = [digits_like().write(), pooled().write(), elementwise().write(), every_move().write()]
 accepted = 0
-for i in range(300):
-    data = bytearray(good[i % 2])
+for i in range(600):
+    data = bytearray(good[i % 4])
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.integers(8, len(data)))
         data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(0, 256), data[at] ^ 1]))
@@ -57,7 +57,7 @@ print(accepted)
 
 
 def test_mutations_never_crash() -> None:
-    """300 sealed mutations in a process of their own: refused, or run to the end."""
+    """600 sealed mutations in a process of their own: refused, or run to the end."""
     script = MUTATE.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -77,18 +77,6 @@ def streamed() -> list[bytes]:
     return files
 
 
-def sources(root: Path) -> list[str]:
-    runtime = root / "runtime"
-    files = [*(runtime / "src").glob("*.c"), *(runtime / "kernels/generic").glob("*.c")]
-    return [str(f.relative_to(runtime)) for f in sorted(files)]
-
-
-def build(root: Path, compiler: str, arguments: list[str]) -> None:
-    command = [compiler, *FLAGS, *arguments, *sources(root)]
-    done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     """Two minutes of coverage-guided mutation from the seeds."""
@@ -96,9 +84,10 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     if clang is None:
         pytest.skip("needs clang with libFuzzer")
     target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
-    build(root, clang, ["-DBD_FUZZING", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
+    build(root, clang, ["-DBD_NO_CRC", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
     corpus.mkdir()
-    seeds = [seed.write() for seed in (digits_like(), pooled(), every_product())] + streamed()
+    made = (digits_like(), pooled(), every_product(), elementwise(), every_move())
+    seeds = [seed.write() for seed in made] + streamed()
     for i, seed in enumerate(seeds):
         (corpus / f"seed{i}.bdn").write_bytes(seed)
     done = subprocess.run(
@@ -115,26 +104,16 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer into Python")
 def test_sanitizers(root: Path, tmp_path: Path) -> None:
     """The runtime's tests once more, with AddressSanitizer and UndefinedBehaviorSanitizer in the library."""
-    gcc = shutil.which("gcc")
-    if gcc is None:
+    if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    library = tmp_path / "libbdnet.so"
-    build(root, gcc, ["-fPIC", "-shared", "-fsanitize=address,undefined", "-o", str(library)])
-    runtimes = [
-        subprocess.run([gcc, f"-print-file-name={name}"], capture_output=True, encoding="utf-8").stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
+    names = ["test_runtime.py", "test_bdn_format.py", "test_streaming.py"]
+    tests = [str(root / "tests" / name) for name in names] + [
+        str(p) for p in sorted((root / "tests").glob("test_ops_*.py"))
     ]
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": ":".join(runtimes),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "BDNET_HOST_LIBRARY": str(library),
-    }
-    tests = [str(root / "tests" / name) for name in ("test_runtime.py", "test_bdn_format.py", "test_streaming.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=root,
-        env=environment,
+        env=sanitized_environment(root, tmp_path),
         capture_output=True,
         encoding="utf-8",
     )

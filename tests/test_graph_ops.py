@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -358,7 +359,7 @@ ERRORS: list[tuple[Op, list[TensorType], str]] = [
     (Conv2d(), [t(MAP), t((2, 1, 1, 5))], "6 input channels, but the filter takes 5 x 1 groups"),
     (Conv2d(groups=4), [t(MAP), t((6, 1, 1, 1))], "6 outputs in 4 groups"),
     (Conv2d(), [t(MAP), t((2, 5, 5, 6))], "filter 5x5 is larger than the padded map"),
-    (Conv2d(pad_value=2), [t(MAP), t((2, 1, 1, 6))], "padding value 2"),
+    (Conv2d(pad_value=3), [t(MAP), t((2, 1, 1, 6))], "padding value 3"),
     (Conv2d(padding=(-1, 0, 0, 0)), [t(MAP), t((2, 1, 1, 6))], "negative geometry"),
     (Conv2d((0, 1)), [t(MAP), t((2, 1, 1, 6))], "negative geometry"),
     (
@@ -370,7 +371,7 @@ ERRORS: list[tuple[Op, list[TensorType], str]] = [
     (Linear(), [t((1, 5)), t((2, 6))], "5 features, but the weights take 6"),
     (Affine(3, DType.F32), [t(MAP)] * 3 + [t(VECTOR)] * 4, "one or two terms"),
     (Affine(1, DType.F32), [t(MAP), t(VECTOR)], "one or two terms"),
-    (Affine(2, DType.F32), [t(MAP), t((1, 2, 2, 6)), *[t(VECTOR)] * 3], "differ in shape"),
+    (Affine(2, DType.F32), [t(MAP), t((1, 2, 2, 6)), *[t(VECTOR)] * 3], "neither the shape"),
     (Affine(1, DType.F32), [t(MAP), t((5,)), t(VECTOR)], r"shape \(5,\), expected \(6,\)"),
     (Affine(1, DType.F32), [t(MAP), t(VECTOR, DType.F64), t(VECTOR)], "f64 parameter for an f32 output"),
     (Affine(1, DType.F32, (1,)), [t(MAP), t(VECTOR), t(VECTOR)], "shifts belong to fixed point"),
@@ -403,7 +404,10 @@ def test_shape_rules(op: Op, types: list[TensorType], message: str) -> None:
 
 
 def test_every_operator_is_tested_and_documented() -> None:
-    assert set(OPS) == {op.name for op, _, _ in ERRORS}
+    """Here, or with the kernels of its family."""
+    families = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_ops_*.py"))
+    rest = {name: cls for name, cls in OPS.items() if name not in {op.name for op, _, _ in ERRORS}}
+    assert not [name for name, cls in rest.items() if f"{cls.__name__}(" not in families]
     assert all(cls.__doc__ and "(self" not in cls.__doc__ for cls in OPS.values())
 
 

@@ -62,6 +62,59 @@ def test_mobilenet_v1_multiply_accumulates() -> None:
     assert round(counts["real"] / 1e6, 3) == 11.862
 
 
+def weights(module: torch.nn.Module) -> int:
+    """Weights of convolutions and linear layers, biases of linear layers included."""
+    kinds = BinaryConv2d | torch.nn.Conv2d | torch.nn.Linear
+    layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
+    biases = sum(layer.bias.numel() for layer in layers if isinstance(layer, torch.nn.Linear))
+    return sum(layer.weight.numel() for layer in layers) + biases
+
+
+def test_visual_wake_words_has_the_published_size() -> None:
+    """7.490 M multiply-accumulates: Silicon Labs MLTK's page of MLPerf Tiny's visual wake words. 221,794 parameters:
+    NXP eIQ model zoo's; as Keras counts, every convolution there has a bias and four vectors of batch normalization."""
+    with torch.device("meta"):
+        module = models.create("bdnet_vww")
+        counts = macs(module)
+    assert module.input_shape == (96, 96, 3)
+    assert round(sum(counts.values()) / 1e6, 3) == 7.490
+    assert counts["real"] == 48 * 48 * 8 * 27 + 256 * 2
+    channels = [
+        layer.weight.shape[0] for layer in module.modules() if isinstance(layer, BinaryConv2d | torch.nn.Conv2d)
+    ]
+    assert len(channels) == 27
+    assert weights(module) + 5 * sum(channels) == 221_794
+
+
+def test_keyword_spotting_has_the_published_size() -> None:
+    """2.657 M multiply-accumulates: Silicon Labs MLTK's page of MLPerf Tiny's keyword spotting. 23,756 parameters: NXP
+    eIQ model zoo's; the trainable ones of Keras: a bias and two vectors of batch normalization a convolution."""
+    module = models.create("bdnet_kws")
+    assert module.input_shape == (49, 10, 1)
+    assert output(module).shape == (2, 12)
+    counts = macs(module)
+    assert round(sum(counts.values()) / 1e6, 3) == 2.657
+    assert counts == {"real": 125 * 64 * 40 + 64 * 12, "depthwise": 4 * 125 * 64 * 9, "pointwise": 4 * 125 * 64 * 64}
+    assert weights(module) + 3 * 9 * 64 == 23_756
+
+
+def test_keyword_spotting_pads_its_stem_as_the_reference_does() -> None:
+    module = models.create("bdnet_kws", frames=7, coefficients=5, width=8, blocks=1).eval()
+    x = torch.randn(1, 1, 7, 5)
+    seen: list[torch.Tensor] = []
+    module.stem.register_forward_hook(lambda _layer, _inputs, y: seen.append(y))
+    with torch.no_grad():
+        module(x)
+    # "Same" padding by its definition: ceil(size / 2) outputs, the smaller half of the zeros before.
+    rows, columns = (4 - 1) * 2 + 10 - 7, (3 - 1) * 2 + 4 - 5
+    padded = torch.zeros(1, 1, 7 + rows, 5 + columns)
+    padded[:, :, rows // 2 : rows // 2 + 7, columns // 2 : columns // 2 + 5] = x
+    with torch.no_grad():
+        expected = functional.conv2d(padded, module.stem.weight, stride=2)
+    assert seen[0].shape == (1, 8, 4, 3)
+    assert torch.equal(seen[0], expected)
+
+
 def test_digits_multiply_accumulates_and_weights() -> None:
     module = models.bdnet_digits()
     counts = macs(module)
@@ -177,6 +230,12 @@ def config_types(name: str) -> list[type]:
         ("bdnet_mobilenet_v1", {"width": 0}, "width"),
         ("bdnet_mobilenet_v1", {"width": "big"}, "do not make"),
         ("bdnet_mobilenet_v1", {"stem_stride": 3}, "stem_stride"),
+        ("bdnet_vww", {"input_size": 90}, "multiple of 32"),
+        ("bdnet_kws", {"frames": 0}, "frames"),
+        ("es_resnet20", {"tau": 3}, "tau"),
+        ("es_resnet20", {"input_size": 30}, "multiple of 4"),
+        ("es_resnet20", {"gradient": "none"}, "clipped, quadratic"),
+        ("es_resnet20", {"clip": 0}, "clip"),
     ],
 )
 def test_wrong_options_are_usage_errors(arch: str, config: dict, message: str) -> None:

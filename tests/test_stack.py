@@ -207,12 +207,12 @@ def test_profile_gives_both(model: bdnet_deploy.Model) -> None:
 
 
 def test_profile_says_why_there_is_no_bound(model: bdnet_deploy.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bdnet_deploy.analysis import profile
+    from bdnet_deploy.analysis import stack
 
     def unknown(path: Path) -> StackReport:
         return StackReport({}, {"bd_reset": ["recursion: f -> f"]}, [["f", "f"]], {}, {})
 
-    monkeypatch.setattr(profile, "analyse_stack", unknown)
+    monkeypatch.setattr(stack, "analyse_stack", unknown)
     report = model.profile("cortex-m4")
     assert report.facts["stack_bound_bytes"] is None and report.facts["stack_bytes"]
     assert "recursion: f -> f" in "".join(next(t for t in report.tables if t.key == "memory").notes)

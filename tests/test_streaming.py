@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,6 @@ from bdnet_deploy.graph import NUMERICS, Array, evaluate
 from bdnet_deploy.host import HostModel
 from bdnet_deploy.lowering import Lowered, lower
 from bdnet_deploy.plan import Plan, make_plan
-from bdnet_deploy.plan.memory import lay_out
-from bdnet_deploy.plan.schedule import simulate
 
 DIGITS = resources.examples_dir() / "digits"
 
@@ -44,25 +44,39 @@ def digits() -> Lowered:
     return bdnet_deploy.load(DIGITS / "model.pt").lowered("fixed16", DIGITS / "calibration.npz")
 
 
+def _segments(rng: np.random.Generator, count: int, least: int = 0) -> list[tuple[int, int]]:
+    """A random partition; its first segment has ``least`` steps or more."""
+    borders = np.flatnonzero(rng.random(count + 1) < rng.choice([0.15, 0.4, 0.8]))
+    borders = np.unique([0, *borders[borders >= least], count])
+    pairs = list(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
+    return [pair for i, pair in enumerate(pairs) if rng.random() < 0.6 or (least and i == 0)]
+
+
+def _readers_of_the_input(plan: Plan) -> int:
+    """How many first steps hold all readers of the input."""
+    return max(i for i, step in enumerate(plan.steps) if any(t.place == "input" for t in step.inputs)) + 1
+
+
 @pytest.mark.parametrize("seed", range(90))
-def test_random_networks_at_random_cuts(seed: int) -> None:
+def test_random_networks_in_random_partitions(seed: int) -> None:
     network = random_network(seed)
     rng = np.random.default_rng(seed)
     lowered = lower(network.graph, NUMERICS[seed % 3], io=network.io, samples=network.samples)
     x = network.inputs(lowered)
     expected = evaluate(lowered.graph, [x])[lowered.graph.outputs[0].name]
     count = len(lowered.plan.steps)
-    for cut in {0, count, *rng.integers(1, count + 1, 3).tolist()}:
-        _check(make_plan(lowered.graph, cut=int(cut)), x, expected)
+    for segments in ([], [(0, count)], *(_segments(rng, count) for _ in range(4))):
+        _check(make_plan(lowered.graph, segments=segments), x, expected)
     try:
-        _check(make_plan(lowered.graph, cut=int(rng.integers(1, count + 1)), push_rows=True), x, expected)
+        segments = _segments(rng, count, _readers_of_the_input(lowered.plan))
+        _check(make_plan(lowered.graph, segments=segments, push_rows=True), x, expected)
     except UnsupportedError:
         assert x.shape[1] <= 8  # maps as low as their first window
 
 
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "cortex-a72"])
-@pytest.mark.parametrize("options", [{"cut": 13}, {"cut": 6, "push_rows": True}], ids=str)
-def test_emulated_cores(digits: Lowered, core: str, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"cut": 13}, {"segments": [(0, 2), (2, 6), (7, 9)], "push_rows": True}], ids=str)
+def test_emulated_cores(digits: Lowered, core: str, options: dict[str, Any]) -> None:
     x = np.random.default_rng(1).integers(0, 17, (2, 8, 8, 1)).astype(np.uint8)
     expected = evaluate(digits.graph, [x])[digits.graph.outputs[0].name]
     with EmulatedModel(dataclasses.replace(digits, plan=make_plan(digits.graph, **options)), core) as emulated:
@@ -78,9 +92,12 @@ def test_rings_are_as_deep_as_a_window(digits: Lowered) -> None:
     assert {t.rows_held for t in rings} <= {1, 2, 3, 4}
 
 
-def test_fewer_rows_than_simulated_are_too_few(digits: Lowered) -> None:
+@pytest.mark.parametrize("segments", [lambda n: [(0, n)], lambda n: [(1, 5), (5, n)]], ids=["one", "two"])
+def test_fewer_rows_than_simulated_are_too_few(
+    digits: Lowered, segments: Callable[[int], list[tuple[int, int]]]
+) -> None:
     """The rings are tight: with one row less in any of them, some output differs."""
-    plan = make_plan(digits.graph, cut=len(digits.plan.steps))
+    plan = make_plan(digits.graph, segments=segments(len(digits.plan.steps)))
     x = np.random.default_rng(2).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)
     expected = evaluate(digits.graph, [x])[digits.graph.outputs[0].name]
     wrong = 0
@@ -102,14 +119,6 @@ def test_a_limit_makes_the_plan_stream(digits: Lowered) -> None:
     with pytest.raises(DoesNotFitError, match="bytes of RAM at least, not 4000") as error:
         make_plan(digits.graph, ram=4000)
     assert error.value.exit_code == 3 and error.value.fix
-
-
-def test_the_smallest_cut_is_found(digits: Lowered) -> None:
-    plan = make_plan(digits.graph)
-    schedule = simulate(plan.steps)
-    sizes = [lay_out(plan, cut, schedule).tensor_bytes for cut in range(len(plan.steps) + 1)]
-    chosen = make_plan(digits.graph, ram=min(sizes) + plan.scratch_bytes)
-    assert chosen.tensor_bytes == min(sizes)
 
 
 def test_residuals_are_taken_in_place(digits: Lowered) -> None:

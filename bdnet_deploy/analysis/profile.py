@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.macs import node_macs
+from bdnet_deploy.analysis.memory import mixes_table, timeline_table
+from bdnet_deploy.analysis.slices import slice_facts, slices_table
+from bdnet_deploy.analysis.stack import START, bound_of, stack_table
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
-from bdnet_deploy.emulator import RunResult
-from bdnet_deploy.errors import BdnetError
+from bdnet_deploy.emulator import TIMEOUT_S, RunResult
 from bdnet_deploy.firmware import Memory, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
 from bdnet_deploy.plan import PlanStep
+from bdnet_deploy.plan.memory import smallest_bound
 from bdnet_deploy.report import Column, Report, Table, Value
 from bdnet_deploy.targets import Board
 from bdnet_deploy.toolchain import STACK_BYTES, version
-from bdnet_deploy.toolchain.stack import StackReport, analyse_stack
+from bdnet_deploy.toolchain.stack import StackReport
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Kept free for the context and the harness's own variables.
 _HARNESS_BYTES = 2048
-#: Where a Cortex-M image starts.
-_START = "bd_reset"
 #: Where no board gives a clock, milliseconds are for this one.
 NOMINAL_HZ = 100_000_000
 
@@ -39,17 +40,20 @@ def profile(
     numerics: str | None = None,
     calibrate: PathLike | Samples | np.ndarray | None = None,
     ram: int | None = None,
+    cache: int | None = None,
     push_rows: bool = False,
+    slices: bool = False,
+    timeout_s: float = TIMEOUT_S,
 ) -> Report:
     """See :meth:`bdnet_deploy.model.Model.profile`. ``name``: a core or a board."""
     numerics = numerics or default_numerics(name)
     lowered = model.lowered(numerics, calibrate)
-    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), push_rows=push_rows)
+    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), cache=cache, push_rows=push_rows)
     x = random_inputs(model.graph, samples=1)[0] if calibrate is None else next(model.samples(calibrate).batches(1))
     with EmulatedModel(lowered, name) as emulated:
-        _, result = emulated.count(lowered.encode(x)[0])
+        _, result = emulated.count(lowered.encode(x)[0], timeout_s=timeout_s)
         memory = memory_of(emulated.image)
-        stack = _stack(emulated)
+        stack = bound_of(emulated)
         board, core = emulated.board, emulated.core
         digest = emulated.image.sha256
     hertz = board.clock_hz if board and board.clock_hz else NOMINAL_HZ
@@ -69,11 +73,17 @@ def profile(
         "ram_bytes": memory.ram,
         "arena_bytes": memory.arena,
         "stack_bytes": result.stack_high_water,
-        "stack_bound_bytes": stack.bounds[_START].bytes if isinstance(stack, StackReport) else None,
+        "stack_bound_bytes": stack.bounds[START].bytes if isinstance(stack, StackReport) else None,
     }
     tables = [layers, _functions(result), _memory(memory, result, lowered, stack)]
+    tables += [mixes_table(lowered.plan), timeline_table(lowered.plan)]
     if isinstance(stack, StackReport):
-        tables.append(_stack_bounds(stack))
+        tables.append(stack_table(stack))
+    if slices:
+        with EmulatedModel(lowered, name, slices=True) as emulated:
+            _, sliced = emulated.count(lowered.encode(x)[0])
+        facts.update(slice_facts(lowered, sliced, hertz))
+        tables.insert(1, slices_table(lowered, sliced, hertz))
     if numerics == "float" and not core.is_linux and not core.has_fpu:
         layers.notes.append("Float on a core without FPU calls soft-float routines: counts depend on the input.")
     if lowered.timing_only:
@@ -160,18 +170,6 @@ def _functions(result: RunResult) -> Table:
     return table
 
 
-def _stack(emulated: EmulatedModel) -> StackReport | str:
-    """The bounds of the image, or why there is none for the whole of it."""
-    if emulated.core.is_linux:
-        return "it is found for Cortex-M images only"
-    try:
-        stack = analyse_stack(emulated.image.path)
-        stack.bound(_START)
-    except BdnetError as error:
-        return error.why or error.what
-    return stack
-
-
 def _memory(memory: Memory, result: RunResult, lowered: Lowered, stack: StackReport | str) -> Table:
     table = Table("memory", [Column("what"), Column("bytes", align="right", format=","), Column("meaning")])
     table.add(what="flash", bytes=memory.flash, meaning="the whole image: model, runtime, harness")
@@ -179,31 +177,14 @@ def _memory(memory: Memory, result: RunResult, lowered: Lowered, stack: StackRep
     table.add(what="  code", bytes=memory.code, meaning="everything else")
     table.add(what="RAM", bytes=memory.ram, meaning="arena, input and output buffers, harness; without stack")
     table.add(what="  arena", bytes=memory.arena, meaning="context, feature maps and scratch")
-    table.add(what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest step")
+    table.add(
+        what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest unit of this mix"
+    )
+    table.add(what="  best of all mixes", bytes=smallest_bound(lowered.plan), meaning="the least lower bound")
     table.add(what="stack", bytes=result.stack_high_water, meaning="used in this run: high-water mark")
     if isinstance(stack, StackReport):
-        worst = stack.bounds[_START].bytes
+        worst = stack.bounds[START].bytes
         table.add(what="  at most", bytes=worst, meaning="worst case from the linked image, without exceptions")
     else:
         table.notes.append(f"Worst-case stack unknown: {stack}.")
-    return table
-
-
-def _stack_bounds(stack: StackReport) -> Table:
-    table = Table(
-        "worst-case stack",
-        [
-            Column("function"),
-            Column("bytes", align="right", format=","),
-            Column("path", "deepest path, bytes of each frame"),
-        ],
-    )
-    for name, bound in stack.bounds.items():
-        if name != "main":  # as bd_reset
-            path = " > ".join(f"{step.function} {step.bytes}" for step in bound.path)
-            table.add(function=name, bytes=bound.bytes, path=path)
-    table.notes.append(
-        "Of the function and all that it can call, read from the linked image; exceptions are not counted."
-    )
-    table.notes.append("Nothing that the image runs is recursive.")
     return table

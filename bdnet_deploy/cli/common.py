@@ -146,6 +146,10 @@ def calibration_samples(model: Model, path: Path | None, limit: int | None) -> P
     return model.samples(path).spread(limit)
 
 
+def _option(param: click.Parameter | None) -> str:
+    return param.opts[0] if param is not None else "--ram"
+
+
 class Size(click.ParamType):
     """A number of bytes: ``200K``, ``1M`` or ``8192``."""
 
@@ -161,8 +165,8 @@ class Size(click.ParamType):
         if not number.isdecimal() or int(number) == 0:
             raise UsageError(
                 f"'{value}' is not a size",
-                where=f"--{param.name if param else 'ram'}",
-                fix="a whole number of bytes, K or M, e.g. --ram 200K",
+                where=_option(param),
+                fix=f"a whole number of bytes, K or M, e.g. {_option(param)} 200K",
             )
         return int(number) * factor
 
@@ -173,8 +177,20 @@ ram = click.option(
     metavar="SIZE",
     help="What the feature maps may take, e.g. 200K; the plan runs row by row where it must.",
 )
+cache = click.option(
+    "--cache",
+    type=Size(),
+    metavar="SIZE",
+    help="What runs together should touch at most beside weights, e.g. 512K; the plan runs row by row where it helps.",
+)
 push_rows = click.option(
     "--push-rows", is_flag=True, help="Take the input row by row (a camera): no buffer holds it whole."
+)
+for_firmware = click.option(
+    "--for-firmware",
+    type=PATH,
+    metavar="MANIFEST.json",
+    help="The firmware that must run the file: exit code 3 and every lack if it cannot.",
 )
 output_path = click.option("-o", "--output", "output_path", type=PATH, metavar="PATH", help="Where to write.")
 

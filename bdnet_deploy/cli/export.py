@@ -24,10 +24,19 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 @common.numerics
 @common.calibrate
 @common.ram
+@common.cache
 @common.push_rows
 @click.option(
     "--model-version", type=click.IntRange(0, 2**32 - 1), default=0, help="Your own number, stored in bdn and c."
 )
+@common.for_firmware
+@click.option(
+    "--keep-kernels",
+    metavar="KERNELS",
+    help="c: kernels kept for later models: all, names with commas between, a .bdn, or a manifest.",
+)
+@click.option("--reserve-arena", type=common.Size(), default=0, metavar="SIZE", help="c: arena for later models.")
+@click.option("--reserve-model", type=common.Size(), default=0, metavar="SIZE", help="c: room for later models.")
 @common.report_options
 def command(
     target: str,
@@ -36,15 +45,20 @@ def command(
     calibrate: Path | None,
     calibrate_limit: int | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
     model_version: int,
+    for_firmware: Path | None,
+    keep_kernels: str | None,
+    reserve_arena: int,
+    reserve_model: int,
     output: common.Output,
     **options: Any,
 ) -> None:
     """Write MODEL for a runtime.
 
     Without -o the file is <model>.<target> in the current folder. Numerics of bdn default to float, of c to fixed16;
-    tflite and onnx are float.
+    tflite and onnx are float; with --for-firmware they are the firmware's.
     """
 
     model = common.load_model(**options)
@@ -56,8 +70,13 @@ def command(
             numerics=numerics,
             calibrate=samples,
             ram=ram,
+            cache=cache,
             push_rows=push_rows,
             model_version=model_version,
+            for_firmware=for_firmware,
+            keep_kernels=keep_kernels,
+            reserve_arena=reserve_arena,
+            reserve_model=reserve_model,
             progress=progress,
         )
         console.note(f"wrote {', '.join(map(str, artifact.paths))}")

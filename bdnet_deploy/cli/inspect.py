@@ -14,8 +14,8 @@ from bdnet_deploy.cli import common, console
 @common.model_options
 @click.option(
     "--numerics",
-    type=common.Choice("numerics", ("fixed16", "fixed8")),
-    help="What --calibrate is for  [default: fixed16].",
+    type=common.Choice("numerics", ("float", "fixed16", "fixed8")),
+    help="Show how our runtime uses memory with this arithmetic, and what --calibrate makes of it.",
 )
 @common.calibrate
 @click.option(
@@ -25,27 +25,34 @@ from bdnet_deploy.cli import common, console
     show_default=True,
     help="Compare fixed point with float on at most so many of the calibration samples.",
 )
+@common.ram
+@common.cache
+@common.push_rows
 @common.report_options
 def command(
     numerics: str | None,
     calibrate: Path | None,
     calibrate_limit: int | None,
     limit: int,
+    ram: int | None,
+    cache: int | None,
+    push_rows: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
     """Show MODEL layer by layer: shapes, dtypes, MACs, weights, and why a layer is not binary.
 
-    With --calibrate also what fixed point makes of it: per edge between layers the range seen and representable and
-    the values that saturated, per layer the signs that stay as in float, and the predictions.
+    With --calibrate also what fixed point (fixed16, unless --numerics says otherwise) makes of it: per edge between
+    layers the range seen and representable and the values that saturated, per layer the signs that stay as in float,
+    and the predictions.
     """
 
-    from bdnet_deploy.backends import need_samples
+    from bdnet_deploy.errors import UsageError
 
-    if numerics is not None:
-        need_samples(numerics, calibrate)
+    if calibrate is not None and numerics == "float":
+        raise UsageError("float needs no calibration", fix="--numerics fixed16 or --numerics fixed8")
     model = common.load_model(**options)
-    report = model.inspect()
+    report = model.inspect(numerics=numerics, ram=ram, cache=cache, push_rows=push_rows)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     if samples is not None:
         with console.steps() as progress:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bdnet_deploy.cli import common, console
 from bdnet_deploy.errors import UsageError
 
@@ -16,7 +18,9 @@ from bdnet_deploy.errors import UsageError
 @common.numerics
 @common.calibrate
 @common.ram
+@common.cache
 @common.push_rows
+@click.option("--slices", is_flag=True, help="Count an inference in slices too: how many, and the longest.")
 @common.report_options
 def command(
     core: str | None,
@@ -25,7 +29,9 @@ def command(
     calibrate: Path | None,
     calibrate_limit: int | None,
     ram: int | None,
+    cache: int | None,
     push_rows: bool,
+    slices: bool,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -44,4 +50,14 @@ def command(
     model = common.load_model(**options)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     console.note("building and running")
-    output.show(model.profile(core or board or "", numerics=numerics, calibrate=samples, ram=ram, push_rows=push_rows))
+    output.show(
+        model.profile(
+            core or board or "",
+            numerics=numerics,
+            calibrate=samples,
+            ram=ram,
+            cache=cache,
+            push_rows=push_rows,
+            slices=slices,
+        )
+    )

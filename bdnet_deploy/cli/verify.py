@@ -19,6 +19,7 @@ from bdnet_deploy.errors import UsageError
 )
 @common.calibrate
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
+@common.for_firmware
 @common.report_options
 def command(
     files: tuple[Path, ...],
@@ -26,6 +27,7 @@ def command(
     calibrate: Path | None,
     calibrate_limit: int | None,
     limit: int,
+    for_firmware: Path | None,
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -33,10 +35,16 @@ def command(
 
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
     code 4 when they differ; the first divergent layer is named. Every byte of a fixed16 or fixed8 file is compared when
-    --calibrate has the samples that it was exported with.
+    --calibrate has the samples that it was exported with. With --for-firmware a .bdn alone is enough: does it run there?
+    Exit code 3 when it does not.
     """
     from bdnet_deploy.analysis.verify import VerifyError
 
+    if for_firmware is not None:
+        alone = len(files) == 1 and options["factory"] is None and options["arch"] is None
+        _check_fit(files[-1], for_firmware, output if alone else None)
+        if alone:
+            return
     if len(files) > 2 or (len(files) == 1 and options["factory"] is None and options["arch"] is None):
         raise UsageError(
             f"verify takes a model and an exported file, not {len(files)} files",
@@ -51,3 +59,25 @@ def command(
         output.show(error.report)
         raise
     output.show(report)
+
+
+def _check_fit(artifact: Path, firmware: Path, output: common.Output | None) -> None:
+    """Show what the firmware has of what the file needs.
+
+    Raises:
+        DoesNotFitError: it lacks something.
+    """
+    from bdnet_deploy import bdn_format
+    from bdnet_deploy.bdn_reader import read_bytes
+    from bdnet_deploy.host import inspect
+    from bdnet_deploy.manifest import read_manifest
+    from bdnet_deploy.updates import fit
+
+    manifest = read_manifest(firmware)
+    data = read_bytes(artifact)
+    bdn_format.read(data, where=str(artifact))
+    inspect(data)
+    found = fit(manifest, data)
+    if output is not None:
+        output.show(found.report(str(artifact), str(firmware)))
+    found.check(str(artifact), str(firmware))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .client import Emulator, EmulatorFault, RunResult
+from .client import TIMEOUT_S, Emulator, EmulatorFault, RunResult
 
-__all__ = ["Emulator", "EmulatorFault", "RunResult"]
+__all__ = ["TIMEOUT_S", "Emulator", "EmulatorFault", "RunResult"]

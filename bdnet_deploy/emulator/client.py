@@ -20,10 +20,15 @@ from . import protocol
 from .counting import Counts, Decoder, RegionCount
 from .loading import load_image
 
-ENTER, LEAVE = "bd_step_enter", "bd_step_leave"
-"""Functions whose entry switches the region that instructions are counted for; the first argument of ``ENTER`` is its index."""
+STEP_MARKERS = {"enter": "bd_step_enter", "leave": "bd_step_leave"}
+"""Functions whose entry switches the region that instructions are counted for; the first argument of ``enter`` is its index.
+One for the key ``label`` gives the region that is counted a label, its first argument."""
 
 _MAX_LINE = 2000
+
+
+#: Real seconds after which a run is ended, unless its caller says otherwise.
+TIMEOUT_S = 300.0
 
 
 # Not "python -m": that would search the user's folder, which may hold a dis.py, before the standard library.
@@ -59,8 +64,10 @@ class RunResult:
         exit_code: with ``"exit"``, else None.
         instructions: executed instructions, exact; None unless counted.
         by_function: function -> instructions; a sum of all is ``instructions``.
-        by_region: step index -> its counts; a sum of all and ``overhead`` is ``instructions``.
-        overhead: the counts outside all steps.
+        by_region: step index, or what else the markers delimit -> its counts; a sum of all and ``overhead`` is
+            ``instructions``.
+        labels: region -> its last label, where the markers have one.
+        overhead: the counts outside all regions.
         counts: the whole run's counts by instruction class; None unless counted.
         stack_high_water: the deepest stack use since the start, in bytes.
         cycles: *estimated* by the core's timing table; None without a table or unless counted.
@@ -72,6 +79,7 @@ class RunResult:
     instructions: int | None = None
     by_function: Mapping[str, int] = field(default_factory=dict)
     by_region: Mapping[int, RegionCount] = field(default_factory=dict)
+    labels: Mapping[int, int] = field(default_factory=dict)
     overhead: RegionCount | None = None
     counts: Counts | None = None
     stack_high_water: int = 0
@@ -86,6 +94,7 @@ class Emulator:
         core: the processor.
         board: its board: memory map, registers and UART; without one the core's default map.
         stdin: the first bytes of the program's input.
+        markers: the functions that delimit regions, as :data:`STEP_MARKERS`; those that the image does not have are left out.
 
     Raises:
         MissingPackageError: unicorn, capstone or pyelftools are not installed.
@@ -93,7 +102,14 @@ class Emulator:
         DoesNotFitError: the image lies outside the memory map.
     """
 
-    def __init__(self, image: Image | Path, core: Core, board: Board | None = None, stdin: bytes = b"") -> None:
+    def __init__(
+        self,
+        image: Image | Path,
+        core: Core,
+        board: Board | None = None,
+        stdin: bytes = b"",
+        markers: Mapping[str, str] = STEP_MARKERS,
+    ) -> None:
         self.image = read_image(image) if isinstance(image, Path) else image
         self.core = core
         self.board = board
@@ -101,10 +117,8 @@ class Emulator:
         self._process: subprocess.Popen[bytes] | None = None
         loaded = load_image(self.image, core, board)
         self._memory = loaded
-        markers = {
-            key: self.image.symbols[name].address
-            for key, name in (("enter", ENTER), ("leave", LEAVE))
-            if name in self.image.symbols
+        addresses = {
+            key: self.image.symbols[name].address for key, name in markers.items() if name in self.image.symbols
         }
         registers = [*core.registers, *(board.registers if board is not None else ())]
         setup: dict[str, Any] = {
@@ -117,7 +131,7 @@ class Emulator:
             "stack": [loaded.stack_limit, loaded.stack_top],
             "registers": [_register(r) for r in registers],
             "uart": {"kind": board.uart.kind, "base": board.uart.base} if board is not None else None,
-            "markers": markers,
+            "markers": addresses,
         }
         self._start()
         try:
@@ -189,7 +203,7 @@ class Emulator:
         until_output: int | None = None,
         count: bool = False,
         max_instructions: int | None = None,
-        timeout_s: float = 300.0,
+        timeout_s: float = TIMEOUT_S,
     ) -> RunResult:
         """Runs until the program exits, waits for input, or has written ``until_output`` bytes; goes on at the next call.
 
@@ -229,6 +243,7 @@ class Emulator:
             instructions=total.all.instructions,
             by_function=total.by_function,
             by_region=total.by_region,
+            labels={int(region): label for region, label in header.get("labels", {}).items()},
             overhead=total.overhead,
             counts=total.all.counts,
             stack_high_water=used,

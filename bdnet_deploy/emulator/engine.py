@@ -39,6 +39,7 @@ class Machine:
         self.pending = False  # a host call waits for input
         self.pc: int = setup["pc"]
         self.counts: dict[int, dict[tuple[int, int, int], int]] = {}
+        self.labels: dict[int, int] = {}  # region -> argument of the last label in it
         self.counting: list[int] = []
         self.position: Callable[[], tuple[int, int]] = lambda: (OVERHEAD, NOWHERE)  # region, end of the last block
         self.markers: dict[str, int] = setup.get("markers", {})
@@ -176,6 +177,7 @@ class Machine:
         region = OVERHEAD
         table: dict[tuple[int, int, int], int] = defaultdict(int)
         self.counts = {region: table}
+        self.labels = {}
         end = NOWHERE
 
         def on_block(uc: Any, address: int, size: int, data: Any) -> None:
@@ -193,11 +195,14 @@ class Machine:
             region = OVERHEAD
             table = self.counts[region]
 
+        def on_label(uc: Any, address: int, size: int, data: Any) -> None:
+            self.labels[region] = uc.reg_read(self.ARGUMENT) & 0xFFFFFFFF
+
         self.position = lambda: (region, end)
 
         uc.ctl_flush_tb()  # blocks translated without hooks would stay silent
         self.counting = [uc.hook_add(unicorn.UC_HOOK_BLOCK, on_block)]
-        for name, action in (("enter", on_enter), ("leave", on_leave)):
+        for name, action in (("enter", on_enter), ("leave", on_leave), ("label", on_label)):
             if name in self.markers:
                 at = self.markers[name]
                 self.counting.append(uc.hook_add(unicorn.UC_HOOK_CODE, action, begin=at, end=at))

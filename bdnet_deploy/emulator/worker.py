@@ -48,6 +48,7 @@ def answer(machine: Machine | None, header: dict[str, Any], payload: bytes, out:
             }
         if header["count"]:
             result["counts"] = {r: [[*key, n] for key, n in table.items()] for r, table in machine.counts.items()}
+            result["labels"] = machine.labels
         result["stack"] = machine.stack_used()
         output, machine.output = machine.output, bytearray()
         protocol.send(out, result, output)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from bdnet_deploy.models.bdnet_digits import bdnet_digits
-from bdnet_deploy.models.bdnet_mobilenet_v1 import bdnet_mobilenet_v1
+from bdnet_deploy.models.bdnet_kws import bdnet_kws
+from bdnet_deploy.models.bdnet_mobilenet_v1 import bdnet_mobilenet_v1, bdnet_vww
+from bdnet_deploy.models.es_resnet20 import es_resnet20
 from bdnet_deploy.models.registry import create, names, options, register
 
-__all__ = ["bdnet_digits", "bdnet_mobilenet_v1", "create", "names", "options", "register"]
+__all__ = [
+    "bdnet_digits",
+    "bdnet_kws",
+    "bdnet_mobilenet_v1",
+    "bdnet_vww",
+    "create",
+    "es_resnet20",
+    "names",
+    "options",
+    "register",
+]

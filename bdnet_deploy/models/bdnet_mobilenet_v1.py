@@ -49,6 +49,10 @@ class MobileNetV1Config(BDNetOptions):
 @register("bdnet_mobilenet_v1", MobileNetV1Config)
 def bdnet_mobilenet_v1(config: MobileNetV1Config) -> nn.Module:
     """BD-Net on MobileNet V1: full-precision 3x3 stem, 13 blocks, global average pool, linear classifier."""
+    return _mobilenet_v1(config)
+
+
+def _mobilenet_v1(config: MobileNetV1Config) -> nn.Module:
     require("torch", extra="torch")
     from bdnet_deploy.models.bdnet import BDNet
 
@@ -62,3 +66,23 @@ def bdnet_mobilenet_v1(config: MobileNetV1Config) -> nn.Module:
         classes=config.classes,
         options=config,
     )
+
+
+@dataclass(frozen=True)
+class VWWConfig(MobileNetV1Config):
+    """MobileNetV1Config with the visual wake words sizes as defaults: width 0.25, 96x96, 2 classes."""
+
+    width: float = 0.25
+    input_size: int = 96
+    classes: int = 2
+
+
+@register("bdnet_vww", VWWConfig)
+def bdnet_vww(config: VWWConfig) -> nn.Module:
+    """BD-Net in the shape of MLPerf Tiny's visual wake words network: person or no person in 96x96 colour images.
+
+    The layers are those of MLPerf Tiny's MobileNet V1 of width 0.25 (arXiv 2106.07597;
+    github.com/mlcommons/tiny, benchmark/training/visual_wake_words/vww_model.py), each convolution but the
+    stem's made binary as in ``bdnet_mobilenet_v1``.
+    """
+    return _mobilenet_v1(config)

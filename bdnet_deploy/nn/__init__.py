@@ -14,6 +14,7 @@ from bdnet_deploy.nn.activations import RSign, TernaryActivation  # noqa: E402
 from bdnet_deploy.nn.block import BDBlockHalf  # noqa: E402
 from bdnet_deploy.nn.conv import BinaryConv2d  # noqa: E402
 from bdnet_deploy.nn.dual_binary import DualBinaryConv2d  # noqa: E402
+from bdnet_deploy.nn.es_block import ESBlockHalf  # noqa: E402
 from bdnet_deploy.nn.quantizers import sign_ste, ternary_ste, ternary_weight_ste  # noqa: E402
 from bdnet_deploy.nn.residual import BroadcastResidual  # noqa: E402
 from bdnet_deploy.nn.rprelu import RPReLU  # noqa: E402
@@ -23,6 +24,7 @@ __all__ = [
     "BinaryConv2d",
     "BroadcastResidual",
     "DualBinaryConv2d",
+    "ESBlockHalf",
     "RPReLU",
     "RSign",
     "TernaryActivation",

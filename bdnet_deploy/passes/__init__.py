@@ -2,8 +2,10 @@
 
 from bdnet_deploy.passes.fold_thresholds import fold_thresholds
 from bdnet_deploy.passes.merge_affine import merge_affine
+from bdnet_deploy.passes.prune_channels import prune_channels
 from bdnet_deploy.passes.quantize import QuantizeReport, quantize
 from bdnet_deploy.passes.ranges import Batches, Ranges, batch_size, calibrate, random_inputs
+from bdnet_deploy.passes.split_concat import split_concat
 from bdnet_deploy.passes.to_float import to_float
 
 __all__ = [
@@ -14,7 +16,9 @@ __all__ = [
     "calibrate",
     "fold_thresholds",
     "merge_affine",
+    "prune_channels",
     "quantize",
     "random_inputs",
+    "split_concat",
     "to_float",
 ]

@@ -1,4 +1,4 @@
-"""Fold ``convolution -> affine [-> two slopes] -> sign or ternarize`` into exact integer comparisons.
+"""Fold ``convolution -> affine [-> two slopes or limits] -> sign or ternarize`` into exact integer comparisons.
 
 Applies where nothing else reads what lies between. The thresholds are found by evaluating the reference of the chain at
 every integer that the accumulator can take, so ties and rounding are exact by construction. Where the chain falls with the accumulator, the filter's sign is flipped.
@@ -10,7 +10,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Linear, Node, Sign, Ternarize, TwoSlope, Value
+from bdnet_deploy.graph import (
+    Affine,
+    Array,
+    Clamp,
+    Conv2d,
+    DType,
+    Graph,
+    Linear,
+    Node,
+    Sign,
+    Ternarize,
+    TwoSlope,
+    Value,
+)
 
 #: Accumulators beyond this are not folded: the table of the chain would not be worth its size.
 MAX_TAPS = 1 << 15
@@ -32,7 +45,7 @@ def fold_thresholds(graph: Graph, *, report: Callable[[str], None] | None = None
 
 
 def _chain(graph: Graph, node: Node) -> tuple[list[Node], Node] | None:
-    """The affine and two-slope nodes between a binary convolution and ``node``, if nobody else reads them."""
+    """The affine, two-slope and clamp nodes between a binary convolution and ``node``, if nobody else reads them."""
     users = graph.users()
     chain: list[Node] = []
     value = node.inputs[0]
@@ -43,7 +56,9 @@ def _chain(graph: Graph, node: Node) -> tuple[list[Node], Node] | None:
         if isinstance(producer.op, Conv2d | Linear):
             packed = all(v.type.dtype.is_packed for v in producer.inputs)
             return (chain, producer) if packed and chain else None
-        if not (isinstance(producer.op, TwoSlope) or (isinstance(producer.op, Affine) and producer.op.terms == 1)):
+        if not (
+            isinstance(producer.op, TwoSlope | Clamp) or (isinstance(producer.op, Affine) and producer.op.terms == 1)
+        ):
             return None
         chain.insert(0, producer)
         value = producer.inputs[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, Array, DType, Graph, Node, TwoSlope, Value
+from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Linear, Node, Repeat, TwoSlope, Value
 
 
 def merge_affine(graph: Graph) -> Graph:
@@ -15,7 +15,8 @@ def merge_affine(graph: Graph) -> Graph:
 
     Rewrites, where the inner node has no other reader:
         ``affine(affine(x))``, ``affine(affine(x), y)``, ``affine(x, affine(y))`` -> one affine of the same terms;
-        ``affine(x + y)`` -> one affine of two terms; ``affine(two_slope(x))`` -> two_slope with other slopes.
+        ``affine(x + y)`` -> one affine of two terms; ``affine(two_slope(x))`` -> two_slope with other slopes;
+        ``affine(repeat(affine(conv)))`` -> ``affine(repeat(conv))``: replicas of integers are integers (ES-BNN).
     """
     graph = graph.copy()
     changed = True
@@ -65,12 +66,32 @@ def _pull(graph: Graph, node: Node) -> bool:
             _become(graph, node, Affine(len(xs)), xs, [*factors, add + muls[i] * inner_add])
             node.source = node.source or inner.source
             return True
+        if isinstance(inner.op, Repeat) and _behind_repeat(graph, node, i, inner):
+            return True
         if isinstance(inner.op, TwoSlope) and terms == 1:
             positive, negative, bias = _parameters(inner)
             mul = muls[0]
             _become(graph, node, TwoSlope(), [inner.inputs[0]], [positive * mul, negative * mul, bias * mul + add])
             return True
     return False
+
+
+def _behind_repeat(graph: Graph, node: Node, term: int, repeat: Node) -> bool:
+    """Merge the affine between a convolution and ``repeat``, which makes ``term`` of ``node``, into ``node``."""
+    inner = repeat.inputs[0].node
+    if inner is None or not isinstance(inner.op, Affine) or inner.op.terms != 1:
+        return False
+    source = inner.inputs[0].node
+    if source is None or not isinstance(source.op, Conv2d | Linear) or not _sole_reader(graph, inner.output, repeat):
+        return False
+    assert isinstance(node.op, Affine) and isinstance(repeat.op, Repeat)
+    muls, add = _parameters(node)[:-1], _parameters(node)[-1]
+    mul, offset = (np.tile(parameter, repeat.op.times) for parameter in _parameters(inner))
+    repeat.inputs = (inner.inputs[0],)
+    repeat.output.type = repeat.op.infer([inner.inputs[0].type])
+    factors = [m * mul if i == term else m for i, m in enumerate(muls)]
+    _become(graph, node, node.op, list(node.inputs[: node.op.terms]), [*factors, add + muls[term] * offset])
+    return True
 
 
 def _become(graph: Graph, node: Node, op: Affine | TwoSlope, xs: list[Value], parameters: list[Array]) -> None:

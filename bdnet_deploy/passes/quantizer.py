@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Affine, Array, DType, Graph, Node, Op, Quant, Sign, Ternarize, Value
+from bdnet_deploy.graph import Affine, Array, Clamp, DType, Graph, Node, Op, Quant, Sign, Ternarize, Value
 from bdnet_deploy.passes.fixed_point import Term, fit_affine
 from bdnet_deploy.passes.ranges import Ranges
 
@@ -54,6 +54,7 @@ class Quantizer:
 
     def __init__(self, graph: Graph, numerics: str, ranges: Ranges, inputs: list[tuple[DType, Quant]] | None) -> None:
         self.old = graph
+        self.users = graph.users()
         self.ranges = ranges
         self.trunk = {"fixed16": DType.I16, "fixed8": DType.I8}[numerics]
         self.input_types = inputs
@@ -80,13 +81,19 @@ class Quantizer:
         """(C,) largest absolute value seen."""
         return np.maximum(np.abs(self.ranges.low[value.name]), np.abs(self.ranges.high[value.name]))
 
+    def kept(self, value: Value) -> Value:
+        """What must be represented of an old value: the output of the clamp that alone reads it, where there is one."""
+        users = self.users.get(value, [])
+        alone = len(users) == 1 and isinstance(users[0].op, Clamp) and value not in self.old.outputs
+        return users[0].output if alone else value
+
     def symmetric(self, value: Value, dtype: DType) -> Quant:
         """One scale for the whole tensor, zero point 0."""
         return Quant.of(max(float(self.range_of(value).max()), 1e-12) / dtype.range[1])
 
     def need(self, value: Value, dtype: DType) -> Array:
         """(C,) smallest scales at which the range seen fits; quiet channels get a share of the loud ones'."""
-        seen = self.range_of(value) * HEADROOM[dtype] / dtype.range[1]
+        seen = self.range_of(self.kept(value)) * HEADROOM[dtype] / dtype.range[1]
         return np.maximum(seen, max(float(seen.max()) / 256, 1e-12))
 
     def dtype_of(self, value: Value) -> DType:
@@ -119,8 +126,8 @@ class Quantizer:
         return self.uniform(old, value, DType.I16)
 
     def _check_finite(self, node: Node) -> None:
-        """A threshold may be infinite: it is never (or always) reached."""
-        threshold = isinstance(node.op, Sign | Ternarize)
+        """A threshold or a limit may be infinite: it is never (or always) reached."""
+        threshold = isinstance(node.op, Sign | Ternarize | Clamp)
         for value in node.inputs:
             if value.data is None or not value.type.dtype.is_float:
                 continue
@@ -166,6 +173,20 @@ class Quantizer:
         need = np.full(x.type.channels, float(self.need(old, dtype).max()))
         one, zero = np.ones(len(need)), np.zeros(len(need))
         return self.affine_to(f"{x.name}.uniform", [x], [one], zero, need, dtype, "", True)
+
+    def narrow(self, old: Value, x: Value, dtype: DType, source: str) -> Value:
+        """``x``, which stands for ``old``, as i16 or i8 with zero points 0; ``dtype`` where it is not."""
+        if x.type.dtype in (DType.I16, DType.I8) and not np.any(self.vectors(x)[1]):
+            return x
+        one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
+        return self.affine_to(f"{x.name}.narrow", [x], [one], zero, self.need(old, dtype), dtype, source, False)
+
+    def carry(self, x: Value, y: Value, times: int = 1) -> Value:
+        """``y`` has the values of ``x``, perhaps with repeated channels: what is known of their size holds for it too."""
+        for known in (self.magnitudes, self.typical):
+            if x in known:
+                known[y] = np.tile(known[x], times)
+        return y
 
     def affine(self, name: str, old: Value, terms: list[Value], muls: list[Array], add: Array, source: str) -> Value:
         dtype = self.dtype_of(old)
@@ -213,8 +234,9 @@ class Quantizer:
     def record(self, old: Value, y: Value) -> None:
         scale, zero = self.vectors(y)
         low, high = y.type.dtype.range
-        clipped = (self.ranges.low[old.name] < (low - 0.5 - zero) * scale) | (
-            self.ranges.high[old.name] > (high + 0.5 - zero) * scale
+        kept = self.kept(old).name
+        clipped = (self.ranges.low[kept] < (low - 0.5 - zero) * scale) | (
+            self.ranges.high[kept] > (high + 0.5 - zero) * scale
         )
         self.report.rows.append(
             {

@@ -76,6 +76,8 @@ def calibrate(
     count = len(arrays[0]) if isinstance(arrays, list) else len(arrays)
     if count == 0:
         raise UsageError("there are no calibration samples")
+    # Integers that the model quantizes itself count as what they stand for.
+    quants = {node.name: node.output.type.quant for node in graph.nodes if node.output.type.quant is not None}
     low: dict[str, Array] = {}
     high: dict[str, Array] = {}
     done = 0
@@ -83,6 +85,8 @@ def calibrate(
         if not all(np.isfinite(a).all() for a in batch):
             raise UsageError("a calibration sample holds NaN or infinity")
         for name, value in evaluate(graph, batch, keep=True).items():
+            if name in quants:
+                value = quants[name].dequantize(value)
             flat = value.reshape(-1, value.shape[-1])
             low[name] = np.minimum(low.get(name, np.inf), flat.min(0))
             high[name] = np.maximum(high.get(name, -np.inf), flat.max(0))

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, DType, Graph, Sign, Ternarize, TwoSlope, Value
+from bdnet_deploy.graph import Affine, Dequantize, DType, Graph, Sign, Ternarize, TwoSlope, Value
 
 
 def to_float(graph: Graph) -> Graph:
@@ -30,7 +30,7 @@ def to_float(graph: Graph) -> Graph:
 
     for node in graph.nodes:
         op = node.op
-        if isinstance(op, Affine | TwoSlope) and op.out is DType.F64:
+        if isinstance(op, Affine | TwoSlope | Dequantize) and op.out is DType.F64:
             op = dataclasses.replace(op, out=DType.F32)
         inputs = [of(node.inputs[0])]
         inputs += [of(v, inputs[0].type.dtype if isinstance(op, Sign | Ternarize) else None) for v in node.inputs[1:]]

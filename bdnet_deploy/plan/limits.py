@@ -8,6 +8,8 @@ from bdnet_deploy.plan.kernels import kernel_names
 from bdnet_deploy.plan.plan import PlanStep
 
 _U8, _U16 = 0xFF, 0xFFFF
+#: Channels up to which sums of products of bits and trits fit 16 bits.
+MATMUL_I16_CHANNELS = 32767
 #: Pixels that a global average pool may sum: 32-bit sums of 16-bit values; counts that f32 holds exactly.
 _POOLED = {DType.I16: 1 << 16, DType.I8: 1 << 23, DType.U8: 1 << 23, DType.F32: 1 << 24}
 
@@ -30,7 +32,7 @@ def check_step(step: PlanStep) -> None:
         "output side or channel count": (max(*step.out_shape, *(t.channels for t in step.outputs)), _U16),
         "input side or channel count": (max(max(t.height, t.width, t.channels) for t in step.inputs), _U16),
     }
-    if step.kind == "accumulate":
+    if (step.kernel or "").startswith("bd_gap_"):
         source = step.inputs[0]
         numbers["pixel count of a global average pool"] = (source.height * source.width, _POOLED[source.dtype])
     for what, (number, limit) in numbers.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bdnet_deploy.graph import Graph
 from bdnet_deploy.plan import lower_rules  # noqa: F401  enters the rules
 from bdnet_deploy.plan.lowering import Lowering
@@ -9,17 +11,25 @@ from bdnet_deploy.plan.memory import choose_layout
 from bdnet_deploy.plan.plan import Plan
 
 
-def make_plan(graph: Graph, *, ram: int | None = None, cut: int | None = None, push_rows: bool = False) -> Plan:
+def make_plan(
+    graph: Graph,
+    *,
+    ram: int | None = None,
+    cache: int | None = None,
+    push_rows: bool = False,
+    segments: Sequence[tuple[int, int]] | None = None,
+    cut: int | None = None,
+) -> Plan:
     """Lower a graph whose numerics are chosen.
 
     Args:
         graph: with its numerics.
-        ram, cut, push_rows: see :func:`~bdnet_deploy.plan.memory.choose_layout`.
+        ram, cache, push_rows, segments, cut: see :func:`~bdnet_deploy.plan.memory.choose_layout`.
 
     Raises:
         DoesNotFitError: no layout fits into ``ram``.
         UnsupportedError: for a combination of dtypes that no kernel takes; names the layer.
     """
     plan = Lowering(graph).run()
-    choose_layout(plan, ram=ram, cut=cut, push_rows=push_rows)
+    choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     return plan

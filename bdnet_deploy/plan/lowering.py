@@ -13,11 +13,17 @@ from bdnet_deploy.graph import (
     Affine,
     Array,
     AvgPool,
+    BoxSum,
+    Clamp,
     Conv2d,
     DType,
     Graph,
     GroupMean,
+    LayerNorm,
     Linear,
+    Matmul,
+    MaxPool,
+    Mul,
     Node,
     Op,
     Repeat,
@@ -46,9 +52,9 @@ Rule = Callable[["Lowering", Node], None]
 _R = TypeVar("_R", bound=Rule)
 RULES: dict[type[Op], Rule] = {}
 #: Operators whose kernels make accumulators for a fused epilogue; those of two operands leave no room for a residual.
-PRODUCTS: set[type[Op]] = {Conv2d, Linear}
+PRODUCTS: set[type[Op]] = {Conv2d, LayerNorm, Linear, Matmul}
 #: Operators between a residual and its source that may run ahead of their turn, so that the residual can be fused.
-SHORTCUTS: set[type[Op]] = {AvgPool, GroupMean, Repeat}
+SHORTCUTS: set[type[Op]] = {AvgPool, BoxSum, Clamp, GroupMean, MaxPool, Mul, Repeat}
 
 
 def rule(*ops: type[Op]) -> Callable[[_R], _R]:
@@ -139,9 +145,14 @@ class Lowering:
         return node.inputs[1 - self.acc_term(node)]
 
     def acc_term(self, node: Node) -> int:
-        """Which term of an affine comes from a convolution (repeated, perhaps) that only it reads; 0 if none."""
+        """Which term of an affine comes from a convolution (repeated, perhaps) that only it reads; 0 if none.
+
+        Never a vector beside a map.
+        """
         assert isinstance(node.op, Affine)
         for i in range(node.op.terms):
+            if node.inputs[i].type.shape != node.output.type.shape:
+                continue
             reader, producer = node, node.inputs[i].node
             if producer and isinstance(producer.op, Repeat) and self.sole_user(node.inputs[i]) is node:
                 reader, producer = producer, producer.inputs[0].node
@@ -151,6 +162,7 @@ class Lowering:
 
     def simple(self, node: Node, kernel: str, **fields: Any) -> PlanStep:
         """A step of one kernel that writes the output itself. ``fields``: of the :class:`PlanStep`."""
+        dtype = node.output.type.dtype
         step = PlanStep(
             kernel=kernel,
             epilogue_kernel=None,
@@ -159,7 +171,7 @@ class Lowering:
             trunk=self.tensor(node.output),
             packed=None,
             out_shape=hwc(node.output.type.shape),
-            acc_dtype=node.output.type.dtype,
+            acc_dtype=DType.I8 if dtype.is_packed else dtype,  # the format has no packed accumulators
             **fields,
         )
         self.done.add(node)
@@ -223,7 +235,11 @@ class Lowering:
         node = value.node
         if value in self.tensors:
             return True
-        if node is None or type(node.op) not in SHORTCUTS or not all(map(self._shortcut, node.inputs)):
+        if (
+            node is None
+            or type(node.op) not in SHORTCUTS
+            or not all(v.is_constant or self._shortcut(v) for v in node.inputs)
+        ):
             return False
         RULES[type(node.op)](self, node)
         return True

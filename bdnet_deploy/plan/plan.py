@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -111,19 +112,44 @@ class PlanStep:
         return accumulator_bytes(width, channels, format_code(self.acc_dtype), self.rows_per_call) + align(own)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Memory while one unit of a plan runs: a whole step, or a segment of steps that run row by row together.
+
+    Attributes:
+        first, end: its steps are ``first`` .. ``end - 1``.
+        streamed: whether it is a segment.
+        names: its layers.
+        live: bytes of the arena in use: maps and rings, without scratch.
+    """
+
+    first: int
+    end: int
+    streamed: bool
+    names: tuple[str, ...]
+    live: int
+
+
 @dataclass(eq=False)
 class Plan:
-    """Steps in order over tensors. ``lower_bound``: the largest sum of tensors and scratch that any step needs."""
+    """Steps in order over tensors.
+
+    Attributes:
+        tensor_bytes: the arena without scratch.
+        lower_bound: the most bytes that any unit's tensors take, and scratch: no placement of this mix needs less.
+        timeline: memory, unit by unit.
+    """
 
     graph: Graph
     tensors: list[PlanTensor]
     steps: list[PlanStep]
     tensor_bytes: int = 0
     lower_bound: int = 0
+    timeline: list[Moment] = field(default_factory=list)
 
     @property
     def streamed(self) -> int:
-        """How many steps, the first ones, run row by row."""
+        """How many steps run row by row."""
         return sum(step.segment != 0 for step in self.steps)
 
     @property
@@ -132,12 +158,16 @@ class Plan:
         return any(t.place == "input" and t.rows_held < t.height for t in self.tensors)
 
     @property
+    def in_place(self) -> int:
+        """How many whole steps write their trunk over their residual."""
+        pairs = [(s.trunk, s.inputs[1]) for s in self.steps if s.segment == 0 and s.trunk and len(s.inputs) > 1]
+        return sum(a.place == b.place == "arena" and a.offset == b.offset for a, b in pairs)
+
+    @property
     def execution(self) -> str:
-        """How the steps run, in words."""
-        if not self.streamed:
-            return "map by map"
-        pushed = ", input pushed row by row" if self.pushed else ""
-        return f"first {self.streamed} of {len(self.steps)} steps row by row{pushed}"
+        """How the steps run, in words; steps count from 0."""
+        words = describe_units([(m.first, m.end, m.streamed) for m in self.timeline], self.in_place)
+        return f"{words}, input pushed row by row" if self.pushed else words
 
     @property
     def scratch_bytes(self) -> int:
@@ -150,6 +180,28 @@ class Plan:
 
     def tensor_of(self, value: Value) -> PlanTensor | None:
         return next((t for t in self.tensors if value in t.values), None)
+
+
+def describe_units(units: Sequence[tuple[int, int, bool]], in_place: int) -> str:
+    """A mix in words.
+
+    Args:
+        units: (first step, step behind the last, whether it streams).
+        in_place: how many steps work in place.
+    """
+    parts: list[tuple[int, int, bool]] = []
+    for first, end, streamed in units:
+        if parts and not streamed and not parts[-1][2]:
+            first = parts.pop()[0]
+        parts.append((first, end, streamed))
+    if len(parts) == 1:
+        words = "row by row" if parts[0][2] else "map by map"
+    else:
+        words = "steps " + ", ".join(
+            (f"{first}-{end - 1}" if end - first > 1 else f"{first}") + (" row by row" if streamed else " map by map")
+            for first, end, streamed in parts
+        )
+    return f"{words}, {in_place} in place" if in_place else words
 
 
 def hwc(shape: tuple[int, ...]) -> tuple[int, int, int]:

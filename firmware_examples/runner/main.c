@@ -4,6 +4,7 @@
  * A request is a word, then its data; the answer is a bd_status word, then the output if it is BD_OK.
  *     'L' size model    loads a model (not when one is linked in)
  *     'R' input         one inference; the output follows the status
+ *                       (with BD_RUNNER_SLICES: made in slices, between calls that an emulator can see)
  *     'T'               the model's self-test; a word follows the status: 1 passed, 0 failed
  * It ends when the input does. */
 #include "bd_internal.h"
@@ -81,9 +82,25 @@ static bd_status load(void) {
 #endif
 }
 
-/* A model that takes its input row by row: the buffer holds one. */
-static bd_status infer_rows(void *const outputs[]) {
-    const void *const inputs[] = {NULL};
+#ifdef BD_RUNNER_SLICES
+/* Called around every slice and empty: places for an emulator's breakpoints. */
+void runner_slice_enter(uint32_t index);
+void runner_slice_leave(void);
+
+__attribute__((noinline)) void runner_slice_enter(uint32_t index) {
+    __asm__ volatile("" : : "r"(index) : "memory");
+}
+
+__attribute__((noinline)) void runner_slice_leave(void) {
+    __asm__ volatile("" : : : "memory");
+}
+#else
+#    define runner_slice_enter(index) ((void)(index))
+#    define runner_slice_leave()      ((void)0)
+#endif
+
+/* An inference in slices. Where the model takes its input row by row, inputs[0] is NULL and the buffer holds a row. */
+static bd_status infer_slices(const void *const inputs[], void *const outputs[]) {
     bd_shape shape;
     bd_status status = bd_input_shape(context, 0, &shape);
     const uint32_t row_bytes = bytes_of(&shape) / shape.height;
@@ -92,8 +109,10 @@ static bd_status infer_rows(void *const outputs[]) {
         return BD_ERROR_ARGUMENT;
     }
     status = bd_begin(context, inputs, 1, outputs, 1);
-    while (status == BD_OK && progress != BD_DONE) {
+    for (uint32_t slice = 0; status == BD_OK && progress != BD_DONE; slice++) {
+        runner_slice_enter(slice);
         status = bd_advance(context, &progress);
+        runner_slice_leave();
         if (status == BD_OK && progress == BD_ROWS) {
             status = read_all(input, row_bytes) ? bd_push_row(context, input) : BD_ERROR_TRUNCATED;
         }
@@ -104,9 +123,10 @@ static bd_status infer_rows(void *const outputs[]) {
 static void infer(void) {
     const uint32_t in_bytes = io_bytes(bd_input_shape, sizeof input);
     const uint32_t out_bytes = io_bytes(bd_output_shape, sizeof output);
+    void *const outputs[] = {output};
     if (out_bytes > 0 && bd_input_is_pushed(context)) {
-        void *const outputs[] = {output};
-        answer(infer_rows(outputs), output, out_bytes);
+        const void *const nowhere[] = {NULL};
+        answer(infer_slices(nowhere, outputs), output, out_bytes);
         return;
     }
     if (in_bytes == 0 || out_bytes == 0 || !read_all(input, in_bytes)) {
@@ -114,8 +134,11 @@ static void infer(void) {
         return;
     }
     const void *const inputs[] = {input};
-    void *const outputs[] = {output};
+#ifdef BD_RUNNER_SLICES
+    answer(infer_slices(inputs, outputs), output, out_bytes);
+#else
     answer(bd_run(context, inputs, 1, outputs, 1), output, out_bytes);
+#endif
 }
 
 static void self_test(void) {

@@ -1,9 +1,9 @@
 /* libFuzzer target: whatever bd_inspect accepts must load and run without touching foreign memory.
  *
- *     cd runtime && clang -g -O1 -DBD_FUZZING -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Ikernels \
+ *     cd runtime && clang -g -O1 -DBD_NO_CRC -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Ikernels \
  *         fuzz/fuzz_load.c $(find src kernels/generic -name '*.c') -o fuzz_load && ./fuzz_load seeds
  *
- * BD_FUZZING leaves the checksum out, so that mutations get past it. Exact allocations let the sanitizer see
+ * BD_NO_CRC leaves the checksum out, so that mutations get past it. Exact allocations let the sanitizer see
  * one byte too far. */
 #define _POSIX_C_SOURCE 200112L /* posix_memalign */
 

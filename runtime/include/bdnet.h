@@ -17,6 +17,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Switches. You usually do not need to change anything. Define them for the whole build (compiler option -D), not in
+ * a source file: the runtime's files and yours must agree.
+ *
+ * BD_NO_CRC: default not defined. Defined, bd_inspect and bd_load do not compute the model's checksum, which is most
+ *     of their time; every other check stays. A model that was damaged may then load and give wrong outputs, but no
+ *     inference leaves its memory. For firmware whose boot loader has checked a signature over the model, or which
+ *     checks the sum itself in slices (bd_crc32). */
+
+/* BD_API: default nothing. What stands in front of every declaration below, e.g. visibility in a shared library that is
+ *     compiled with -fvisibility=hidden: -DBD_API='__attribute__((visibility("default")))'. */
+#ifndef BD_API
+#    define BD_API
+#endif
+
+/* BD_MODEL_ATTRIBUTE: default the alignment to BD_ALIGN for compilers that define __GNUC__, else nothing. What stands in
+ *     front of the model's array in a generated C file: the alignment as another compiler writes it, a section for an
+ *     external flash (BD_MODEL_ATTRIBUTE='__attribute__((aligned(16), section(".extflash")))'). */
+#ifndef BD_MODEL_ATTRIBUTE
+#    ifdef __GNUC__
+#        define BD_MODEL_ATTRIBUTE __attribute__((aligned(16)))
+#    else
+#        define BD_MODEL_ATTRIBUTE
+#    endif
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -65,7 +90,8 @@ typedef struct bd_shape {
 } bd_shape;
 
 typedef struct bd_model_info {
-    uint32_t arena_bytes; /* what bd_load needs, exactly */
+    uint32_t arena_bytes;   /* what bd_load needs, exactly */
+    uint32_t scratch_bytes; /* of them: what each further thread needs (bdnet_threads.h) */
     uint32_t model_version;
     uint16_t inputs, outputs, steps;
     const char *missing_kernel; /* inside the model, or NULL */
@@ -75,26 +101,26 @@ struct bd_kernel_table; /* see bd_kernel.h; generated per model, or one of those
 typedef struct bd_context bd_context;
 
 /* Every kernel of this build. Naming it links them all: firmware uses a generated table instead. */
-extern const struct bd_kernel_table bd_kernels_all;
+BD_API extern const struct bd_kernel_table bd_kernels_all;
 
 /* Checks a model completely, in time linear in its size, without running or writing anything but *info. */
-bd_status bd_inspect(const void *model, uint32_t model_size, const struct bd_kernel_table *kernels,
-                     bd_model_info *info);
+BD_API bd_status bd_inspect(const void *model, uint32_t model_size, const struct bd_kernel_table *kernels,
+                            bd_model_info *info);
 
 /* Checks the model and sets up a context inside the arena, which need not be cleared. On failure the
  * arena is as it was, and *context is NULL. */
-bd_status bd_load(void *arena, uint32_t arena_size, const void *model, uint32_t model_size,
-                  const struct bd_kernel_table *kernels, bd_context **context);
+BD_API bd_status bd_load(void *arena, uint32_t arena_size, const void *model, uint32_t model_size,
+                         const struct bd_kernel_table *kernels, bd_context **context);
 
 /* Shape of an input or output. Buffers are dense NHWC, aligned to 4 bytes; their sizes are the caller's promise.
  * BD_ERROR_ARGUMENT: there is no such input or output. */
-bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape);
-bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape);
+BD_API bd_status bd_input_shape(const bd_context *context, uint32_t index, bd_shape *shape);
+BD_API bd_status bd_output_shape(const bd_context *context, uint32_t index, bd_shape *shape);
 
 /* One inference. Inputs are not written; an output may overlap no input and no other output. An inference that is under way
  * in slices is given up. */
-bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
-                 uint32_t n_outputs);
+BD_API bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inputs,
+                        void *const outputs[], uint32_t n_outputs);
 
 /* The same in slices. bd_begin binds the buffers; the arrays of pointers must live until the inference is over. bd_advance
  * makes one kernel call, a bounded amount of work, and says what comes next. Between slices the caller may do anything
@@ -106,24 +132,28 @@ typedef enum bd_progress {
     BD_ROWS = 2  /* push the next row first */
 } bd_progress;
 
-bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_inputs, void *const outputs[],
-                   uint32_t n_outputs);
-bd_status bd_advance(bd_context *context, bd_progress *progress);
+BD_API bd_status bd_begin(bd_context *context, const void *const inputs[], uint32_t n_inputs,
+                          void *const outputs[], uint32_t n_outputs);
+BD_API bd_status bd_advance(bd_context *context, bd_progress *progress);
 
 /* The next row of the first input, for models that were exported to take their input row by row: bd_input_is_pushed says
  * so. The row (width * channels elements, at any address) is copied. inputs[0] of bd_begin is then NULL; given to bd_run,
  * a whole input works too. Call bd_advance until it asks for BD_ROWS, push, and so on.
  * BD_ERROR_ARGUMENT: not such a model, no inference under way, or a row when none was asked for. */
-int bd_input_is_pushed(const bd_context *context);
-bd_status bd_push_row(bd_context *context, const void *row);
+BD_API int bd_input_is_pushed(const bd_context *context);
+BD_API bd_status bd_push_row(bd_context *context, const void *row);
 
 /* Runs the model's own test vector in the given buffers; *passed is 1 when the output is the recorded one.
  * input and output must hold the model's whole first input and output; where the input is pushed, NULL does for it. Models
  * with one of each have a vector. An inference under way is given up. BD_ERROR_RECORD: the model has no vector. */
-bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed);
+BD_API bd_status bd_self_test(bd_context *context, void *input, void *output, int *passed);
+
+/* CRC-32 of IEEE 802.3 (zlib's) of data that follows what `crc` is the sum of; 0 at the start. In slices, for a watchdog, of a
+ * model in a build with BD_NO_CRC: the sum of its bytes from 8 to the size that its third word says is its second word. */
+BD_API uint32_t bd_crc32(uint32_t crc, const void *data, uint32_t size);
 
 /* A constant string for a status, for logs. */
-const char *bd_status_name(bd_status status);
+BD_API const char *bd_status_name(bd_status status);
 
 #ifdef __cplusplus
 }

@@ -43,6 +43,13 @@ static inline int bd_is_conv(const bd_step *step, const bd_view in[], const bd_v
            in->channels % step->groups == 0 && out->channels % step->groups == 0;
 }
 
+/* in[0] rows times the rows of in[1], both with their channels last. */
+static inline int bd_is_matmul(const bd_step *step, const bd_view in[], const bd_view *out) {
+    return step->kind != BD_STEP_ACCUMULATE && bd_is_output(step, out) && in[0].channels == in[1].channels &&
+           in[0].height == in[1].height && out->height == in[0].height && out->width == in[0].width &&
+           out->channels == in[1].width;
+}
+
 /* The step's blob is `before` bytes, then weights: `count` elements of `bytes` bytes for each output channel and tap. */
 static inline int bd_has_weights_behind(const bd_step *step, uint32_t before, uint32_t outputs,
                                         uint32_t count, uint32_t bytes) {

@@ -118,7 +118,7 @@ BD_STATIC_ASSERT(step, sizeof(bd_step) == 56);
  * out[0] may be the rows of in[1]; nothing else overlaps. */
 typedef struct bd_epilogue {
     uint32_t mul, add;
-    uint32_t residual_mul;             /* absent: no residual */
+    uint32_t residual_mul;             /* absent: no residual; in[1] may be one pixel, for all */
     uint32_t positive, negative, bias; /* bias: float only */
     uint32_t low, high;                /* thresholds; high only for trits */
     int8_t shift, residual_shift; /* fixed: left shifts of the terms (negative: arithmetic right shifts) */

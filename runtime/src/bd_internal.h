@@ -37,6 +37,7 @@ struct bd_context {
     uint16_t *rows_made;       /* per step: calls' rows done, of steps that run in segments */
     uint8_t *tensors;
     uint8_t *scratch;
+    const uint8_t *arena_end;  /* behind the scratch: room for that of other threads */
     const void *const *inputs; /* the caller's, between bd_begin and the last step */
     void *const *outputs;
     uint32_t at; /* the step that runs, or the first of the segment that runs; step_count when all are done */
@@ -54,9 +55,6 @@ typedef struct bd_operands {
     uint32_t acc_bytes;  /* accumulators at the start of the scratch, a multiple of BD_ALIGN */
 } bd_operands;
 
-/* CRC-32 of IEEE 802.3, as zlib's. */
-uint32_t bd_crc32(const void *data, uint32_t size);
-
 /* Bytes of one dense row of such a feature map; 0 for an unknown dtype. */
 uint64_t bd_row_bytes(uint32_t width, uint32_t channels, uint32_t dtype);
 
@@ -73,8 +71,12 @@ int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *op
 bd_status bd_check_model(const void *data, uint32_t size, const bd_kernel_table *kernels, bd_model *model,
                          const char **missing);
 
-/* Kernel calls of a step for rows y .. end - 1, of its output or, where it accumulates, of its input. */
-bd_status bd_run_rows(const bd_context *context, uint32_t index, uint32_t y, uint32_t end);
+/* Kernel calls of a step for rows y .. end - 1, of its output or, where it accumulates, of its input, with a scratch
+ * of its own for each thread. */
+bd_status bd_run_rows(const bd_context *context, uint32_t index, uint32_t y, uint32_t end, uint8_t *scratch);
+
+/* The inference is over, or was not begun: nothing may go on with it. Returns the status. */
+bd_status bd_end_with(bd_context *context, bd_status status);
 
 /* Of a model whose input is pushed, when bd_advance asks for a row: where it goes, and that it is there. */
 uint8_t *bd_next_row(bd_context *context);

@@ -16,6 +16,7 @@ static bd_status inspect(const void *data, uint32_t size, const bd_kernel_table 
         return BD_ERROR_TENSOR;
     }
     info->arena_bytes = (uint32_t)arena;
+    info->scratch_bytes = header->scratch_bytes;
     info->model_version = header->model_version;
     info->inputs = header->inputs;
     info->outputs = header->outputs;
@@ -56,6 +57,7 @@ bd_status bd_load(void *arena, uint32_t arena_size, const void *data, uint32_t s
     c->rows_made = (uint16_t *)(void *)(c->kernels + model.kernel_count);
     c->tensors = bytes + BD_ARENA_BYTES(model.kernel_count, model.step_count, 0u, 0u);
     c->scratch = c->tensors + model.header->tensor_bytes;
+    c->arena_end = bytes + arena_size;
     c->inputs = NULL;
     c->outputs = NULL;
     for (uint32_t i = 0; i < model.kernel_count; i++) {

@@ -44,27 +44,39 @@ static uint32_t rows_there(const bd_context *context, uint32_t index, int i) {
     return made;
 }
 
+/* How many rows of in[i] the calls up to row `end` read: all below that. */
+static uint32_t rows_needed(const bd_model *model, const bd_step *step, int i, uint32_t end) {
+    const uint32_t height = model->tensors[step->in[i]].height;
+    if (step->kind == BD_STEP_WHOLE) {
+        return height;
+    }
+    if (i == 1 || step->kernel == BD_NONE || step->kind == BD_STEP_ACCUMULATE) {
+        return end < height ? end : height; /* a vector for all pixels has one row */
+    }
+    const uint32_t reach = (end - 1u) * step->stride_h + (step->kernel_h - 1u) * step->dilation_h + 1u;
+    const uint32_t below = reach > step->pad_top ? reach - step->pad_top : 1u; /* replicated, even above */
+    return below < height ? below : height;
+}
+
 /* Whether a step has rows left to make, and the next call has all rows that it reads. */
 static int is_ready(const bd_context *context, uint32_t index) {
-    const bd_step *step = &context->model.steps[index];
-    uint32_t last = call_end(context, index);
-    if (context->rows_made[index] == last ||
-        (step->in[1] != BD_NONE && rows_there(context, index, 1) < last)) {
+    const bd_model *model = &context->model;
+    const bd_step *step = &model->steps[index];
+    const uint32_t end = call_end(context, index);
+    if (context->rows_made[index] == end) {
         return 0;
     }
-    if (step->kernel != BD_NONE && step->kind != BD_STEP_ACCUMULATE) {
-        const uint32_t height = context->model.tensors[step->in[0]].height;
-        const uint32_t reach = (last - 1u) * step->stride_h + (step->kernel_h - 1u) * step->dilation_h + 1u;
-        const uint32_t below =
-            reach > step->pad_top ? reach - step->pad_top : 1u; /* replicated, even above */
-        last = below < height ? below : height;
+    for (int i = 0; i < 2; i++) {
+        if (step->in[i] != BD_NONE && rows_there(context, index, i) < rows_needed(model, step, i, end)) {
+            return 0;
+        }
     }
-    return rows_there(context, index, 0) >= last;
+    return 1;
 }
 
 static bd_status call(bd_context *context, uint32_t index) {
     const uint32_t end = call_end(context, index);
-    const bd_status status = bd_run_rows(context, index, context->rows_made[index], end);
+    const bd_status status = bd_run_rows(context, index, context->rows_made[index], end, context->scratch);
     context->rows_made[index] = (uint16_t)end;
     return status;
 }
@@ -101,6 +113,7 @@ uint8_t *bd_next_row(bd_context *context) {
 void bd_row_is_there(bd_context *context) {
     context->rows_pushed++;
     context->wants_row = 0;
+    context->next = context->at; /* a new sweep, as the exporter counts them */
 }
 
 static void copy_row(bd_context *context, const bd_tensor *input, const uint8_t *row) {
@@ -121,6 +134,12 @@ bd_status bd_push_row(bd_context *context, const void *row) {
 
 void *bd_tensor_area(bd_context *context) {
     return context->tensors;
+}
+
+bd_status bd_end_with(bd_context *context, bd_status status) {
+    context->inputs = NULL;
+    context->outputs = NULL;
+    return status;
 }
 
 static bd_status check_buffers(const void *const buffers[], uint32_t n, int first_may_be_null) {
@@ -163,7 +182,8 @@ bd_status bd_run_step(bd_context *context, uint32_t index) {
         index >= context->model.step_count) {
         return BD_ERROR_ARGUMENT;
     }
-    return bd_run_rows(context, index, 0, rows_over(&context->model, &context->model.steps[index]));
+    return bd_run_rows(context, index, 0, rows_over(&context->model, &context->model.steps[index]),
+                       context->scratch);
 }
 
 /* In a segment: the next ready step of the sweep makes a call. */
@@ -202,7 +222,7 @@ bd_status bd_advance(bd_context *context, bd_progress *progress) {
     *progress = BD_MORE;
     if (context->at < steps) {
         const uint32_t first = context->at, end = segment_end(&context->model, first);
-        if (end > first + 1u || context->model.steps[first].segment != 0) {
+        if (context->model.steps[first].segment != 0) {
             status = step_segment(context, first, end, progress);
         } else {
             status = call(context, first);
@@ -213,8 +233,7 @@ bd_status bd_advance(bd_context *context, bd_progress *progress) {
     }
     if (status != BD_OK || context->at == steps) {
         *progress = BD_DONE;
-        context->inputs = NULL;
-        context->outputs = NULL;
+        return bd_end_with(context, status);
     }
     return status;
 }
@@ -227,20 +246,16 @@ bd_status bd_run(bd_context *context, const void *const inputs[], uint32_t n_inp
         return status;
     }
     if (inputs[0] == NULL) { /* rows cannot be pushed in here */
-        context->inputs = NULL;
-        context->outputs = NULL;
-        return BD_ERROR_ARGUMENT;
+        return bd_end_with(context, BD_ERROR_ARGUMENT);
     }
     while (status == BD_OK && progress == BD_MORE) {
-        if (context->at < context->model.step_count && context->model.steps[context->at].segment == 0 &&
-            context->rows_made[context->at] == 0) { /* the whole map: its views are made once */
+        if (context->at < context->model.step_count && context->model.steps[context->at].segment == 0) {
+            /* the whole map: its views are made once */
             status = bd_run_step(context, context->at++);
             context->next = context->at;
             continue;
         }
         status = bd_advance(context, &progress);
     }
-    context->inputs = NULL;
-    context->outputs = NULL;
-    return status;
+    return bd_end_with(context, status);
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from bdnet_deploy.graph.dtypes import Array, DType, TensorType
 from bdnet_deploy.graph.op import Op, check, register
+from bdnet_deploy.graph.ops.elementwise import broadcasts, over_map
 
 #: Fixed-point factors have this many fractional bits, everywhere.
 FRACTION_BITS = 16
@@ -31,7 +32,7 @@ def _check_parameters(x: TensorType, parameters: Sequence[TensorType], out: DTyp
 class Affine(Op):
     """Per-channel affine map of one term, or of two (batch normalization with a residual connection).
 
-    Inputs: x0 ``(1, ..., C)``, [x1 of the same shape], then per-channel ``(C,)`` factors mul0, [mul1], and add.
+    Inputs: x0 ``(1, ..., C)``, [x1 of the same shape, or one vector ``(1, C)`` or ``(1, 1, 1, C)`` for all pixels], then per-channel ``(C,)`` factors mul0, [mul1], and add.
 
     Real: ``y = ((x0 * mul0) [+ x1 * mul1]) + add``, each operation rounded to f32 in this order.
 
@@ -50,7 +51,10 @@ class Affine(Op):
     def infer(self, types: Sequence[TensorType]) -> TensorType:
         check(self.terms in (1, 2) and len(types) == 2 * self.terms + 1, "needs one or two terms and their factors")
         x = types[0]
-        check(all(t.shape == x.shape for t in types[: self.terms]), "the terms differ in shape")
+        check(
+            all(t.shape == x.shape or broadcasts(t, x) for t in types[1 : self.terms]),
+            "the second term has neither the shape of the first nor is it one vector for all pixels",
+        )
         _check_parameters(x, types[self.terms :], self.out)
         if self.out.is_float:
             check(not self.shifts, "shifts belong to fixed point")
@@ -61,7 +65,9 @@ class Affine(Op):
         return TensorType(x.shape, self.out)
 
     def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:
-        xs, muls, add = arrays[: self.terms], arrays[self.terms : -1], arrays[-1]
+        xs, muls, add = [*arrays[: self.terms]], arrays[self.terms : -1], arrays[-1]
+        if self.terms == 2 and types[1].shape != types[0].shape:
+            xs[1] = over_map(xs[1], xs[0])
         if out.dtype.is_float:
             y: Array = xs[0].astype(out.dtype.numpy) * muls[0]
             if self.terms == 2:

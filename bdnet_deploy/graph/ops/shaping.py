@@ -1,4 +1,4 @@
-"""Operators that move channels: broadcast residuals and reshapes."""
+"""Broadcast residuals: repetition of channels, and means over groups of them."""
 
 from __future__ import annotations
 
@@ -65,21 +65,3 @@ class GroupMean(Op):
             total = total + x[..., i]
         mean: Array = total * out.dtype.numpy.type(1.0 / self.size)
         return mean
-
-
-@register
-@dataclass(frozen=True)
-class Reshape(Op):
-    """The same values in the same (row-major) order under another shape; no code at run time."""
-
-    shape: tuple[int, ...] = ()
-
-    def infer(self, types: Sequence[TensorType]) -> TensorType:
-        (x,) = types
-        check(int(np.prod(self.shape)) == x.size, f"cannot reshape {x} to {self.shape}")
-        per_channel = x.quant is not None and (np.ndim(x.quant.scale) or np.ndim(x.quant.zero_point))
-        check(not per_channel or self.shape[-1] == x.channels, "reshape would mix channels of different scale")
-        return TensorType(self.shape, x.dtype, x.quant)
-
-    def reference(self, types: Sequence[TensorType], arrays: Sequence[Array], out: TensorType) -> Array:
-        return arrays[0].reshape(arrays[0].shape[0], *self.shape[1:])

@@ -33,14 +33,9 @@ def threshold(q: Quantizer, node: Node) -> Value:
 
 @rule(TwoSlope)
 def two_slope(q: Quantizer, node: Node) -> Value:
-    x = q.values[node.inputs[0]]
-    positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
     dtype = q.dtype_of(node.output)
-    _, zero_point = q.vectors(x)
-    if x.type.dtype not in (DType.I16, DType.I8) or np.any(zero_point):  # the slopes take 16 bits and bend at q = 0
-        one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
-        need = q.need(node.inputs[0], dtype)
-        x = q.affine_to(f"{x.name}.narrow", [x], [one], zero, need, dtype, node.source, False)
+    x = q.narrow(node.inputs[0], q.values[node.inputs[0]], dtype, node.source)  # the slopes take 16 bits, bend at q = 0
+    positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
     low, high = q.ranges.low[node.output.name] - bias, q.ranges.high[node.output.name] - bias
     seen = np.maximum(np.abs(low), np.abs(high))
     loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)

@@ -1,8 +1,22 @@
-"""Pools, and moves of whole channels."""
+"""Pools and repetition of channels."""
 
 from __future__ import annotations
 
-from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Node, Repeat, Reshape, Value
+from typing import cast
+
+import numpy as np
+
+from bdnet_deploy.graph import (
+    AvgPool,
+    DType,
+    GlobalAvgPool,
+    GroupMean,
+    MaxPool,
+    Node,
+    Reduce,
+    Repeat,
+    Value,
+)
 from bdnet_deploy.graph.ops.pooling import reciprocal
 from bdnet_deploy.passes.fixed_point import ONE
 from bdnet_deploy.passes.quantizer import Quantizer, rule
@@ -43,6 +57,29 @@ def group_mean(q: Quantizer, node: Node) -> Value:
     return q.same(node, q.uniform(node.inputs[0], q.values[node.inputs[0]], q.trunk))
 
 
-@rule(Repeat, Reshape)
-def move(q: Quantizer, node: Node) -> Value:
-    return q.same(node, q.values[node.inputs[0]])
+@rule(Repeat)
+def repeat(q: Quantizer, node: Node) -> Value:
+    x = q.values[node.inputs[0]]
+    return q.carry(x, q.same(node, x), cast(Repeat, node.op).times)
+
+
+@rule(MaxPool)
+def max_pool(q: Quantizer, node: Node) -> Value:
+    x = q.values[node.inputs[0]]
+    return q.carry(x, q.same(node, x))
+
+
+@rule(Reduce)
+def reduce(q: Quantizer, node: Node) -> Value:
+    op, old = cast(Reduce, node.op), node.inputs[0]
+    x = q.values[old]
+    if op.over == "channels":
+        x = q.uniform(old, x, q.dtype_of(old))
+    elif x.type.dtype is DType.I32:
+        x = q.narrow(old, x, q.dtype_of(old), node.source)
+    y = q.same(node, x)
+    if y.type.dtype is DType.I32:
+        terms = x.type.size // y.type.size
+        q.magnitudes[y] = np.resize(q.magnitude(x) * terms, y.type.channels)
+        q.expect(y, node.output)
+    return y

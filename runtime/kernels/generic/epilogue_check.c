@@ -58,9 +58,10 @@ bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint3
         fits = fits && acc->dtype != BD_I32; /* a fixed slope's product needs an operand of 16 bits */
     }
     if (!bd_is_absent(residual)) {
-        fits = fits && dtype_in(residual, residuals) && residual->height == acc->height &&
-               residual->width == acc->width && residual->channels == e->residual_channels &&
-               e->residual_channels <= channels;
+        const int same_map = residual->height == acc->height && residual->width == acc->width;
+        const int vector = residual->height == 1 && residual->width == 1; /* for all pixels */
+        fits = fits && dtype_in(residual, residuals) && (same_map || vector) &&
+               residual->channels == e->residual_channels && e->residual_channels <= channels;
     }
     if (!bd_is_absent(trunk)) {
         fits = fits && bd_is(trunk, e->dtype) && bd_is_map(step, trunk, channels);

@@ -124,7 +124,7 @@ static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, con
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
                 a = load(values, &in[0], row.acc, x, a, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(residual, &in[1], row.residual, x, r, n);
+                    r = load(residual, &in[1], row.residual, in[1].width == 1 ? 0 : x, r, n);
                 }
                 block(e, constants, out, &row, x, c, n, values, residual);
             }

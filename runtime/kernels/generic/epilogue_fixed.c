@@ -189,7 +189,7 @@ static bd_status epilogue_fixed(const bd_step *step, const uint8_t *constants, c
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
                 a = load(terms.values, &in[0], row.acc, x, a, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(terms.residual, &in[1], row.residual, x, r, n);
+                    r = load(terms.residual, &in[1], row.residual, in[1].width == 1 ? 0 : x, r, n);
                 }
                 block(e, constants, in, out, &row, x, c, n, &terms);
             }

@@ -1,0 +1,69 @@
+"""Limits, products of maps and gates, logic and sums of bits."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from bdnet_deploy.graph import Array, BitLogic, BoxSum, Clamp, DType, Mul, Node
+from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
+from bdnet_deploy.plan.plan import PlanStep, hwc
+
+#: Truth tables over words, whose 1 stands for the smaller value: bit 2 a + b is the result's.
+_TABLES = {"and": 0b1110, "or": 0b1000, "xor": 0b1001, "xnor": 0b0110}
+
+
+@rule(Clamp)
+def clamp(low: Lowering, node: Node) -> None:
+    dtype = node.output.type.dtype
+    limits = np.stack([cast(Array, v.data) for v in node.inputs[1:]]).astype(dtype.numpy)
+    low.simple(node, f"bd_clamp_{dtype.value}", weights=limits)
+
+
+@rule(Mul)
+def mul(low: Lowering, node: Node) -> None:
+    acc = node.output.type.dtype
+    step = PlanStep(
+        kernel=f"bd_mul_{''.join(LETTER[v.type.dtype] for v in node.inputs)}_{acc.value}",
+        epilogue_kernel=None,
+        nodes=[node],
+        inputs=[low.tensors[v] for v in node.inputs],
+        trunk=None,
+        packed=None,
+        out_shape=hwc(node.output.type.shape),
+        acc_dtype=acc,
+    )
+    low.done.add(node)
+    low.fuse(step, node.output)
+
+
+@rule(BitLogic)
+def bit_logic(low: Lowering, node: Node) -> None:
+    table = np.array([_TABLES[cast(BitLogic, node.op).kind]], np.uint32)
+    low.simple(node, f"bd_logic_{node.output.type.dtype.value}", weights=table)
+
+
+@rule(BoxSum)
+def box_sum(low: Lowering, node: Node) -> None:
+    op, x = cast(BoxSum, node.op), node.inputs[0]
+    taps = op.kernel[0] * op.kernel[1] * (x.type.channels // op.groups)
+    acc = DType.I16 if taps <= 32767 else DType.I32
+    step = PlanStep(
+        kernel=f"bd_box_sum_{LETTER[x.type.dtype]}_{acc.value}",
+        epilogue_kernel=None,
+        nodes=[node],
+        inputs=[low.tensors[x]],
+        trunk=None,
+        packed=None,
+        out_shape=hwc(node.output.type.shape),
+        acc_dtype=acc,
+        groups=op.groups,
+        window=op.kernel,
+        strides=op.strides,
+        dilation=op.dilation,
+        pad_top_left=(op.padding[0], op.padding[2]),
+        pad_value=op.pad_value,
+    )
+    low.done.add(node)
+    low.fuse(step, node.output)
