@@ -12,13 +12,6 @@ from c_programs import PAGE, PROGRAMS, models, printed, write_folder
 from bdnet_deploy import firmware, targets
 from bdnet_deploy.plan.kernels import kernel_names
 
-#: Of the compiler's own library: integer helpers and block operations.
-HELPERS = re.compile(
-    r"mem(cpy|move|set|cmp)|__aeabi_mem(cpy|move|set|clr)[48]?|__aeabi_(u?idiv|u?idivmod|lmul|uldivmod|ll[sa][lr]r?)"
-    r"|__u?(div|mod|divmod)[sd]i[34]|__clz[sd]i2|__muldi3|__aeabi_unwind_cpp_pr[012]"
-)
-
-
 #: What printf is on the emulated cores, for the conversions that the page uses.
 PRINTF = """
 #include "port.h"
@@ -132,86 +125,3 @@ def test_kept_kernels_are_in_the_table_once(folder: Path) -> None:
     assert set(other) - set(own)
     assert table_of(folder, "digits") == own
     assert table_of(folder, "digits_more") == [*own, *sorted(set(other) - set(own))]
-
-
-def test_a_fixed_image_links_no_floating_point(image: Any) -> None:
-    """Neither a soft-float routine (by symbol) nor an FPU instruction (by disassembly)."""
-    _, elf = image
-    assert "bd_self_test" in elf.symbols
-    routines = [
-        n
-        for n in elf.symbols
-        if re.search(r"__aeabi_[fd]|__aeabi_u?[il]2[fd]|__(add|sub|mul|div|float|fix)\w*[sd]f", n)
-    ]
-    assert not routines
-    assert fpu_instructions(elf.path) == {}
-
-
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
-def test_floating_point_is_found_where_it_is(core: str, tmp_path: Path) -> None:
-    for package in ("ziglang", "capstone", "elftools"):
-        pytest.importorskip(package)
-    from bdnet_deploy.toolchain import build_image
-
-    source = tmp_path / "main.c"
-    source.write_text("volatile float x;\nint main(void) {\n    x = x * x;\n    return 0;\n}\n", encoding="utf-8")
-    image = build_image(targets.core(core), [source], tmp_path / "main.elf")
-    assert (list(fpu_instructions(image.path, at_least=100)) == ["main"]) == (core == "cortex-m4")
-    assert ("__aeabi_fmul" in image.symbols) == (core == "cortex-m0plus")
-
-
-def fpu_instructions(path: Path, *, at_least: int = 10_000) -> dict[str, list[str]]:
-    """Function -> its instructions that name an FPU register. Literal pools ($d) are not code."""
-    import capstone
-    from elftools.elf.elffile import ELFFile
-
-    disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
-    found: dict[str, list[str]] = {}
-    decoded = 0
-    with path.open("rb") as stream:
-        elf = ELFFile(stream)
-        symbols = list(_section(elf, ".symtab").iter_symbols())
-        text = _section(elf, ".text")
-        index, start, content = elf.get_section_index(".text"), text["sh_addr"], text.data()
-        inside = [s for s in symbols if s["st_shndx"] == index]
-        kinds = sorted((s["st_value"], s.name[:2]) for s in inside if s.name[:2] in ("$t", "$d"))
-        functions = sorted((s["st_value"] & ~1, s.name) for s in inside if s["st_info"]["type"] == "STT_FUNC")
-    assert kinds
-    for (address, kind), end in zip(kinds, [*(a for a, _ in kinds[1:]), start + len(content)], strict=True):
-        if kind != "$t":
-            continue
-        for instruction in disassembler.disasm(content[address - start : end - start], address):
-            decoded += instruction.size
-            if instruction.mnemonic.startswith("v"):
-                function = max((f for f in functions if f[0] <= instruction.address), default=(0, "?"))[1]
-                found.setdefault(function, []).append(f"{instruction.mnemonic} {instruction.op_str}")
-    assert decoded >= at_least  # the mapping symbols are there and were understood
-    return found
-
-
-def _section(elf: Any, name: str) -> Any:
-    section = elf.get_section_by_name(name)
-    assert section is not None
-    return section
-
-
-def test_what_the_runtime_needs_from_outside(image: Any) -> None:
-    """Undefined symbols of the objects, without what they define for each other; and no writable data."""
-    from elftools.elf.elffile import ELFFile
-
-    from bdnet_deploy.toolchain import zig
-
-    core, elf = image
-    objects = zig.compile_objects(firmware.runtime_sources(), core, (), None, firmware.runtime_includes(), None)
-    defined: set[str] = set()
-    undefined: set[str] = set()
-    for path in objects:
-        with path.open("rb") as stream:
-            file = ELFFile(stream)
-            for section in file.iter_sections():
-                writable = section["sh_flags"] & 3 == 3 and section["sh_size"]
-                assert not writable or section.name.startswith(".data.rel.ro"), (path, section.name)
-            for symbol in _section(file, ".symtab").iter_symbols():
-                (undefined if symbol["st_shndx"] == "SHN_UNDEF" else defined).add(symbol.name)
-    linked = {n for n in undefined - defined if n in elf.symbols}  # float kernels' routines are not
-    assert all(HELPERS.fullmatch(name) for name in linked), linked

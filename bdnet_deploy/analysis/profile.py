@@ -1,4 +1,4 @@
-"""``profile``: instructions counted per layer on an emulated core, time estimated from them, memory from the image."""
+"""``profile``: instructions counted per layer on an emulated core, time estimated from them, memory and stack bound from the image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from bdnet_deploy.analysis.macs import node_macs
 from bdnet_deploy.analysis.memory import mixes_table, timeline_table
 from bdnet_deploy.analysis.slices import slice_facts, slices_table
+from bdnet_deploy.analysis.stack import START, bound_of, stack_table
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import TIMEOUT_S, RunResult
@@ -20,6 +21,7 @@ from bdnet_deploy.plan.memory import smallest_bound
 from bdnet_deploy.report import Column, Report, Table, Value
 from bdnet_deploy.targets import Board
 from bdnet_deploy.toolchain import STACK_BYTES, version
+from bdnet_deploy.toolchain.stack import StackReport
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
@@ -51,6 +53,7 @@ def profile(
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0], timeout_s=timeout_s)
         memory = memory_of(emulated.image)
+        stack = bound_of(emulated)
         board, core = emulated.board, emulated.core
         digest = emulated.image.sha256
     hertz = board.clock_hz if board and board.clock_hz else NOMINAL_HZ
@@ -70,9 +73,12 @@ def profile(
         "ram_bytes": memory.ram,
         "arena_bytes": memory.arena,
         "stack_bytes": result.stack_high_water,
+        "stack_bound_bytes": stack.bounds[START].bytes if isinstance(stack, StackReport) else None,
     }
-    tables = [layers, _functions(result), _memory(memory, result, lowered)]
+    tables = [layers, _functions(result), _memory(memory, result, lowered, stack)]
     tables += [mixes_table(lowered.plan), timeline_table(lowered.plan)]
+    if isinstance(stack, StackReport):
+        tables.append(stack_table(stack))
     if slices:
         with EmulatedModel(lowered, name, slices=True) as emulated:
             _, sliced = emulated.count(lowered.encode(x)[0])
@@ -164,7 +170,7 @@ def _functions(result: RunResult) -> Table:
     return table
 
 
-def _memory(memory: Memory, result: RunResult, lowered: Lowered) -> Table:
+def _memory(memory: Memory, result: RunResult, lowered: Lowered, stack: StackReport | str) -> Table:
     table = Table("memory", [Column("what"), Column("bytes", align="right", format=","), Column("meaning")])
     table.add(what="flash", bytes=memory.flash, meaning="the whole image: model, runtime, harness")
     table.add(what="  model", bytes=memory.model, meaning="the .bdn bytes: weights, plan, names, test vector")
@@ -175,5 +181,10 @@ def _memory(memory: Memory, result: RunResult, lowered: Lowered) -> Table:
         what="  lower bound", bytes=lowered.plan.lower_bound, meaning="maps and scratch of the largest unit of this mix"
     )
     table.add(what="  best of all mixes", bytes=smallest_bound(lowered.plan), meaning="the least lower bound")
-    table.add(what="stack", bytes=result.stack_high_water, meaning="high-water mark of this run")
+    table.add(what="stack", bytes=result.stack_high_water, meaning="used in this run: high-water mark")
+    if isinstance(stack, StackReport):
+        worst = stack.bounds[START].bytes
+        table.add(what="  at most", bytes=worst, meaning="worst case from the linked image, without exceptions")
+    else:
+        table.notes.append(f"Worst-case stack unknown: {stack}.")
     return table
