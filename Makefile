@@ -29,10 +29,10 @@ demo: install
 	$(BIN)/bdnet-deploy demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 # mypy sees the package as it is installed: export/ inside bdnet_deploy/.
 lint: install

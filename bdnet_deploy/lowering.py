@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bdnet_deploy.errors import unknown_name
+from bdnet_deploy.errors import DoesNotFitError, unknown_name
 from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.passes import (
@@ -20,6 +20,7 @@ from bdnet_deploy.passes import (
     merge_affine,
     prune_channels,
     quantize,
+    recompute,
     split_concat,
     to_float,
 )
@@ -47,9 +48,20 @@ class Lowered:
     def replanned(self, *, ram: int | None = None, cache: int | None = None, push_rows: bool = False) -> Lowered:
         """The same graph with its memory laid out for a limit, or for an input that comes row by row.
 
-        Arguments and errors as :func:`bdnet_deploy.plan.memory.choose_layout`. Values do not change.
+        Arguments and errors as :func:`bdnet_deploy.plan.memory.choose_layout`. Values do not change. Where nothing else fits
+        into ``ram``, maps that would wait for a sum over themselves are computed twice.
         """
-        return dataclasses.replace(self, plan=make_plan(self.graph, ram=ram, cache=cache, push_rows=push_rows))
+
+        def plan_of(graph: Graph) -> Plan:
+            return make_plan(graph, ram=ram, cache=cache, push_rows=push_rows)
+
+        try:
+            return dataclasses.replace(self, plan=plan_of(self.graph))
+        except DoesNotFitError:
+            twice = recompute(self.graph)
+            if twice is None:
+                raise
+            return dataclasses.replace(self, graph=twice, plan=plan_of(twice))
 
     def encode(self, x: Array) -> Array:
         """Float samples (N, ...) as the graph's first input takes them."""

@@ -311,7 +311,7 @@ def every_move() -> Bdn:
         moved, joined = b.tensor((4, 4, 39), code), b.tensor((3, 3, 70), code)
         blob = gather_blob(rows, columns, channels, fill_word(1, dtype))
         acc = {"acc_dtype": bdn.DType.I8}
-        b.step(f"bd_gather_{dtype.value}", [x], [moved], (4, 4, 39), weights=blob, pad_top=1, kernel_h=2, **acc)
+        b.step(f"bd_gather_{dtype.value}", [x], [moved], (4, 4, 39), weights=blob, pad_top=2, kernel_h=3, **acc)
         whole = {"kind": bdn.Kind.WHOLE, "rows_per_call": 3, **acc}
         b.step(f"bd_permute_{dtype.value}", [x], [y], (3, 3, 35), weights=permute_blob(unshuffled), **whole)
         b.step(f"bd_concat_{dtype.value}", [x, y], [joined], (3, 3, 70), **acc)

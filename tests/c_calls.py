@@ -75,7 +75,8 @@ class Table(ctypes.Structure):
 
 class ModelInfo(ctypes.Structure):
     _fields_ = (
-        ("arena_bytes", ctypes.c_uint32), ("model_version", ctypes.c_uint32), ("inputs", ctypes.c_uint16),
+        ("arena_bytes", ctypes.c_uint32),
+        ("scratch_bytes", ctypes.c_uint32), ("model_version", ctypes.c_uint32), ("inputs", ctypes.c_uint16),
         ("outputs", ctypes.c_uint16), ("steps", ctypes.c_uint16), ("missing_kernel", ctypes.c_char_p),
     )  # fmt: skip
 

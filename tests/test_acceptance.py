@@ -108,16 +108,19 @@ def inputs(model: Model, n: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("core", "n"),
+    ("core", "numerics", "n"),
     [
-        ("cortex-m4", 45),
-        pytest.param("cortex-m4", 100, marks=pytest.mark.slow),
-        pytest.param("cortex-m0plus", 100, marks=pytest.mark.slow),
+        ("cortex-m4", "fixed16", 45),
+        *(
+            pytest.param(core, numerics, 100, marks=pytest.mark.slow)
+            for core in ("cortex-m0plus", "cortex-m4")
+            for numerics in ("fixed16", "fixed8")
+        ),
     ],
 )
-def test_every_input_costs_the_same(model: Model, core: str, n: int) -> None:
-    """fixed16 on different inputs: one count, step by step, and the reference's bytes each time."""
-    lowered = model.lowered("fixed16", CALIBRATION)
+def test_every_input_costs_the_same(model: Model, core: str, numerics: str, n: int) -> None:
+    """Fixed point on different inputs: one count, step by step, and the reference's bytes each time."""
+    lowered = model.lowered(numerics, CALIBRATION)
     x = inputs(model, n)
     expected = evaluate(lowered.graph, [x])[lowered.graph.outputs[0].name]
     totals, steps = set(), set()

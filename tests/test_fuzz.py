@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bdn_all_kernels import rest_of_kernels
 from bdn_cases import digits_like, every_move, every_product, pooled
 from bdn_elementwise import elementwise
 from random_networks import random_network
@@ -24,6 +25,7 @@ MUTATE = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
+from bdn_all_kernels import rest_of_kernels
 from bdn_cases import digits_like, every_move, pooled
 from bdn_elementwise import elementwise
 from bdnet_deploy import bdn_format
@@ -32,9 +34,10 @@ from bdnet_deploy.host import HostModel, inspect
 
 rng = np.random.default_rng(0)
 good = [digits_like().write(), pooled().write(), elementwise().write(), every_move().write()]
+good += [rest_of_kernels().write()]
 accepted = 0
-for i in range(600):
-    data = bytearray(good[i % 4])
+for i in range(750):
+    data = bytearray(good[i % len(good)])
     for _ in range(int(rng.integers(1, 4))):
         at = int(rng.integers(8, len(data)))
         data[at] = int(rng.choice([0, 1, 127, 128, 255, rng.integers(0, 256), data[at] ^ 1]))
@@ -57,7 +60,7 @@ print(accepted)
 
 
 def test_mutations_never_crash() -> None:
-    """600 sealed mutations in a process of their own: refused, or run to the end."""
+    """750 sealed mutations in a process of their own: refused, or run to the end."""
     script = MUTATE.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -86,12 +89,12 @@ def test_libfuzzer(root: Path, tmp_path: Path) -> None:
     target, corpus = tmp_path / "fuzz_load", tmp_path / "corpus"
     build(root, clang, ["-DBD_NO_CRC", "-fsanitize=fuzzer,address,undefined", "fuzz/fuzz_load.c", "-o", str(target)])
     corpus.mkdir()
-    made = (digits_like(), pooled(), every_product(), elementwise(), every_move())
+    made = (digits_like(), pooled(), every_product(), elementwise(), every_move(), rest_of_kernels())
     seeds = [seed.write() for seed in made] + streamed()
     for i, seed in enumerate(seeds):
         (corpus / f"seed{i}.bdn").write_bytes(seed)
     done = subprocess.run(
-        [str(target), str(corpus), "-max_total_time=120", "-max_len=32768", "-timeout=20", "-rss_limit_mb=2048"],
+        [str(target), str(corpus), "-max_total_time=120", "-max_len=65536", "-timeout=20", "-rss_limit_mb=2048"],
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
@@ -106,7 +109,7 @@ def test_sanitizers(root: Path, tmp_path: Path) -> None:
     """The runtime's tests once more, with AddressSanitizer and UndefinedBehaviorSanitizer in the library."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    names = ["test_runtime.py", "test_bdn_format.py", "test_streaming.py"]
+    names = ["test_runtime.py", "test_bdn_format.py", "test_hostile_kernels.py", "test_streaming.py"]
     tests = [str(root / "tests" / name) for name in names] + [
         str(p) for p in sorted((root / "tests").glob("test_ops_*.py"))
     ]

@@ -9,8 +9,10 @@ from shutil import which
 
 import numpy as np
 import pytest
+from bdn_cases import Bdn
 from random_networks import random_network
 
+from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.errors import UsageError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.graph import NUMERICS
@@ -90,6 +92,26 @@ def test_bytes_do_not_depend_on_threads(seed: int) -> None:
     for threads in (2, 5):
         for found, wanted in zip(HostModel(data, threads=threads).run(x), expected, strict=True):
             assert np.array_equal(found, wanted, equal_nan=found.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("rows_per_call", [1, 2, 3, 5, 24, 60])
+def test_threads_make_each_row_once(rows_per_call: int) -> None:
+    """A trunk in its residual's place is made once, also where calls make several rows and threads share them."""
+    b = Bdn()
+    x = b.tensor((24, 2, 3), bdn.DType.I8, bdn.Place.INPUT)
+    trunk = b.tensor((24, 2, 3), bdn.DType.I16)
+    y = b.tensor((24, 2, 3), bdn.DType.I16, bdn.Place.OUTPUT)
+    one = {"mul": np.full(3, 1 << 16, np.int32), "add": np.zeros(3, np.int32)}
+    both = {**one, "residual_mul": one["mul"], "residual_channels": 3}
+    acc = {"epilogue": "bd_epilogue_i16", "acc_dtype": bdn.DType.I8, "rows_per_call": rows_per_call}
+    b.step(None, [x], [trunk], (24, 2, 3), epilogue_at=b.epilogue(bdn.DType.I16, **one), **acc)
+    b.step("bd_repeat_i8", [x, trunk], [trunk], (24, 2, 3), epilogue_at=b.epilogue(bdn.DType.I16, **both), **acc)
+    b.step("bd_repeat_i16", [trunk], [y], (24, 2, 3), acc_dtype=bdn.DType.I16)
+    data = b.write()
+    values = np.random.default_rng(0).integers(-128, 128, (1, 24, 2, 3), dtype=np.int8)
+    for threads in (1, 2, 3, 5):
+        found = HostModel(data, threads=threads).run([values])[0]
+        assert np.array_equal(found.reshape(values.shape), 2 * values.astype(np.int16)), threads
 
 
 def test_numbers_of_threads() -> None:

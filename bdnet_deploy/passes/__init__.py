@@ -5,6 +5,7 @@ from bdnet_deploy.passes.merge_affine import merge_affine
 from bdnet_deploy.passes.prune_channels import prune_channels
 from bdnet_deploy.passes.quantize import QuantizeReport, quantize
 from bdnet_deploy.passes.ranges import Batches, Ranges, batch_size, calibrate, random_inputs
+from bdnet_deploy.passes.recompute import recompute
 from bdnet_deploy.passes.split_concat import split_concat
 from bdnet_deploy.passes.to_float import to_float
 
@@ -19,6 +20,7 @@ __all__ = [
     "prune_channels",
     "quantize",
     "random_inputs",
+    "recompute",
     "split_concat",
     "to_float",
 ]

@@ -28,7 +28,7 @@ class Term:
         typical: (C,) largest absolute value to keep apart; what lies beyond it may saturate.
         zero_point: (C,) of the input.
         whole: whether the factor may exceed one half of the output's unit: the residual, whose k part is added
-            after the shift. Accumulators are shifted to 16 bits instead.
+            after the shift. Accumulators are shifted to 16 bits instead, and so are 8 bits that become finer ones.
     """
 
     factor: Array
@@ -78,7 +78,7 @@ def _attempt(terms: list[Term], add: Array, scale: Array) -> tuple[FixedAffine |
     bad = np.zeros(scale.shape, bool)
     for term in terms:
         ratio = np.where(term.magnitude > 0, term.factor / scale, 0.0)  # an input that is always 0 asks for nothing
-        if term.whole:
+        if term.whole and not (term.magnitude.max() <= 128 and np.abs(ratio).max() >= 1.5):
             factor, shift, magnitude = np.rint(ratio * ONE), 0, term.magnitude
             k = (factor - low_part(factor.astype(np.int64))) / ONE
             bad |= (k != 0) & (k != 1)

@@ -37,7 +37,7 @@ _PER_CHANNEL = (Affine, TwoSlope, Clamp, Sign, Ternarize, AvgPool, MaxPool, Glob
 
 
 def prune_channels(graph: Graph, *, report: Callable[[str], None] | None = None) -> Graph:
-    """The graph (with its numerics chosen) with channel slices as early as that is exact.
+    """Move the channel slices of a graph, whose numerics are chosen, as far up as that is exact.
 
     Exact, because every operator above computes a channel from parameters of its own: the same numbers in the same order.
     ``report`` is told why a slice stays behind an operator that computes channels nobody reads.

@@ -46,6 +46,14 @@ BD_INLINE int32_t bd_difference(int32_t x, int32_t y) {
     return (int32_t)((uint32_t)x - (uint32_t)y);
 }
 
+/* Any x to 16 bits: where the low half alone is another number, all bits below its sign. */
+BD_INLINE int32_t bd_saturate16(int32_t x) {
+    const int32_t low = (int16_t)(uint16_t)(uint32_t)x;
+    const uint32_t differs = (uint32_t)low ^ (uint32_t)x;
+    const int32_t mask = bd_negative_mask((int32_t)(differs | (0u - differs)));
+    return low ^ ((low ^ (0x7fff ^ -(int32_t)((uint32_t)x >> 31))) & mask);
+}
+
 /* Clamps x, |x| <= 2**30, to low .. high of 16 bits. */
 BD_INLINE int32_t bd_clamp(int32_t x, int32_t low, int32_t high) {
     const int32_t above = bd_difference(x, low);

@@ -2,16 +2,11 @@
 #ifndef BD_FIXED_H
 #define BD_FIXED_H
 
-#include "bd_bits.h"
+#include "bd_select.h"
 
 /* All ones where x < y, as numbers without sign (Hacker's Delight, 2nd edition, section 2-12). */
 BD_INLINE uint32_t bd_below(uint32_t x, uint32_t y) {
     return (uint32_t)bd_negative_mask((int32_t)((~x & y) | ((~x | y) & (x - y))));
-}
-
-BD_INLINE int32_t bd_larger(int32_t x, int32_t y) {
-    const uint32_t mask = (uint32_t)bd_negative_mask((int32_t)bd_less(x, y));
-    return (int32_t)(((uint32_t)x & ~mask) | ((uint32_t)y & mask));
 }
 
 BD_INLINE uint32_t bd_smaller(uint32_t x, uint32_t y) {

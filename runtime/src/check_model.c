@@ -258,6 +258,8 @@ static int step_is_sound(const bd_model *model, const bd_step *s) {
     sound = sound && s->kind <= BD_STEP_WHOLE && bd_element_bytes(s->acc_dtype) != 0;
     if (s->kind == BD_STEP_ACCUMULATE) {
         sound = sound && s->kernel != BD_NONE && s->out_height == 1;
+        /* The sums lie in scratch from call to call, where other steps of a segment would work in between. */
+        sound = sound && (s->epilogue == BD_NONE || s->segment == 0);
     }
     if (s->kind == BD_STEP_WHOLE) {
         sound = sound && s->rows_per_call >= s->out_height;
@@ -267,8 +269,8 @@ static int step_is_sound(const bd_model *model, const bd_step *s) {
     } else {
         sound = sound && lies_in(s->weights, s->weights_size, model->constants_size);
     }
-    if (s->epilogue == BD_NONE) {
-        return sound && s->epilogue_at == BD_ABSENT;
+    if (s->epilogue == BD_NONE) { /* kernels make out[0] only: nobody may wait for another output */
+        return sound && s->epilogue_at == BD_ABSENT && s->out[1] == BD_NONE;
     }
     return sound && lies_in(s->epilogue_at, sizeof(bd_epilogue), model->constants_size);
 }

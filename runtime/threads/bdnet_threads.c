@@ -85,11 +85,11 @@ void bd_threads_stop(bd_threads *t) {
 /* One step by all threads, over its whole map. */
 static bd_status share(bd_threads *t, const bd_context *context, uint32_t index) {
     const bd_step *step = &context->model.steps[index];
-    const uint32_t each = step->out_height / (t->count * CHUNKS);
+    const uint32_t each = step->out_height / (t->count * CHUNKS), call = step->rows_per_call;
     t->context = context;
     t->step = index;
     t->rows = step->out_height;
-    t->chunk = each < step->rows_per_call ? step->rows_per_call : each;
+    t->chunk = each <= call ? call : each / call * call; /* whole calls: they know of no end but the map's */
     t->next_row = 0;
     t->status = BD_OK;
     pthread_mutex_lock(&t->lock);

@@ -36,7 +36,8 @@ def two_slope(q: Quantizer, node: Node) -> Value:
     dtype = q.dtype_of(node.output)
     x = q.narrow(node.inputs[0], q.values[node.inputs[0]], dtype, node.source)  # the slopes take 16 bits, bend at q = 0
     positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
-    low, high = q.ranges.low[node.output.name] - bias, q.ranges.high[node.output.name] - bias
+    kept = q.kept(node.output).name
+    low, high = q.ranges.low[kept] - bias, q.ranges.high[kept] - bias
     seen = np.maximum(np.abs(low), np.abs(high))
     loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
     need = np.maximum(seen, loudest / 256) / dtype.range[1]  # as in _need; the zero points stay small, too

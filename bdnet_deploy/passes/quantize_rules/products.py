@@ -75,9 +75,10 @@ def _raw_pixels(q: Quantizer, node: Node, x: Value, data: Array) -> Value:
     rows, columns = (_taps_inside(*side) for side in _sides(op, x.type.shape, w.type.shape))
     inside = np.einsum("rk,cl,okl->rco", rows, columns, worth)
     whole = worth.sum((1, 2))
-    border = q.constant(f"{node.name}.border", np.rint(whole - inside), DType.I32)
+    corrections = np.rint(whole - inside)
+    border = q.constant(f"{node.name}.border", corrections, DType.I32)
     y = q.new.add(op, [x, w, border], node.name, source=node.source, quant=Quant.of(step, whole))
-    q.magnitudes[y] = np.abs(weights).sum((1, 2, 3)) * 255 + np.abs(whole - inside).max((0, 1))
+    q.magnitudes[y] = np.abs(weights).sum((1, 2, 3)) * 255 + np.abs(corrections).max((0, 1))
     q.expect(y, node.output)
     return y
 

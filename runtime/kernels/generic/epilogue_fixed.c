@@ -87,7 +87,7 @@ static void shift_terms(int32_t *values, uint32_t n, int shift, const bd_view *v
         }
     } else if (view->dtype == BD_I32) {
         for (uint32_t i = 0; i < n; i++) {
-            values[i] = bd_clamp(values[i] >> -shift, INT16_MIN, INT16_MAX);
+            values[i] = bd_saturate16(values[i] >> -shift);
         }
     } else if (shift < 0) {
         for (uint32_t i = 0; i < n; i++) {

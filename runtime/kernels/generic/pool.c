@@ -44,8 +44,12 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
     return fits ? BD_OK : BD_ERROR_STEP;
 }
 
-/* Whole maps: out[0] row 0 is the accumulator over the calls. LAST(sum) ends it. */
-#define GAP(name, TYPE, SUM, LAST)                                                                           \
+/* Sums lie in a tensor between the calls, where a hostile model's other steps may write, too: they wrap. */
+#define ADD_FLOAT(sum, value)   ((sum) + (value))
+#define ADD_INTEGER(sum, value) ((int32_t)((uint32_t)(sum) + (uint32_t)(int32_t)(value)))
+
+/* Whole maps: out[0] row 0 is the accumulator over the calls. ADD(sum, value) goes on, LAST ends it. */
+#define GAP(name, TYPE, SUM, ADD, LAST)                                                                      \
     static bd_status gap_##name(const bd_step *step, const uint8_t *constants, const bd_view in[],           \
                                 const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {            \
         const uint32_t channels = in->channels;                                                              \
@@ -60,7 +64,7 @@ static bd_status check_avgpool(const bd_step *step, const bd_view in[], const bd
             const TYPE *from = (const void *)bd_row(in, y);                                                  \
             for (uint32_t x = 0; x < in->width; x++, from += channels) {                                     \
                 for (uint32_t c = 0; c < channels; c++) {                                                    \
-                    sum[c] += from[c];                                                                       \
+                    sum[c] = ADD(sum[c], from[c]);                                                           \
                 }                                                                                            \
             }                                                                                                \
         }                                                                                                    \
@@ -77,10 +81,10 @@ static void scale(float *sum, uint32_t channels, uint32_t count) {
     }
 }
 
-GAP(f, float, float, scale(sum, channels, (uint32_t)in->height * in->width))
-GAP(h, int16_t, int32_t, (void)0)
-GAP(q, int8_t, int32_t, (void)0)
-GAP(u, uint8_t, int32_t, (void)0)
+GAP(f, float, float, ADD_FLOAT, scale(sum, channels, (uint32_t)in->height * in->width))
+GAP(h, int16_t, int32_t, ADD_INTEGER, (void)0)
+GAP(q, int8_t, int32_t, ADD_INTEGER, (void)0)
+GAP(u, uint8_t, int32_t, ADD_INTEGER, (void)0)
 
 /* `pixels`: the most that an exact sum (or count) takes. */
 static bd_status check_gap(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t from,
