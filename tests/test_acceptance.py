@@ -110,7 +110,7 @@ def inputs(model: Model, n: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("core", "numerics", "n"),
     [
-        ("cortex-m4", "fixed16", 45),
+        ("cortex-m0plus", "fixed16", 45),
         *(
             pytest.param(core, numerics, 100, marks=pytest.mark.slow)
             for core in ("cortex-m0plus", "cortex-m4")

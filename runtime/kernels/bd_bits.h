@@ -41,17 +41,26 @@ BD_INLINE int32_t bd_negative_mask(int32_t x) {
     return mask;
 }
 
-/* x - y, wrapping. */
-BD_INLINE int32_t bd_difference(int32_t x, int32_t y) {
-    return (int32_t)((uint32_t)x - (uint32_t)y);
+/* The sign of x as a mask. ARMv6-M has no conditional instructions: without the barrier the compiler sees a comparison
+ * in front of bd_negative_mask and makes a branch of it. */
+BD_INLINE int32_t bd_sign_mask(int32_t x) {
+#if defined(__thumb__) && !defined(__thumb2__)
+    __asm__("" : "+r"(x));
+#endif
+    return bd_negative_mask(x);
 }
 
 /* Any x to 16 bits: where the low half alone is another number, all bits below its sign. */
 BD_INLINE int32_t bd_saturate16(int32_t x) {
     const int32_t low = (int16_t)(uint16_t)(uint32_t)x;
     const uint32_t differs = (uint32_t)low ^ (uint32_t)x;
-    const int32_t mask = bd_negative_mask((int32_t)(differs | (0u - differs)));
-    return low ^ ((low ^ (0x7fff ^ -(int32_t)((uint32_t)x >> 31))) & mask);
+    const int32_t mask = bd_sign_mask((int32_t)(differs | (0u - differs)));
+    return low ^ ((low ^ (0x7fff ^ bd_sign_mask(x))) & mask);
+}
+
+/* x - y, wrapping. */
+BD_INLINE int32_t bd_difference(int32_t x, int32_t y) {
+    return (int32_t)((uint32_t)x - (uint32_t)y);
 }
 
 /* Clamps x, |x| <= 2**30, to low .. high of 16 bits. */

@@ -5,15 +5,6 @@
 
 #include "bd_bits.h"
 
-/* The sign of x as a mask. ARMv6-M has no conditional instructions: without the barrier the compiler sees a comparison
- * in front of bd_negative_mask and makes a branch of it. */
-BD_INLINE int32_t bd_sign_mask(int32_t x) {
-#if defined(__thumb__) && !defined(__thumb2__)
-    __asm__("" : "+r"(x));
-#endif
-    return bd_negative_mask(x);
-}
-
 /* b where the mask is all ones, a where it is 0. */
 BD_INLINE int32_t bd_select(int32_t a, int32_t b, int32_t mask) {
     return a ^ ((a ^ b) & mask);
