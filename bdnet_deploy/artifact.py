@@ -82,6 +82,12 @@ def export_model(
     """See :meth:`bdnet_deploy.model.Model.export`."""
     from bdnet_deploy.model import TARGETS
 
+    numbers = {"cache": (cache, 1), "reserve_arena": (reserve_arena, 0), "reserve_model": (reserve_model, 0)}
+    for name, (number, least) in numbers.items():
+        if number is not None and number < least:
+            raise UsageError(f"{name} is {number} bytes", fix=f"a whole number from {least}")
+    if not 0 <= model_version < 1 << 32:
+        raise UsageError(f"model_version is {model_version}", fix="a whole number from 0 to 4294967295")
     if target != "bdn" and for_firmware is not None:
         raise UsageError(
             f"a firmware in the field takes no {target} file", fix="--target bdn, or leave --for-firmware out"
