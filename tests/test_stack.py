@@ -54,7 +54,9 @@ def stack_sizes(path: Path) -> dict[int, int]:
     return sizes
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize(
+    "core", [c if c in ("cortex-m0plus", "cortex-m4") else pytest.param(c, marks=pytest.mark.slow) for c in CORES]
+)
 def test_frames_are_those_of_the_compiler(core: str, tmp_path: Path) -> None:
     """Every C function of the runtime, with all kernels."""
     image = build_image(

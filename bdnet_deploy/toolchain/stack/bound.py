@@ -146,23 +146,38 @@ class _Graph:
     def explore(self, entries: Iterable[int]) -> None:
         """Walks everything that the entries reach.
 
-        Whether a function returns decides what is reached behind a call of it: first none does, and whoever calls one that turns
-        out to is walked again.
+        Whether a function returns decides what its callers reach behind the call, so callees go first. Within a cycle none is
+        known to return at first; whoever has called one that turns out to is walked again.
         """
-        returning: set[int] = set()
         callers: dict[int, set[int]] = {}
+        begun: set[int] = set()
+        stale: set[int] = set()
         waiting = list(entries)
         while waiting:
-            address = waiting.pop()
-            frame = walk(self.program, address, returning.__contains__)
+            address = waiting[-1]
+            if address in self.frames and address not in stale:
+                waiting.pop()
+                continue
+            begun.add(address)
+            frame = walk(self.program, address, self._returns)
+            direct = {call.target for call in frame.calls if call.target is not None}
+            if direct - begun:
+                waiting.extend(sorted(direct - begun))
+                continue
+            waiting.pop()
+            stale.discard(address)
+            news = frame.returns and not self._returns(address)
             self.frames[address] = frame
-            for callee in self.callees(frame):
+            for callee in direct:
                 callers.setdefault(callee, set()).add(address)
-                if callee not in self.frames:
-                    waiting.append(callee)
-            if frame.returns and address not in returning:
-                returning.add(address)
-                waiting.extend(callers.get(address, ()))
+            waiting[:0] = sorted(self.callees(frame) - begun)  # through pointers: taken to return
+            if news:
+                again = callers.get(address, set()) & self.frames.keys()
+                stale |= again
+                waiting.extend(sorted(again))
+
+    def _returns(self, address: int) -> bool:
+        return address in self.frames and self.frames[address].returns
 
     def targets(self, frame: Frame, call: Call) -> Sequence[int] | None:
         """What a call can reach; None: unknown."""

@@ -84,15 +84,18 @@ def _store(i: Instruction, state: State) -> None:
             _write_back(i, state, base, 0, unknown=True)
         return
     behind = i.operands[-1] if isinstance(i.operands[-1], int) else None
-    value = state.registers.get(str(i.operands[0])) if i.name == "str" else None
-    size = 8 if i.name in ("strd", "vstr") else 4
+    words = {"str": 1, "strd": 2}.get(i.name, 0)
+    values = [state.registers.get(str(operand)) for operand in i.operands[:words]]
+    offset = place.offset
     if place.before:  # the stack grows before the word is written
         _write_back(i, state, place.base, place.offset)
-        _overwrite(state, place.base, 0, size, value)
-    elif place.index is None:
-        _overwrite(state, place.base, place.offset, size, value)
-    else:
-        _overwrite(state, "", 0, size, None)
+        offset = 0
+    if place.index is not None:
+        _overwrite(state, "", 0, 4, None)
+    elif not values:
+        _overwrite(state, place.base, offset, 8 if i.name == "vstr" else 4, None)
+    for number, value in enumerate(values if place.index is None else ()):
+        _overwrite(state, place.base, offset + 4 * number, 4, value)
     if behind is not None:
         _write_back(i, state, place.base, behind)
     if i.name.startswith("strex"):
