@@ -82,6 +82,12 @@ def export_model(
     """See :meth:`bdnet_deploy.model.Model.export`."""
     from bdnet_deploy.model import TARGETS
 
+    numbers = {"cache": (cache, 1), "reserve_arena": (reserve_arena, 0), "reserve_model": (reserve_model, 0)}
+    for name, (number, least) in numbers.items():
+        if number is not None and number < least:
+            raise UsageError(f"{name} is {number} bytes", fix=f"a whole number from {least}")
+    if not 0 <= model_version < 1 << 32:
+        raise UsageError(f"model_version is {model_version}", fix="a whole number from 0 to 4294967295")
     if target != "bdn" and for_firmware is not None:
         raise UsageError(
             f"a firmware in the field takes no {target} file", fix="--target bdn, or leave --for-firmware out"
@@ -123,7 +129,7 @@ def export_model(
     if firmware is not None:
         from bdnet_deploy.updates import plan_for
 
-        lowered, least_ram = plan_for(lowered, firmware, ram=ram, push_rows=push_rows)
+        lowered, least_ram = plan_for(lowered, firmware, ram=ram, cache=cache, push_rows=push_rows)
     elif ram is not None or cache is not None or push_rows:
         lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows)
     meta = provenance(model, target, numerics=numerics)
@@ -136,6 +142,8 @@ def export_model(
     data = write_bdn(lowered.plan, io=model.io, meta=meta, sample=sample, model_version=model_version)
     inspect(data)  # what our own loader refuses is not written
     notes = list(lowered.notes)
+    if calibrate is not None and numerics == "float":
+        notes.append("float numerics: of the calibration samples only the first was used, for the self-test")
     if firmware is not None:
         from bdnet_deploy.updates import fit
 
@@ -161,7 +169,7 @@ def export_model(
     texts = {out: source, out.with_suffix(".h"): header, out.with_suffix(SUFFIX): manifest.to_json()}
     files = {path: text.encode("utf-8") for path, text in texts.items()}
     _write(files)
-    return Artifact(target, tuple(files), meta, lowered.notes)
+    return Artifact(target, tuple(files), meta, notes)
 
 
 def _check_output(model: Model, target: str, out: Path) -> None:

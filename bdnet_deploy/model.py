@@ -74,6 +74,7 @@ class Model:
             data: a path (:func:`bdnet_deploy.samples.load_samples`), or raw samples in memory.
             limit: use at most so many: the first ones, or an even part of a folder.
         """
+        _check_limit(limit)
         if isinstance(data, Samples):
             return data.limited(limit)
         if isinstance(data, str | os.PathLike):
@@ -127,6 +128,7 @@ class Model:
         """
         from bdnet_deploy.analysis.calibration import report_calibration
 
+        _check_limit(limit)
         return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
     def inspect(
@@ -357,6 +359,11 @@ def load(
     source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
     return Model(graph.name, graph, io, source, digest, module)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} samples", fix="a whole number from 1")
 
 
 def _check_source(path: Path) -> None:

@@ -179,7 +179,12 @@ def _ports(
 
 
 def plan_for(
-    lowered: Lowered, manifest: Manifest, *, ram: int | None = None, push_rows: bool = False
+    lowered: Lowered,
+    manifest: Manifest,
+    *,
+    ram: int | None = None,
+    cache: int | None = None,
+    push_rows: bool = False,
 ) -> tuple[Lowered, int | None]:
     """A plan for the arena of a firmware, streamed where it must be.
 
@@ -187,6 +192,7 @@ def plan_for(
         lowered: the model.
         manifest: of the firmware.
         ram: the user's own limit, instead of the firmware's.
+        cache: a wish that comes after the limit, as in :func:`bdnet_deploy.plan.memory.choose_layout`.
         push_rows: the input comes row by row.
 
     Returns:
@@ -197,15 +203,15 @@ def plan_for(
         DoesNotFitError: no plan fits into ``ram``.
     """
     if ram is not None:
-        return lowered.replanned(ram=ram, push_rows=push_rows), None
+        return lowered.replanned(ram=ram, cache=cache, push_rows=push_rows), None
     plain = lowered.replanned(push_rows=push_rows) if push_rows else lowered
     needed = plain.plan.tensor_bytes + plain.plan.scratch_bytes
     tables = {b: _tables(plain, b) for b in manifest.arena_bytes}
     limit = min(size - tables[b] for b, size in manifest.arena_bytes.items())
-    if needed <= limit:
+    if needed <= limit and cache is None:
         return plain, None
     try:
-        return lowered.replanned(ram=max(limit, 0), push_rows=push_rows), None
+        return lowered.replanned(ram=max(limit, 0), cache=cache, push_rows=push_rows), None
     except DoesNotFitError:
         return plain, _least_ram(lowered, push_rows, max(limit, 0), needed)
 

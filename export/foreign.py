@@ -7,6 +7,7 @@ to 2**24.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,17 @@ def refuse(node: Node, why: str, *, target: str, fix: str | None = None) -> Unsu
     return UnsupportedError(f"{node.op.name} cannot be exported to {target}", where=where, why=why, fix=fix)
 
 
-def check_graph(graph: Graph, target: str) -> dict[Value, int]:
+def check_graph(graph: Graph, target: str, known: Collection[str]) -> dict[Value, int]:
     """Check what every operator must fulfil; the largest absolute value of each integer, bit or trit value.
 
+    Args:
+        graph: the network.
+        target: whom the file is for.
+        known: names of the operators that the exporter can write.
+
     Raises:
-        UnsupportedError: the numerics are not "float", a parameter is computed, or an integer is quantized, comes from
-            fixed point or may reach 2**24.
+        UnsupportedError: the numerics are not "float", an operator is none of ``known``, a parameter is computed, or an
+            integer is quantized, comes from fixed point or may reach 2**24.
     """
     if graph.numerics != "float":
         raise UnsupportedError(
@@ -49,6 +55,11 @@ def check_graph(graph: Graph, target: str) -> dict[Value, int]:
             raise UnsupportedError(f"a quantized input cannot be exported to {target}", where=v.name)
     bounds = {v: _range(v) for v in graph.inputs if not v.type.dtype.is_float}
     for node in graph.nodes:
+        if node.op.name not in known:
+            why = "the exporter does not know this operator"
+            raise refuse(node, why, target=target, fix="export to bdn or c, whose runtime has it")
+        if isinstance(node.op, Conv2d) and len(node.inputs) > 2:
+            raise refuse(node, "its border is corrected by integers of fixed point", target=target)
         terms = node.op.terms if isinstance(node.op, Affine) else 1
         if len({v.type.shape for v in node.inputs[:terms]}) > 1:
             raise refuse(node, "its second term is one vector for all pixels", target=target)

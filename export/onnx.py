@@ -23,7 +23,6 @@ from bdnet_deploy.export.foreign import (
     check_graph,
     describe,
     integer_threshold,
-    refuse,
 )
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -81,7 +80,7 @@ class _Writer:
     def __init__(self, graph: Graph) -> None:
         self.onnx = require("onnx", extra="onnx")
         self.graph = graph
-        self.bounds = check_graph(graph, TARGET)
+        self.bounds = check_graph(graph, TARGET, _EMIT)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Array] = {}
         self.values: list[dict[str, Any]] = []
@@ -94,10 +93,7 @@ class _Writer:
         for value in graph.inputs:
             self._define(value, self._enter(value), "")
         for node in graph.nodes:
-            emit = _EMIT.get(node.op.name)
-            if emit is None:
-                raise refuse(node, "the exporter does not know this operator", target=TARGET)
-            emit(self, node)
+            _EMIT[node.op.name](self, node)
             self._define(node.output, self.inner(node.output), node.source)
         for value in graph.outputs:
             if self.inner(value) != value.name:
@@ -265,7 +261,7 @@ def _two_slope(writer: _Writer, node: Node) -> None:
 
 def _sign(writer: _Writer, node: Node) -> None:
     below = _below(writer, node, 1)
-    numbers = [writer.constant("number(-1)", -1), writer.constant("number(1)", 1)]
+    numbers = [writer.constant(f"number({i})", i) for i in node.output.type.dtype.range]
     writer.op("Where", [below, *numbers], writer.inner(node.output))
 
 

@@ -21,15 +21,21 @@ from export_graphs import Net, assert_layer, assert_model, bdnet  # noqa: E402
 from bdnet_deploy.errors import ModelFileError, UnsupportedError  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
 from bdnet_deploy.graph import (  # noqa: E402
+    REPLICATE,
     Affine,
+    Concat,
     Conv2d,
     DType,
     GlobalAvgPool,
     GroupMean,
     Linear,
+    MaxPool,
+    Mul,
+    Op,
     Repeat,
     Reshape,
     Sign,
+    Softmax,
     TwoSlope,
     evaluate,
 )
@@ -71,6 +77,24 @@ def test_convolutions_are_exact(seed: int, optimize: bool) -> None:
     )
     # Thresholds on integers are exact whatever onnxruntime fuses.
     net.done(acc, net.sign(acc))
+    _check(net, optimize)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_repeated_borders_and_zeros_and_ones(seed: int, optimize: bool) -> None:
+    rng = np.random.default_rng(seed)
+    net = Net(seed, 5, 6, 12)
+    step = net.add(Sign(DType.UBIT), net.x, net.constant(rng.normal(size=12) * 0.5))
+    outputs = [step]
+    for x in (step, net.sign(net.x), net.ternarize(net.x), net.x):
+        padding = tuple(int(p) for p in rng.integers(0, 3, 4))
+        strides = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
+        geometry = {"padding": padding, "strides": strides, "groups": int(rng.choice([1, 12]))}
+        outputs.append(net.conv(x, 24, 3, pad_value=REPLICATE, **geometry))
+    outputs.append(net.conv(step, 8, 3, padding=(1, 1, 1, 1), pad_value=int(rng.integers(0, 2))))
+    outputs.append(net.add(Sign(DType.UBIT), outputs[1], net.constant(rng.integers(-3, 4, 24), DType.I32)))
+    net.done(*outputs)
     _check(net, optimize)
 
 
@@ -269,6 +293,27 @@ def test_what_cannot_be_carried_is_named() -> None:
     net.done(net.add(Affine(1, DType.F64), acc, *wide))
     with pytest.raises(UnsupportedError, match=r"user\.affine"):
         write(net.graph)
+
+
+@pytest.mark.parametrize("op", [Softmax(), MaxPool(), Concat(), Mul()])
+def test_unknown_operators_are_refused(op: Op) -> None:
+    net = Net(0, 4, 4, 32)
+    inputs = (net.x, net.two_slope(net.x)) if isinstance(op, Concat | Mul) else (net.x,)
+    net.done(net.graph.add(op, inputs, op.name, source="user.layer"))
+    with pytest.raises(UnsupportedError, match=rf"(?s)user\.layer \({op.name}.*does not know this operator"):
+        write(net.graph)
+
+
+def test_corrected_borders_are_refused() -> None:
+    """The third input of a convolution belongs to raw pixels in fixed point."""
+    net = Net(0, 4, 4, 1)
+    graph = net.graph
+    raw = graph.input("raw", (1, 4, 4, 1), DType.U8)
+    graph.inputs = [raw]
+    border = net.constant(np.ones((3, 3, 2)), DType.I32)
+    net.done(net.add(Conv2d(padding=(1, 1, 1, 1)), raw, net.weights(2, 3, 3, 1), border))
+    with pytest.raises(UnsupportedError, match=r"user\.conv2d"):
+        write(graph)
 
 
 def test_runtime_failures_are_reported() -> None:

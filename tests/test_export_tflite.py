@@ -20,15 +20,21 @@ from bdnet_deploy.export import tflite as export
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.export.tflite.folding import fold_signs
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
+    Concat,
     Conv2d,
     DType,
     GlobalAvgPool,
     GroupMean,
     Linear,
+    MaxPool,
+    Mul,
+    Op,
     Repeat,
     Reshape,
     Sign,
+    Softmax,
     Ternarize,
     TwoSlope,
     evaluate,
@@ -380,6 +386,41 @@ def test_what_cannot_be_carried_is_named() -> None:
     graph.outputs = [acc]
     with pytest.raises(UnsupportedError, match="raw"):
         export.write(graph)
+
+
+@pytest.mark.parametrize("shape", ["packed", "packed, signed", "depth-wise", "depth-wise, signed", "float"])
+def test_repeated_borders_are_refused(shape: str) -> None:
+    """Every form of a convolution pads with a number; without padding there is nothing to repeat."""
+    for padding in ((1, 1, 1, 1), (0, 0, 0, 1), (0, 0, 0, 0)):
+        net = Net(0, 6, 6, 32)
+        x = net.x if shape == "float" else net.sign(net.x)
+        groups = 32 if shape.startswith("depth-wise") else 1
+        y = net.conv(x, 32, 3, groups=groups, padding=padding, pad_value=REPLICATE)
+        net.done(net.sign(y) if shape.endswith("signed") else y)
+        if any(padding):
+            with pytest.raises(UnsupportedError, match=r"(?s)user\.conv2d .*repeats the border"):
+                export.write(net.graph)
+        else:
+            export.write(net.graph)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_zeros_and_ones_are_refused(folded: bool) -> None:
+    net = Net(0, 4, 4, 32)
+    x = net.conv(net.sign(net.x), 32) if folded else net.x
+    threshold = net.constant(np.zeros(32), x.type.dtype)
+    net.done(net.conv(net.add(Sign(DType.UBIT), x, threshold), 32))
+    with pytest.raises(UnsupportedError, match=r"(?s)user\.sign.*0 and 1"):
+        export.write(net.graph)
+
+
+@pytest.mark.parametrize("op", [Softmax(), MaxPool(), Concat(), Mul()])
+def test_unknown_operators_are_refused(op: Op) -> None:
+    net = Net(0, 4, 4, 32)
+    inputs = (net.x, net.two_slope(net.x)) if isinstance(op, Concat | Mul) else (net.x,)
+    net.done(net.graph.add(op, inputs, op.name, source="user.layer"))
+    with pytest.raises(UnsupportedError, match=rf"(?s)user\.layer \({op.name}.*does not know this operator"):
+        export.write(net.graph)
 
 
 @needs_lce

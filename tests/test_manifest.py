@@ -12,7 +12,7 @@ import pytest
 from c_programs import DIGITS, PAGE, ROOT, model, models
 from click.testing import CliRunner, Result
 
-from bdnet_deploy import bdn_format, firmware, targets
+from bdnet_deploy import bdn_format, firmware, load, targets
 from bdnet_deploy.cli import app
 from bdnet_deploy.errors import DoesNotFitError, ModelFileError, UsageError
 from bdnet_deploy.export.bdn import write_bdn
@@ -206,6 +206,30 @@ def test_options_that_stop(options: tuple[str, ...], code: int, says: str) -> No
     result = invoke("export", MODEL, "--target", *options, *numerics)
     assert (result.exit_code, list(Path().iterdir())) == (code, []), result.stderr
     assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [
+        ("bdn", {"cache": 0}),
+        ("c", {"reserve_arena": -1}),
+        ("c", {"reserve_model": -1}),
+        ("bdn", {"model_version": -1}),
+        ("c", {"model_version": 1 << 32}),
+    ],
+)
+def test_numbers_that_are_none(target: str, number: dict[str, Any]) -> None:
+    network = load(MODEL)
+    with pytest.raises(UsageError, match=next(iter(number))):
+        network.export(target, numerics="float", **number)
+    assert list(Path().iterdir()) == []
+
+
+def test_limits_of_nothing() -> None:
+    network = load(MODEL)
+    for call in (lambda: network.run(CALIBRATION, limit=0), lambda: network.calibration(CALIBRATION, limit=0)):
+        with pytest.raises(UsageError, match="a limit of 0 samples"):
+            call()
 
 
 # -- hostile manifests -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from test_ops_pooling import INPUT, OUTPUT, same
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.emulated import EmulatedModel
-from bdnet_deploy.errors import ModelFileError
+from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.graph import (
     NUMERICS,
     REPLICATE,
@@ -262,3 +262,12 @@ def test_emulated(core: str, numerics: str) -> None:
             same(found, wanted)
             counts.add(result.instructions)
     assert len(counts) == 1 or numerics == "float"
+
+
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_packed_weights_of_zero_and_one_are_refused(numerics: str) -> None:
+    net = Net(4, 4, 8)
+    bits = net.add(Sign(), net.x, *net.vector(np.zeros(8)))
+    weights = net.graph.constant("w", np.ones((8, 1, 1, 8)), DType.UBIT)
+    with pytest.raises(UnsupportedError, match=r"weights of 0 and 1"):
+        net.lowered(net.add(Conv2d(), bits, weights), numerics, np.ones((1, 4, 4, 8)))

@@ -12,8 +12,10 @@ from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.errors import ModelFileError
 from bdnet_deploy.graph import (
     Affine,
+    AvgPool,
     Conv2d,
     DType,
+    GlobalAvgPool,
     Graph,
     GraphError,
     MaxPool,
@@ -169,6 +171,28 @@ def test_accumulators_are_pooled_as_they_are(numerics: str) -> None:
 
     q = lowered.encode(rng.normal(size=(3, 8, 8, 4)))
     same(HostModel(write_bdn(lowered.plan)).run(q)[0], evaluate(lowered.graph, [q])[lowered.graph.outputs[0].name])
+
+
+@pytest.mark.parametrize("numerics", ["float", "fixed16", "fixed8"])
+@pytest.mark.parametrize("pools", [(GlobalAvgPool(),), (AvgPool(),), (MaxPool(), AvgPool(), GlobalAvgPool())])
+def test_means_of_real_convolutions(pools: tuple[Op, ...], numerics: str) -> None:
+    """A convolution without bias and normalization: its 32-bit sums become values of the trunk before a mean."""
+    rng = np.random.default_rng(len(pools))
+    graph = Graph()
+    y = graph.input("input", (1, 8, 8, 3), DType.F64)
+    y = graph.add(Conv2d(padding=(1, 1, 1, 1)), [y, graph.parameter("w", rng.normal(size=(6, 3, 3, 3)))], "conv")
+    for op in pools:
+        y = graph.add(op, [y], op.name)
+    graph.outputs = [y]
+    x = rng.normal(size=(4, 8, 8, 3))
+    lowered = lower(graph, numerics, samples=x)
+    from bdnet_deploy.export.bdn import write_bdn
+
+    q = lowered.encode(x)
+    expected = evaluate(lowered.graph, [q])[lowered.graph.outputs[0].name]
+    same(HostModel(write_bdn(lowered.plan)).run(q)[0].reshape(expected.shape), expected)
+    real = evaluate(graph, [x])[y.name]
+    assert np.abs(lowered.decode(expected) - real).max() <= 0.05 * np.abs(real).max()
 
 
 # -- reduce -----------------------------------------------------------------------------------------------------------------

@@ -274,6 +274,29 @@ def test_ram_of_the_user_counts_instead(fixed16: bytes) -> None:
     assert result.exit_code == 3 and "not 1024" in result.stderr and not Path("new.bdn").exists()
 
 
+def test_the_wish_of_the_user_comes_after_the_arena(fixed16: bytes) -> None:
+    """--cache: within the firmware's arena, and else as without a firmware."""
+    lowered = models()["digits"]
+    whole = lowered.plan.tensor_bytes + lowered.plan.scratch_bytes
+    for room in (1 << 20, 0):
+        firmware_of(fixed16, arena_bytes={32: make_manifest(fixed16).arena_bytes[32] + room}, model_bytes=1 << 16)
+        assert export("--calibrate", CALIBRATION, "--cache", "1K").exit_code == 0
+        plan = bdn_format.read(Path("new.bdn").read_bytes())
+        wished = lowered.replanned(ram=whole + room, cache=1024).plan
+        assert plan.steps["segment"].tolist() == [step.segment for step in wished.steps] and wished.streamed > 0
+    firmware_of(fixed16, arena_bytes={32: 1024})
+    Path("new.bdn").unlink()
+    assert export("--calibrate", CALIBRATION, "--cache", "1K").exit_code == 3 and not Path("new.bdn").exists()
+
+
+def test_samples_without_a_model_are_refused(fixed16: bytes) -> None:
+    firmware_of(fixed16)
+    Path("new.bdn").write_bytes(fixed16)
+    for option in (("--calibrate", CALIBRATION), ("--inputs", CALIBRATION), ("--calibrate-limit", 5)):
+        result = invoke("verify", "new.bdn", "--for-firmware", "m.json", *option)
+        assert result.exit_code == 2 and "none is named" in result.stderr
+
+
 # -- on a core ---------------------------------------------------------------------------------------------------------------------------
 
 SLOT = """

@@ -42,6 +42,11 @@ def command(
 
     if for_firmware is not None:
         alone = len(files) == 1 and options["factory"] is None and options["arch"] is None
+        if alone and not (samples is None and calibrate is None and calibrate_limit is None):
+            raise UsageError(
+                "--inputs and --calibrate compare with a model, and none is named",
+                fix=f"bdnet-deploy verify model.pt {files[0]} --for-firmware {for_firmware}, or leave them out",
+            )
         _check_fit(files[-1], for_firmware, output if alone else None)
         if alone:
             return

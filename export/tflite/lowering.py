@@ -20,8 +20,10 @@ from bdnet_deploy.export.tflite.folding import FoldedSign, fold_signs
 from bdnet_deploy.export.tflite.packing import WORD, words
 from bdnet_deploy.export.tflite.schema import Array, Model
 from bdnet_deploy.graph import (
+    REPLICATE,
     Affine,
     AvgPool,
+    Conv2d,
     DType,
     Graph,
     GroupMean,
@@ -48,7 +50,7 @@ class Lowering:
         self.graph = graph
         self.model = Model(description="bdnet-deploy")
         self.b = Builder(self.model)
-        self.bounds = check_graph(graph, TARGET)
+        self.bounds = check_graph(graph, TARGET, _EMIT)
         self.users = graph.users()
         self.env: dict[Value, Encoded] = {}
         #: Convolutions whose accumulators nothing but one Affine reads: they are emitted with it.
@@ -85,6 +87,8 @@ class Lowering:
             tensor = self.b.tensor(f"{value.name}/in", value.type.shape)
             self.model.inputs.append(tensor)
             self.define(value, Encoded("float", (tensor,)), ())
+        for node in self.graph.nodes:
+            _check(node)
         folds = fold_signs(self.graph)
         absorbed = {node for fold in folds.values() for node in fold.nodes[1:]}
         for node in self.graph.nodes:
@@ -92,11 +96,8 @@ class Lowering:
                 encoded = convolution.folded(self, node, folds[node])
                 self.define(folds[node].output, encoded, folds[node].nodes)
             elif node not in absorbed and not self._defer(node):
-                emit = _EMIT.get(node.op.name)
-                if emit is None:
-                    raise refuse(node, "the exporter does not know this operator", target=TARGET)
                 parts = [self.pending[v] for v in node.inputs if v in self.pending]
-                self.define(node.output, emit(self, node), (*parts, node))
+                self.define(node.output, _EMIT[node.op.name](self, node), (*parts, node))
         self.model.outputs = [self.f32(value) for value in self.graph.outputs]
 
     def _defer(self, node: Node) -> bool:
@@ -215,6 +216,16 @@ class Lowering:
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
+
+
+def _check(node: Node) -> None:
+    """Refuse what has an operator here, but not with these values: packed words are -1 and +1, padding is a number."""
+    op = node.op
+    if node.output.type.dtype is DType.UBIT:
+        why = "its values are 0 and 1, and packed bits are -1 and +1"
+        raise refuse(node, why, target=TARGET, fix="export to onnx or bdn")
+    if isinstance(op, Conv2d) and op.pad_value == REPLICATE and any(op.padding):
+        raise refuse(node, "its padding repeats the border", target=TARGET, fix="export to onnx or bdn")
 
 
 def _sign(low: Lowering, node: Node) -> Encoded:

@@ -27,7 +27,10 @@ MEAN_TOLERANCE = 1 / 256
 
 @rule(GlobalAvgPool)
 def global_avg_pool(q: Quantizer, node: Node) -> Value:
-    x = q.values[node.inputs[0]]
+    old = node.inputs[0]
+    x = q.values[old]
+    if x.type.dtype is DType.I32 and (x.type.quant is not None or q.magnitude(x).max() > np.iinfo(np.int16).max):
+        x = q.narrow(old, x, q.dtype_of(old), node.source)  # sums of products, where no affine map came between
     pooled = q.same(node, x)
     q.magnitudes[pooled] = q.magnitude(x) * (x.type.size // x.type.channels)
     q.expect(pooled, node.output)
@@ -47,7 +50,9 @@ def _check_mean(q: Quantizer, node: Node, count: int) -> None:
 def avg_pool(q: Quantizer, node: Node) -> Value:
     assert isinstance(node.op, AvgPool)
     _check_mean(q, node, node.op.kernel[0] * node.op.kernel[1])
-    return q.same(node, q.values[node.inputs[0]])
+    old = node.inputs[0]
+    x = q.values[old]
+    return q.same(node, q.narrow(old, x, q.dtype_of(old), node.source) if x.type.dtype is DType.I32 else x)
 
 
 @rule(GroupMean)

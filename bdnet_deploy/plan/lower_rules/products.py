@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from bdnet_deploy.bitplanes import pack
+from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, TensorType
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
 from bdnet_deploy.plan.plan import PlanStep, hwc
@@ -27,6 +28,12 @@ def product(low: Lowering, node: Node) -> None:
     depthwise = packed and conv.groups == channels == weights.shape[0] and conv.groups > 1 and taps <= 127
     depthwise = depthwise and x.type.dtype is not DType.UBIT
     if packed and x.type.dtype.is_packed:
+        if w.type.dtype is DType.UBIT:
+            raise UnsupportedError(
+                "weights of 0 and 1 have no kernel for packed inputs",
+                where=node.source or node.name,
+                fix="make their constant one of trits, which have the same values",
+            )
         acc = DType.I8 if depthwise else DType.I16 if taps <= 32767 else DType.I32
         kernel = f"bd_{'dw' if depthwise else 'conv'}_{pair}_{acc.value}"
         if depthwise:  # [kh][kw][plane][words(C)]
