@@ -110,6 +110,7 @@ def test_wheel_holds_the_source_tree_s_files_and_nothing_else(wheel: Path, root:
         *expected("runtime/include", ("*",), "bdnet_deploy/runtime/include"),
         *expected("runtime/src", ("*",), "bdnet_deploy/runtime/src"),
         *expected("runtime/kernels", ("*",), "bdnet_deploy/runtime/kernels"),
+        *expected("runtime/threads", ("*",), "bdnet_deploy/runtime/threads"),
         *expected("firmware_examples", ("*",), "bdnet_deploy/firmware_examples"),
         *expected("examples/digits", ("model.pt", "*.npz", "train.py"), "bdnet_deploy/examples/digits"),
     }
