@@ -178,6 +178,21 @@ class Lowering:
         self.plan.steps.append(step)
         return step
 
+    def fused(self, node: Node, kernel: str, **fields: Any) -> None:
+        """A step whose kernel makes accumulators, and the epilogue that follows. ``fields``: of the :class:`PlanStep`."""
+        step = PlanStep(
+            kernel=kernel,
+            epilogue_kernel=None,
+            nodes=[node],
+            inputs=[self.tensors[v] for v in node.inputs if not v.is_constant],
+            trunk=None,
+            packed=None,
+            out_shape=hwc(node.output.type.shape),
+            **fields,
+        )
+        self.done.add(node)
+        self.fuse(step, node.output)
+
     # -- fusion -------------------------------------------------------------------------------------------------------
 
     def fuse(self, step: PlanStep, value: Value, head: Node | None = None, repeats: int = 0) -> None:

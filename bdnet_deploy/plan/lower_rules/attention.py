@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from bdnet_deploy.graph import Array, DType, GroupNorm, LayerNorm, Lut, Matmul, 
 from bdnet_deploy.graph.ops.softmax import EXP2_TABLE
 from bdnet_deploy.plan.limits import MATMUL_I16_CHANNELS
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.plan import PlanStep, hwc
 
 
 @rule(Matmul)
@@ -19,29 +18,12 @@ def matmul(low: Lowering, node: Node) -> None:
     acc = node.output.type.dtype
     if x.dtype.is_packed and y.dtype.is_packed and x.channels <= MATMUL_I16_CHANNELS:
         acc = DType.I16
-    _fused(
-        low,
+    low.fused(
         node,
-        kernel=f"bd_matmul_{LETTER[x.dtype]}{LETTER[y.dtype]}_{acc.value}",
+        f"bd_matmul_{LETTER[x.dtype]}{LETTER[y.dtype]}_{acc.value}",
         acc_dtype=acc,
         zero_point=int(x.quant.zero_point) if x.quant else 0,
     )
-
-
-def _fused(low: Lowering, node: Node, *, kernel: str, **fields: Any) -> None:
-    """A step whose kernel makes accumulators for an epilogue."""
-    step = PlanStep(
-        kernel=kernel,
-        epilogue_kernel=None,
-        nodes=[node],
-        inputs=[low.tensors[v] for v in node.inputs],
-        trunk=None,
-        packed=None,
-        out_shape=hwc(node.output.type.shape),
-        **fields,
-    )
-    low.done.add(node)
-    low.fuse(step, node.output)
 
 
 @rule(Unary)
@@ -80,7 +62,7 @@ def _statistics(node: Node) -> tuple[str, Array]:
 def layer_norm(low: Lowering, node: Node) -> None:
     name, parameters = _statistics(node)
     kernel = f"bd_layer_norm_{name}"
-    _fused(low, node, kernel=kernel, acc_dtype=node.output.type.dtype, weights=parameters)
+    low.fused(node, kernel, acc_dtype=node.output.type.dtype, weights=parameters)
 
 
 @rule(GroupNorm)

@@ -8,7 +8,6 @@ import numpy as np
 
 from bdnet_deploy.graph import Array, BitLogic, BoxSum, Clamp, DType, Mul, Node
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.plan import PlanStep, hwc
 
 #: Truth tables over words, whose 1 stands for the smaller value: bit 2 a + b is the result's.
 _TABLES = {"and": 0b1110, "or": 0b1000, "xor": 0b1001, "xnor": 0b0110}
@@ -24,18 +23,11 @@ def clamp(low: Lowering, node: Node) -> None:
 @rule(Mul)
 def mul(low: Lowering, node: Node) -> None:
     acc = node.output.type.dtype
-    step = PlanStep(
-        kernel=f"bd_mul_{''.join(LETTER[v.type.dtype] for v in node.inputs)}_{acc.value}",
-        epilogue_kernel=None,
-        nodes=[node],
-        inputs=[low.tensors[v] for v in node.inputs],
-        trunk=None,
-        packed=None,
-        out_shape=hwc(node.output.type.shape),
+    low.fused(
+        node,
+        f"bd_mul_{''.join(LETTER[v.type.dtype] for v in node.inputs)}_{acc.value}",
         acc_dtype=acc,
     )
-    low.done.add(node)
-    low.fuse(step, node.output)
 
 
 @rule(BitLogic)
@@ -49,14 +41,9 @@ def box_sum(low: Lowering, node: Node) -> None:
     op, x = cast(BoxSum, node.op), node.inputs[0]
     taps = op.kernel[0] * op.kernel[1] * (x.type.channels // op.groups)
     acc = DType.I16 if taps <= 32767 else DType.I32
-    step = PlanStep(
-        kernel=f"bd_box_sum_{LETTER[x.type.dtype]}_{acc.value}",
-        epilogue_kernel=None,
-        nodes=[node],
-        inputs=[low.tensors[x]],
-        trunk=None,
-        packed=None,
-        out_shape=hwc(node.output.type.shape),
+    low.fused(
+        node,
+        f"bd_box_sum_{LETTER[x.type.dtype]}_{acc.value}",
         acc_dtype=acc,
         groups=op.groups,
         window=op.kernel,
@@ -65,5 +52,3 @@ def box_sum(low: Lowering, node: Node) -> None:
         pad_top_left=(op.padding[0], op.padding[2]),
         pad_value=op.pad_value,
     )
-    low.done.add(node)
-    low.fuse(step, node.output)

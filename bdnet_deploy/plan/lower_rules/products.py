@@ -10,7 +10,6 @@ from bdnet_deploy.bitplanes import pack
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, TensorType
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.plan import PlanStep, hwc
 
 _CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq", "zf", "zq"}
 
@@ -54,14 +53,9 @@ def product(low: Lowering, node: Node) -> None:
             blob = _with_border(conv, x.type, w.type, cast(Array, border[0].data), weights)
     else:
         raise low.unsupported(node, f"no kernel for a {x.type.dtype.value} x {w.type.dtype.value} convolution")
-    step = PlanStep(
-        kernel=kernel,
-        epilogue_kernel=None,
-        nodes=[node],
-        inputs=[low.tensors[x]],
-        trunk=None,
-        packed=None,
-        out_shape=hwc(node.output.type.shape),
+    low.fused(
+        node,
+        kernel,
         acc_dtype=acc,
         groups=conv.groups,
         window=(weights.shape[1], weights.shape[2]),
@@ -73,8 +67,6 @@ def product(low: Lowering, node: Node) -> None:
         weights=np.ascontiguousarray(blob),
         weight_planes=w.type.dtype.planes if packed else 0,
     )
-    low.done.add(node)
-    low.fuse(step, node.output)
 
 
 def _with_border(conv: Conv2d, x: TensorType, w: TensorType, border: Array, weights: Array) -> Array:
