@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bdnet_deploy import models
 from bdnet_deploy.checkpoint.read import Checkpoint, read
+from bdnet_deploy.cudaless import without_cuda
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, require
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _foreign(model: str, settings: dict[str, Any], file: str | os.PathLike[str] 
     torch = require("torch", extra="torch")
     factory = _factory(model)
     try:
-        module = factory(**settings)
+        with without_cuda():
+            module = factory(**settings)
     except Exception as error:  # the user's code may raise anything
         raise UsageError(
             f"{model} failed when called with {settings or 'no arguments'}",
@@ -149,7 +151,8 @@ def _factory(model: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(package)
+        with without_cuda():
+            found: Any = importlib.import_module(package)
     except ModuleNotFoundError as error:
         missing = str(error.name)
         own = package == missing or package.startswith(f"{missing}.")
