@@ -16,7 +16,6 @@ import numpy.typing as npt
 from bdnet_deploy import models
 from bdnet_deploy.checkpoint.read import Checkpoint, read
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, require
-from bdnet_deploy.models.registry import published
 
 if TYPE_CHECKING:
     from torch import nn
@@ -187,7 +186,7 @@ def _same_names(state: State, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 def _in_our_layout(arch: str | None, state: State, shapes: Mapping[str, tuple[int, ...]]) -> State:
     """The state under our names: as it is, or translated from the layout that the network's authors publish."""
-    translation = None if arch is None or _same_names(state, shapes) else published(arch)
+    translation = None if arch is None or _same_names(state, shapes) else models.published(arch)
     translated = None if translation is None else translation(state, shapes)
     return state if translated is None else translated
 

@@ -10,7 +10,7 @@ from bdnet_deploy.models.birealnet_18 import birealnet_18, reactnet_18
 from bdnet_deploy.models.es_resnet20 import es_resnet20
 from bdnet_deploy.models.quicknet import quicknet, quicknet_large, quicknet_small
 from bdnet_deploy.models.reactnet_a import reactnet_a
-from bdnet_deploy.models.registry import create, names, options, register
+from bdnet_deploy.models.registry import create, names, options, published, register
 
 __all__ = [
     "adabin_resnet20",
@@ -23,6 +23,7 @@ __all__ = [
     "es_resnet20",
     "names",
     "options",
+    "published",
     "quicknet",
     "quicknet_large",
     "quicknet_small",
