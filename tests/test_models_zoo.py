@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,13 @@ def test_the_first_training_stage_has_real_weights(arch: str, config: dict) -> N
 def test_wrong_options_are_usage_errors(arch: str, config: dict, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         models.create(arch, **config)
+
+
+def test_the_sizes_in_the_documentation_are_these() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "zoo.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert {arch for arch, _ in SMALL} <= {arch for arch, *_ in rows}
+    for arch, *numbers in rows:
+        c = counts(arch)
+        measured = [c.binary_macs, c.real_macs, c.bits, c.parameters]
+        assert [int(n.replace(",", "")) for n in numbers] == measured, arch
