@@ -50,13 +50,22 @@ def operators(index: Array, source: Shape, fill: float = 0.0) -> list[Op] | None
     target = index.shape
     if index.size == math.prod(source) and bool((index.ravel() == np.arange(index.size)).all()):
         return [] if target == source else [Reshape(target)]
+    found: list[list[Op]] = []
     for from_shape, to_shape in itertools.product(_views(source), _views(target)):
         ops = _separable(index.reshape(to_shape), from_shape, fill)
         if ops is not None:
-            return _between(source, from_shape, ops, to_shape, target)
-    if (index == FILL).any():
-        return None
-    return _selected_and_permuted(index, source)
+            found.append(_between(source, from_shape, ops, to_shape, target))
+            if not any(isinstance(op, Transpose) for op in ops):
+                break  # nothing is cheaper than moves along the axes
+    else:
+        if not (index == FILL).any() and (ops := _selected_and_permuted(index, source)) is not None:
+            found.append(ops)
+    return min(found, key=_cost, default=None)
+
+
+def _cost(ops: list[Op]) -> int:
+    """Passes over the map; a reshape mostly is none."""
+    return sum(1 if isinstance(op, Reshape) else 8 for op in ops)
 
 
 def run(ops: Sequence[Op], x: Array) -> Array:

@@ -53,7 +53,7 @@ CONSTANT_AFFINE = frozenset("add sub rsub mul div neg".split())
 
 #: Elements keep their values and change their places; some stand several times, beside them constants.
 MOVES = frozenset(
-    "_reshape_alias _unsafe_view as_strided cat chunk concat constant_pad_nd expand expand_as flatten flip im2col index "
+    "_reshape_alias _unsafe_view as_strided cat channel_shuffle chunk concat constant_pad_nd expand expand_as flatten flip im2col index "
     "index_select movedim narrow native_channel_shuffle permute pixel_shuffle pixel_unshuffle reflection_pad1d "
     "reflection_pad2d repeat replication_pad1d replication_pad2d reshape roll select slice split split_with_sizes squeeze "
     "stack t tile transpose unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze "
@@ -76,6 +76,8 @@ LINEARS = frozenset("addmm linear mm mkldnn_linear".split())
 
 #: Products that are linear layers where one factor is constant, and attention where none is.
 MATRIX_PRODUCTS = frozenset("baddbmm bmm matmul mm".split())
+
+SOFTMAXES = frozenset("_safe_softmax _softmax softmax".split())
 
 MAX_POOLS = frozenset("max_pool2d max_pool2d_with_indices".split())
 

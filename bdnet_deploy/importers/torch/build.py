@@ -14,6 +14,7 @@ from bdnet_deploy.importers.torch.aten import (
     BATCH_NORMS,
     CONSTANT_AFFINE,
     CONVOLUTIONS,
+    DISCRETE,
     ELEMENTWISE,
     IDENTITY,
     LINEARS,
@@ -21,6 +22,7 @@ from bdnet_deploy.importers.torch.aten import (
     MAX_POOLS,
     MOVES,
     REDUCTIONS,
+    SOFTMAXES,
     shown,
 )
 from bdnet_deploy.importers.torch.constants import constant_affine
@@ -207,7 +209,7 @@ class _Builder:
             return affine_rule(self.graph, step, (x, layout), mul, add)
         if name in MAX_POOLS and traced is step.outputs[0]:
             return max_pool_rule(self.graph, step)
-        if name == "_softmax":
+        if name in SOFTMAXES:
             return softmax_rule(self.graph, step)
         if name in ("native_layer_norm", "native_group_norm") and traced is step.outputs[0]:
             return norm_rule(self.graph, step)
@@ -255,8 +257,8 @@ class _Builder:
         lines = find_two_lines(traced)
         if lines is not None:
             return lines_rule(self.graph, step, lines, want)
-        limits = find_limits(traced) if quantizer is None else None
-        if limits is not None:
+        limits = find_limits(traced)
+        if limits is not None and not (quantizer and _is_discrete(limits.source)):
             return limits_rule(self.graph, step, limits, want)
         if one and (function := unary_function(step)):
             return unary_rule(self.graph, step, function, want)
@@ -306,6 +308,10 @@ class _Builder:
                 return reason
             traced = step.inputs[0]
         return "first layer: its input is real"
+
+
+def _is_discrete(traced: Traced) -> bool:
+    return traced.step is not None and traced.step.name in DISCRETE
 
 
 def _constant_factor(step: Step) -> bool:

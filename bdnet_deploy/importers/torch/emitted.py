@@ -118,11 +118,9 @@ def moved(
         UnsupportedError: the graph has no operators for it.
     """
     emitted = _without_reshapes(unpadded(graph, emitted, where))
-    level: float | None = 0.0
-    if (index == FILL).any():
-        level = level_of(emitted, fill)
-        if level is None:
-            emitted, level = replace(emitted, value=real(graph, emitted, where), mul=None, add=None), fill
+    level = level_of(emitted, fill) if (index == FILL).any() else 0.0
+    if level is None:
+        emitted, level = replace(emitted, value=real(graph, emitted, where), mul=None, add=None), fill
     shape = emitted.value.type.shape
     ops = operators(index, shape, level)
     if ops is None:

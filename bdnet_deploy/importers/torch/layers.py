@@ -105,19 +105,19 @@ def _conv(step: Step, x: Emitted) -> tuple[Conv2d, Array, Array | None]:
     if w.ndim != 4 or step.argument("transposed"):
         kind = "transposed" if step.argument("transposed") else f"{w.ndim - 2}-dimensional"
         raise refuse(step, f"it is {kind}", "only 2-D convolutions can be deployed")
-    along = len(product_input(step)[0].shape) == 3
+    flat = len(product_input(step)[0].shape) == 3
     padding = step.argument("padding")
     if isinstance(padding, str):
         raise refuse(step, f"padding is '{padding}'", "give the padding as numbers")
-    ph, pw = _pair(padding, along)
+    ph, pw = _pair(padding, 0 if flat else None)
     if x.padded and (ph or pw) and x.pad_value != 0:
         raise refuse(step, "it pads with 0 a map that is padded with another value before", "pad once, with one value")
     top, bottom, left, right = x.padding
     bias = step.argument("bias")
     op = Conv2d(
-        strides=_pair(step.argument("stride"), along),
+        strides=_pair(step.argument("stride"), 1 if flat else None),
         padding=(top + ph, bottom + ph, left + pw, right + pw),
-        dilation=_pair(step.argument("dilation"), along),
+        dilation=_pair(step.argument("dilation"), 1 if flat else None),
         groups=int(step.argument("groups")),
     )
     return op, w.transpose(0, 2, 3, 1), None if bias is None else array(step, bias, "bias")
@@ -155,12 +155,12 @@ def constant_factor(step: Step) -> Array:
     return w.T if isinstance(left, Traced) else w
 
 
-def _pair(value: Any, along: bool = False) -> tuple[int, int]:
-    """Of height and width; ``along``: a value of one axis, the columns of a map of one row."""
+def _pair(value: Any, row: int | None = None) -> tuple[int, int]:
+    """Of height and width. ``row``: what stands for the height where the value has columns only (one dimension)."""
     values = tuple(int(v) for v in value) if isinstance(value, list | tuple) else (int(value),)
-    if along and len(values) == 1:
-        return (values[0] if values[0] == 1 else 1, values[0])
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+    if len(values) == 1:
+        return (values[0] if row is None else row, values[0])
+    return values[0], values[1]
 
 
 def _levels_as_input(x: Emitted, groups: int, outputs: int) -> tuple[Array, Array, float] | None:

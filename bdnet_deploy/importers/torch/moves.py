@@ -6,6 +6,7 @@ however the code is written. :mod:`bdnet_deploy.importers.index_maps` turns it i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -112,11 +113,11 @@ class _Numbering:
             if step.name in FILLS:
                 self._fill(step, env)
             else:
-                run_step(step, env, lambda arg, step=step: self._leaf(step, arg, env))
+                run_step(step, env, functools.partial(self._leaf, step, env))
         ids = env[self.target].numpy().astype(np.int64)
         return Moved(self.target, ids, self.sources, starts, self.constants)
 
-    def _leaf(self, step: Step, arg: object, env: dict[Traced, Tensor]) -> object:
+    def _leaf(self, step: Step, env: dict[Traced, Tensor], arg: object) -> object:
         if isinstance(arg, Traced):
             return env[arg]
         if isinstance(arg, Tensor) and arg.is_floating_point():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bdnet_deploy.graph import Array, AvgPool, GlobalAvgPool, GroupMean, Op, Reduce, Reshape
+from bdnet_deploy.graph import Array, AvgPool, GlobalAvgPool, GroupMean, Op, Reduce, Reshape, Shuffle
 from bdnet_deploy.importers.index_maps import run
 from bdnet_deploy.importers.torch.aten import IDENTITY, MOVES, REDUCTIONS
 from bdnet_deploy.importers.torch.layout import Layout, fits, to_graph
@@ -86,34 +86,35 @@ def _recognise(source: Traced, target: Traced, x: Array, y: Array) -> Reduction 
         if not fits(source.shape, before):
             continue
         g = to_graph(x, before)
-        for op, factor in _candidates(g.shape, y.size):
-            made = run([op], g) * factor
+        for ops, factor in _candidates(g.shape, y.size):
+            made = run(ops, g) * factor
             for after in (before, *order):
                 if not fits(target.shape, after):
                     continue
                 shaped = to_graph(y, after)
                 if np.allclose(made.ravel(), shaped.ravel(), rtol=1e-9, atol=1e-9):
-                    ops = (op,) if made.shape == shaped.shape else (op, Reshape(shaped.shape))
-                    return Reduction(source, before, ops, factor, after)
+                    last = () if made.shape == shaped.shape else (Reshape(shaped.shape),)
+                    return Reduction(source, before, (*ops, *last), factor, after)
     return None
 
 
-def _candidates(shape: tuple[int, ...], results: int) -> Iterator[tuple[Op, float]]:
+def _candidates(shape: tuple[int, ...], results: int) -> Iterator[tuple[tuple[Op, ...], float]]:
     """Operators, and factors behind them, that make so many results of a map of that shape."""
     channels, pixels = shape[-1], math.prod(shape[:-1])
     if results == channels and pixels > 1:
-        yield GlobalAvgPool(), 1.0
-        yield GlobalAvgPool(), float(pixels)
-        yield Reduce("max", "map"), 1.0
+        yield (GlobalAvgPool(),), 1.0
+        yield (GlobalAvgPool(),), float(pixels)
+        yield (Reduce("max", "map"),), 1.0
     if len(shape) == 4 and results == pixels and channels > 1:
-        yield Reduce("sum", "channels"), 1.0
-        yield Reduce("max", "channels"), 1.0
+        yield (Reduce("sum", "channels"),), 1.0
+        yield (Reduce("max", "channels"),), 1.0
     if results % pixels == 0 and results < channels * pixels and channels % (results // pixels) == 0:
         size = channels // (results // pixels)
-        yield GroupMean(size), 1.0
-        yield GroupMean(size), float(size)
+        for ops in ((GroupMean(size),), (Shuffle(size), GroupMean(size))):
+            yield ops, 1.0
+            yield ops, float(size)
     if len(shape) == 4 and results % channels == 0 and 1 < results // channels < pixels:
         for kh in range(1, min(_LARGEST_WINDOW, shape[1]) + 1):
             for kw in range(1, min(_LARGEST_WINDOW, shape[2]) + 1):
                 if shape[1] % kh == 0 and shape[2] % kw == 0 and kh * kw * results == channels * pixels and kh * kw > 1:
-                    yield AvgPool((kh, kw), (kh, kw)), 1.0
+                    yield (AvgPool((kh, kw), (kh, kw)),), 1.0
