@@ -22,7 +22,14 @@ from bdnet_deploy.importers.torch.aten import (
 )
 from bdnet_deploy.importers.torch.constants import constant_affine
 from bdnet_deploy.importers.torch.emitted import Emitted, real
-from bdnet_deploy.importers.torch.layers import average_pool, batch_norm, emit_product, product_input, refuse
+from bdnet_deploy.importers.torch.layers import (
+    FIRST_LAYER,
+    average_pool,
+    batch_norm,
+    emit_product,
+    product_input,
+    refuse,
+)
 from bdnet_deploy.importers.torch.moves import Move, find_move
 from bdnet_deploy.importers.torch.piecewise import find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
@@ -236,4 +243,4 @@ class _Builder:
             if step.name not in _PASSING or len(step.inputs) != 1:
                 return reason
             traced = step.inputs[0]
-        return "first layer: its input is real"
+        return FIRST_LAYER
