@@ -44,6 +44,7 @@ from bdnet_deploy.importers.torch.rules import (
     sum_rule,
 )
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
+from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
@@ -85,9 +86,11 @@ def import_module(
     with torch.random.fork_rng(devices=[]):
         trace = record(module, x)
     try:
-        return _Builder(trace, name).build()
+        graph = _Builder(trace, name).build()
     except GraphError as error:
         raise UnsupportedError("the model cannot be carried over", why=str(error), fix=_DEFAULT_ADVICE) from error
+    explain_unfinished(graph, module)
+    return graph
 
 
 def _sample(module: nn.Module, shape: tuple[int, ...], sample: Tensor | None) -> Tensor:
@@ -214,6 +217,7 @@ class _Builder:
 
         def emit(emitted: Emitted) -> Emitted:
             source = self._layer_name(step)
+            self.graph.lines[source] = step.line
             y = emit_product(self.graph, step, emitted, source, self._why_real(x))
             if emitted.tie and source not in self.graph.reasons:
                 why = "activation is 1.58-bit, because sign(0) = 0; (x >= 0) makes it 1-bit"

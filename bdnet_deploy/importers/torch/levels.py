@@ -95,7 +95,8 @@ def product(
         if levels.border is not None:
             border = _border(graph, op, levels, real, source)
     flipped = weights.levels * of_filters(levels.flip, groups, shape).astype(np.int8)
-    terms, muls = [], [levels.size * weights.alpha]
+    terms: list[Value] = []
+    muls: list[Array] = [levels.size * weights.alpha]
     if weights.asymmetric:
         terms.append(_window_sum(graph, op, levels, shape, groups, source))
         muls.append(levels.size * weights.beta * (1.0 if np.ptp(levels.flip) else levels.flip[0]))
@@ -133,7 +134,7 @@ def _window_sum(
         signs = np.broadcast_to(per_group, (groups, *shape[1:]))
         total = graph.add(op, [x, graph.constant(f"{name}.weight", signs, DType.BIT)], name, source=source)
     elif isinstance(op, Conv2d):
-        box = BoxSum(shape[1:3], op.strides, op.padding, op.pad_value, op.dilation, groups)
+        box = BoxSum((shape[1], shape[2]), op.strides, op.padding, op.pad_value, op.dilation, groups)
         total = graph.add(box, [x], name, source=source)
     else:
         pixel = graph.add(Reshape((1, 1, 1, shape[1])), [x], f"{name}.pixel", source=source)
