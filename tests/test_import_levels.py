@@ -146,6 +146,14 @@ def test_levels_on_the_host(activation: str, weights: str, geometry: str) -> Non
     on_host(import_module(net, SHAPE), net.double(), SHAPE, limits)
 
 
+def test_a_channel_that_is_always_zero_among_trits() -> None:
+    net = Fn(
+        lambda x, w: F.conv2d(torch.sign(x * per_channel(1, 0, 1, -1, 1, 1)), sign(w), padding=1), w=randn(5, 6, 3, 3)
+    )
+    graph = check(net, SHAPE)
+    assert layers(graph) == [(TRIT, BIT)]
+
+
 def test_weights() -> None:
     w = np.array([[0.5, -0.1, -0.1, 0.5], [0.2, -0.2, -0.2, -0.2], [0.3, 0.3, 0.3, 0.3]])
     found = recognise_weights(w)

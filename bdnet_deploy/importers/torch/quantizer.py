@@ -8,7 +8,7 @@ PyTorch evaluates, tie rule included: the first float32 at which the level is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Quantizer:
     def unsigned(self) -> bool:
         """Whether it has two levels of which the one below the threshold is 0."""
         return self.binary and bool((np.abs(self.add - self.mul) <= 1e-6 * np.abs(self.mul)).all())
+
+    def without_tie(self) -> Quantizer:
+        """The same with +1 for the single float of the middle level."""
+        return replace(self, high=self.low, tie=False)
 
 
 def find_quantizer(target: Traced) -> Quantizer | str | None:
@@ -126,12 +130,14 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
         if (np.abs(inside - middle) > 1e-3 * size)[:, between].any():
             return "activation: its three levels are not equally spaced"
     mul, add = (hi - lo) / 2, (hi + lo) / 2
+    always_middle = False
     if not steps.all():
         # A channel that never changes: on one of the levels of the others if it can be, else by an offset of its own.
         common, centre = float(np.median(np.abs(mul[steps]))), float(np.median(add[steps]))
         level = np.where(lo > centre, 1.0, -1.0)
         if between.any():
             level = np.where(np.abs(lo - centre) <= 1e-4 * common, 0.0, level)
+        always_middle = bool((level == 0)[~steps].any())
         own = lo - level * common
         own = np.where(np.abs(own - centre) <= 1e-4 * common, centre, own)
         low, high = np.where(steps, low, -level * _NEVER), np.where(steps, high, -level * _NEVER)
@@ -140,7 +146,7 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
     exact = np.round(np.stack([mul, add]) * 4) / 4
     mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
     single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
-    tie = bool(between.any() and single.all())
+    tie = bool(between.any() and single.all()) and not always_middle
     return Quantizer(cone.source, low, high, mul, add, tie, cone.layout)
 
 
