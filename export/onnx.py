@@ -39,7 +39,7 @@ from bdnet_deploy.graph import (
 )
 from bdnet_deploy.iodesc import IODescription
 
-__all__ = ["TO_NCHW", "TO_NHWC", "write"]
+__all__ = ["OPERATORS", "TO_NCHW", "TO_NHWC", "write"]
 
 Array = npt.NDArray[Any]
 TARGET = "ONNX"
@@ -344,3 +344,5 @@ _EMIT: dict[str, Callable[[_Writer, Node], None]] = {
     "ternarize": _ternarize,
     "two_slope": _two_slope,
 }
+#: Names of the operators that can be written.
+OPERATORS = frozenset(_EMIT)
