@@ -23,6 +23,7 @@ from bdnet_deploy.export.foreign import (
     check_graph,
     describe,
     integer_threshold,
+    without_unpacking,
 )
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -60,6 +61,7 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
         MissingPackageError: the package onnx is not installed.
     """
+    graph = without_unpacking(graph)
     writer = _Writer(graph)
     onnx = writer.onnx
     model = onnx.helper.make_model(

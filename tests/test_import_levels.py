@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bdnet_deploy.graph import NUMERICS, BoxSum, Conv2d, DType, Graph  # noqa: E
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
 from bdnet_deploy.importers.torch.weights import Weights, recognise_weights  # noqa: E402
 from bdnet_deploy.lowering import lower  # noqa: E402
+from bdnet_deploy.model import Model  # noqa: E402
 
 UBIT = DType.UBIT
 SHAPE = (1, 6, 7, 9)
@@ -124,6 +126,8 @@ def on_host(
     for numerics in NUMERICS:
         lowered = lower(graph, numerics, samples=samples)
         found = check_host(lowered, samples)
+        if numerics == "fixed16" and len(shape) == 4:  # row by row too
+            assert np.array_equal(check_host(lowered.replanned(push_rows=True), samples), found)
         # Real numbers that the inputs stand for: a sign of a rounded input may differ.
         seen = lowered.encode(samples)
         quant = lowered.graph.inputs[0].type.quant
@@ -245,3 +249,18 @@ def test_bits_that_are_also_added() -> None:
     on_host(graph, net.double(), SHAPE, {"float": 1e-5, "fixed16": 1e-3, "fixed8": 0.02})
     vector = Fn(lambda x: 0.5 * sign(x) + 0.25 * x)
     on_host(check(vector, (1, 9)), vector.double(), (1, 9), {"float": 1e-5, "fixed16": 1e-3, "fixed8": 1e-2})
+
+
+@pytest.mark.parametrize("target", ["onnx", "tflite"])
+def test_bits_that_are_also_added_in_foreign_files(target: str, tmp_path: Path) -> None:
+    """Where bits are numbers anyway, nothing makes numbers of them."""
+    if target == "onnx":
+        pytest.importorskip("onnxruntime")
+    else:
+        pytest.importorskip("larq_compute_engine")
+    w = randn(6, 6, 1, 1)
+    net = Fn(lambda x, w: (F.conv2d(sign(x - 0.1), 0.2 * sign(w)) + 0.5 * sign(x - 0.1)).mean((2, 3)), w=w)
+    model = Model("added", import_module(net, SHAPE))
+    path = tmp_path / f"added.{target}"
+    model.export(target, path)
+    model.verify(path, inputs=np.random.default_rng(0).normal(size=(5, 7, 9, 6)).astype(np.float32))
