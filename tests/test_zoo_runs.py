@@ -17,19 +17,20 @@ from bdnet_deploy.importers.torch import import_module  # noqa: E402
 from bdnet_deploy.lowering import Lowered, lower  # noqa: E402
 
 #: Small enough for an emulated core; every kind of block is in them.
+TINY = {"input_size": 32, "classes": 10}
 SMALL: dict[str, dict[str, Any]] = {
-    "adabin_resnet20": {"input_size": 8, "blocks": 1},
+    "adabin_resnet20": {"input_size": 8, "blocks": 1, "width": 8},
     "bdnet_digits": {},
     "bdnet_kws": {"width": 16, "blocks": 2},
     "bdnet_mobilenet_v1": {"width": 0.125, "input_size": 32, "classes": 10},
     "bdnet_vww": {"width": 0.125, "input_size": 32},
-    "birealnet_18": {"width": 8, "blocks": (1, 1, 1, 1), "input_size": 32, "classes": 10},
+    "birealnet_18": {**TINY, "width": 8, "blocks": (2, 2, 1, 1)},
     "es_resnet20": {"width": 8, "blocks": 1, "input_size": 8},
-    "quicknet": {"input_size": 32},
-    "quicknet_large": {"input_size": 32},
-    "quicknet_small": {"input_size": 32},
-    "reactnet_18": {"width": 8, "blocks": (1, 1, 1, 1), "input_size": 32, "classes": 10},
-    "reactnet_a": {"width": 0.25, "input_size": 32, "classes": 10},
+    "quicknet": {**TINY, "filters": (16, 16, 24, 32), "blocks": (1, 1, 1, 1)},
+    "quicknet_large": {**TINY, "filters": (16, 32), "blocks": (2, 1)},
+    "quicknet_small": {**TINY, "filters": (16, 24), "blocks": (1, 1)},
+    "reactnet_18": {**TINY, "width": 8, "blocks": (2, 2, 1, 1)},
+    "reactnet_a": {**TINY, "widths": (8, 16, 32, 32), "strides": (2, 1, 2, 1)},
 }
 
 
