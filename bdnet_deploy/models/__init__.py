@@ -5,6 +5,7 @@ from __future__ import annotations
 from bdnet_deploy.models.bdnet_digits import bdnet_digits
 from bdnet_deploy.models.bdnet_kws import bdnet_kws
 from bdnet_deploy.models.bdnet_mobilenet_v1 import bdnet_mobilenet_v1, bdnet_vww
+from bdnet_deploy.models.bnext import bnext, es_bnext
 from bdnet_deploy.models.es_resnet20 import es_resnet20
 from bdnet_deploy.models.registry import create, names, options, register
 
@@ -13,7 +14,9 @@ __all__ = [
     "bdnet_kws",
     "bdnet_mobilenet_v1",
     "bdnet_vww",
+    "bnext",
     "create",
+    "es_bnext",
     "es_resnet20",
     "names",
     "options",

@@ -11,23 +11,29 @@ from bdnet_deploy.errors import require
 require("torch", extra="torch")
 
 from bdnet_deploy.nn.activations import RSign, TernaryActivation  # noqa: E402
+from bdnet_deploy.nn.annealed import AnnealedConv2d, anneal, not_yet_binary  # noqa: E402
 from bdnet_deploy.nn.block import BDBlockHalf  # noqa: E402
 from bdnet_deploy.nn.conv import BinaryConv2d  # noqa: E402
 from bdnet_deploy.nn.dual_binary import DualBinaryConv2d  # noqa: E402
 from bdnet_deploy.nn.es_block import ESBlockHalf  # noqa: E402
+from bdnet_deploy.nn.probabilities import BinaryProbabilities  # noqa: E402
 from bdnet_deploy.nn.quantizers import sign_ste, ternary_ste, ternary_weight_ste  # noqa: E402
 from bdnet_deploy.nn.residual import BroadcastResidual  # noqa: E402
 from bdnet_deploy.nn.rprelu import RPReLU  # noqa: E402
 
 __all__ = [
+    "AnnealedConv2d",
     "BDBlockHalf",
     "BinaryConv2d",
+    "BinaryProbabilities",
     "BroadcastResidual",
     "DualBinaryConv2d",
     "ESBlockHalf",
     "RPReLU",
     "RSign",
     "TernaryActivation",
+    "anneal",
+    "not_yet_binary",
     "sign_ste",
     "ternary_ste",
     "ternary_weight_ste",
