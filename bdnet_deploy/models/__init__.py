@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from bdnet_deploy.models.bdnet_digits import bdnet_digits
+from bdnet_deploy.models.bdnet_inverted import bdnet_efficientnet_lite0, bdnet_mobilenet_v2
 from bdnet_deploy.models.bdnet_kws import bdnet_kws
 from bdnet_deploy.models.bdnet_mobilenet_v1 import bdnet_mobilenet_v1, bdnet_vww
+from bdnet_deploy.models.bdnet_resnet8 import bdnet_resnet8
 from bdnet_deploy.models.bnext import bnext, es_bnext
-from bdnet_deploy.models.es_resnet20 import es_resnet20
+from bdnet_deploy.models.es_binaryvit import es_binaryvit
+from bdnet_deploy.models.es_resnets import es_resnet18, es_resnet20
 from bdnet_deploy.models.registry import create, names, options, register
 
 __all__ = [
     "bdnet_digits",
+    "bdnet_efficientnet_lite0",
     "bdnet_kws",
     "bdnet_mobilenet_v1",
+    "bdnet_mobilenet_v2",
+    "bdnet_resnet8",
     "bdnet_vww",
     "bnext",
     "create",
+    "es_binaryvit",
     "es_bnext",
+    "es_resnet18",
     "es_resnet20",
     "names",
     "options",

@@ -71,6 +71,8 @@ class BNextConfig:
             raise ValueError(f"clip is {self.clip!r}; it is greater than 0")
         if self.widths is not None and not isinstance(self.widths, list | tuple):
             raise ValueError(f"widths is {self.widths!r}; it is a list of numbers")
+        if len(self.channels()) < 2:
+            raise ValueError("widths has no block; it is the stem's width and one for each block")
         for width in self.channels():
             check_count("widths", width)
             if width % 8:
@@ -78,8 +80,6 @@ class BNextConfig:
         for before, after in zip(self.channels(), self.channels()[1:]):
             if after not in (before, 2 * before):
                 raise ValueError(f"widths go from {before} to {after}; a block keeps or doubles its width")
-        if len(self.channels()) < 2:
-            raise ValueError("widths has no block; it is the stem's width and one for each block")
         total = self.stem_stride
         for stride in strides(self.channels()):
             total *= stride
@@ -114,7 +114,14 @@ class ESBNextConfig(BNextConfig):
         super().__post_init__()
         for option in ("tau", "groups"):
             check_count(option, getattr(self, option))
-        check_choice("ops_matched", self.ops_matched, (True, False))  # type: ignore[arg-type]
+        if not isinstance(self.ops_matched, bool):
+            raise ValueError(f"ops_matched is {self.ops_matched!r}; it is true or false")
+        widths = self.channels()
+        if self.ops_matched and self.tau * self.groups > 1 and widths[-1] != widths[-2]:
+            raise ValueError(
+                "the last block doubles its width, and the head would see one of the two 1x1 convolutions beside each "
+                "other alone; append a block that keeps it, or set ops_matched to false"
+            )
         for width in self.channels():
             if width % (8 * self.tau * self.groups):
                 raise ValueError(
