@@ -61,6 +61,7 @@ from bdnet_deploy.importers.torch.rules import (
     sum_rule,
     unary_rule,
 )
+from bdnet_deploy.importers.torch.ties import is_structural
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
@@ -244,6 +245,8 @@ class _Builder:
     def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
+            if quantizer.tie and not is_structural(quantizer):
+                quantizer = quantizer.without_tie()
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer
