@@ -163,7 +163,14 @@ def test_layer_adds_pools_of_its_normed_input() -> None:
         {"tau": 1},
         {"expand": "hidden", "merging": "real"},
         {"layer_scale": False, "pools": (), "gradient": "clipped"},
-        {"widths": (8, 16, 16), "depths": (1, 2, 1), "heads": (1, 2, 4), "reductions": (1, 1, 1), "ratios": (2, 1, 2)},
+        {
+            "widths": (8, 16, 16),
+            "depths": (1, 2, 1),
+            "heads": (1, 2, 4),
+            "reductions": (1, 1, 1),
+            "ratios": (2, 1, 2),
+            "probability": 0.3,  # of 4 tokens: below it lies where the gradient passes
+        },
     ],
 )
 def test_it_trains(options: dict) -> None:
@@ -185,7 +192,7 @@ def test_it_trains(options: dict) -> None:
         ({"pools": (2,)}, "odd"),
         ({"pools": 3}, "list"),
         ({"probability": 0}, "probability"),
-        ({"input_size": 96}, "reductions"),
+        ({"input_size": 100}, "reductions"),
     ],
 )
 def test_wrong_options_are_usage_errors(config: dict, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from bdnet_deploy import models
@@ -67,7 +69,7 @@ def test_state_dict_has_the_published_keys() -> None:
     expected: dict[str, tuple[int, ...]] = {"feature.0.conv1.weight": (32, 3, 3, 3), "feature.0.prelu.weight": (64,)}
     expected |= norm("feature.0.bn1", 64)
     widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
-    for i, (c, after) in enumerate(zip(widths, widths[1:]), 1):
+    for i, (c, after) in enumerate(pairwise(widths), 1):
         units = {"Attention": 3, **({"FFN": 1} if c == after else {"FFN_1": 1, "FFN_2": 1})}
         for name, k in units.items():
             unit, wide = f"feature.{i}.{name}", 2 * c

@@ -73,9 +73,7 @@ class Attention(nn.Module):
         if reduction > 1:
             self.reduce = BinaryLinear(channels, channels, config)
         self.query, self.key, self.value = (BinaryLinear(channels, channels, config) for _ in range(3))
-        self.sign_query, self.sign_key, self.sign_value = (
-            RSign(channels, gradient=config.gradient) for _ in range(3)
-        )
+        self.sign_query, self.sign_key, self.sign_value = (RSign(channels, gradient=config.gradient) for _ in range(3))
         self.probabilities = BinaryProbabilities(config.probability)
         self.norm = norm(channels, config)
         self.rprelu = RPReLU(channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bdnet_deploy.errors import require
@@ -24,7 +25,7 @@ SIZES = {
 
 def strides(widths: Sequence[int]) -> list[int]:
     """Stride of each block: 2 where the width grows, but in the first."""
-    return [2 if i and after != before else 1 for i, (before, after) in enumerate(zip(widths, widths[1:]))]
+    return [2 if i and after != before else 1 for i, (before, after) in enumerate(pairwise(widths))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class BNextConfig:
             check_count("widths", width)
             if width % 8:
                 raise ValueError(f"a width is {width}; it is a multiple of 8, by which squeeze and excitation divides")
-        for before, after in zip(self.channels(), self.channels()[1:]):
+        for before, after in pairwise(self.channels()):
             if after not in (before, 2 * before):
                 raise ValueError(f"widths go from {before} to {after}; a block keeps or doubles its width")
         total = self.stem_stride
