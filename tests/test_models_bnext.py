@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from bdnet_deploy import models
+from bdnet_deploy import checkpoint, models
 from bdnet_deploy.errors import UsageError
 
 torch = pytest.importorskip("torch")
@@ -268,3 +269,16 @@ def test_wrong_options_are_usage_errors(config: dict, message: str) -> None:
 def test_a_network_has_a_block() -> None:
     with pytest.raises(UsageError, match="no block"):
         models.create("bnext", widths=(16,))
+
+
+def test_a_published_checkpoint_loads_by_name(tmp_path: Path) -> None:
+    """The training script's dictionary, with the names of DistributedDataParallel."""
+    torch.manual_seed(0)
+    module = randomize(models.create("es_bnext", **SMALL, temperature=0.5))
+    state = {f"module.{name}": value for name, value in module.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state, "best_top1_acc": 1.0, "temp": 0.5}, tmp_path / "checkpoint.pth.tar")
+    loaded = checkpoint.load_module(tmp_path / "checkpoint.pth.tar", arch="es_bnext", set_=SMALL)
+    assert not_yet_binary(loaded) == not_yet_binary(module) != []
+    x = image(module)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), module.eval()(x))
