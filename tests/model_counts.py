@@ -1,4 +1,4 @@
-"""Counts of a network from hooks on its modules, and a few steps of training, for the tests of the architectures."""
+"""Counts of a network, and a few steps of training, for the tests of the architectures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from zoo_counts import counts_of  # noqa: E402
 
 from bdnet_deploy import models  # noqa: E402
 from bdnet_deploy.nn import BinaryConv2d  # noqa: E402
@@ -28,17 +29,8 @@ def image(module: nn.Module, batch: int = 2) -> torch.Tensor:
 
 def multiply_accumulates(module: nn.Module) -> tuple[int, int]:
     """Of the binary convolutions, and of the real convolutions and linear layers, for one image."""
-    counts = {True: 0, False: 0}
-
-    def hook(layer: nn.Module, _: object, y: torch.Tensor) -> None:
-        counts[isinstance(layer, BinaryConv2d)] += layer.weight[0].numel() * y[0].numel()
-
-    for layer in module.modules():
-        if isinstance(layer, BinaryConv2d | nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(hook)
-    with torch.no_grad():
-        module(image(module, 1))
-    return counts[True], counts[False]
+    counts = counts_of(module)
+    return counts.binary_macs, counts.real_macs
 
 
 def parameters(module: nn.Module) -> tuple[int, int]:
