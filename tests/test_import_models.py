@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from torch_modules import check, randomize  # noqa: E402
 
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
-from bdnet_deploy.nn import BinaryConv2d, not_yet_binary  # noqa: E402
+from bdnet_deploy.nn import BinaryConv2d, RSign, TernaryActivation, not_yet_binary  # noqa: E402
 
 NUMERICS = ("float", "fixed16", "fixed8")
 BNEXT = {"widths": (16, 32, 64, 64), "input_size": 16, "classes": 4}
@@ -55,6 +55,14 @@ def binary_layers(graph: Graph) -> int:
     )
 
 
+def verify(model: Model, sample: tuple[int, int, int], numerics: str, folder: Path) -> None:
+    samples = np.random.default_rng(1).standard_normal((8, *sample)).astype(np.float32)
+    calibrate = None if numerics == "float" else samples
+    model.export("bdn", folder / "m.bdn", numerics=numerics, calibrate=calibrate)
+    report = model.verify(folder / "m.bdn", inputs=samples[:2], calibrate=calibrate)
+    assert (report.facts["verdict"], report.facts["compared"]) == ("equal", "every byte")
+
+
 @pytest.mark.parametrize(("arch", "options"), NETWORKS)
 def test_every_binary_convolution_is_recognised(arch: str, options: dict[str, Any]) -> None:
     module = network(arch, options)
@@ -66,12 +74,7 @@ def test_every_binary_convolution_is_recognised(arch: str, options: dict[str, An
 @pytest.mark.parametrize(("arch", "options"), [NETWORKS[i] for i in (0, 3, 6, 8, 9)])
 def test_files_verify_byte_for_byte(arch: str, options: dict[str, Any], numerics: str, tmp_path: Path) -> None:
     module = network(arch, options)
-    model = Model(arch, import_module(module, shape(module)))
-    samples = np.random.default_rng(1).standard_normal((8, *module.input_shape)).astype(np.float32)
-    calibrate = None if numerics == "float" else samples
-    model.export("bdn", tmp_path / "m.bdn", numerics=numerics, calibrate=calibrate)
-    report = model.verify(tmp_path / "m.bdn", inputs=samples[:2], calibrate=calibrate)
-    assert (report.facts["verdict"], report.facts["compared"]) == ("equal", "every byte")
+    verify(Model(arch, import_module(module, shape(module))), module.input_shape, numerics, tmp_path)
 
 
 def test_weights_of_a_high_temperature_stay_real_and_are_named() -> None:
@@ -82,14 +85,47 @@ def test_weights_of_a_high_temperature_stay_real_and_are_named() -> None:
         assert "weights have" in graph.reasons[name]
 
 
-@pytest.mark.parametrize("options", [{}, {"tau": 1}, {"expand": "hidden", "merging": "real"}, {"reductions": (1, 1)}])
-def test_binaryvit_of_one_position_for_all(options: dict[str, Any]) -> None:
-    """Learned positions differ from pixel to pixel, which the graph has no constant for: alike, all else is understood."""
+def binaryvit(options: dict[str, Any]) -> torch.nn.Module:
+    """With positions that are one vector for all, since the graph has no constants that differ from pixel to pixel."""
     sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 2), "reductions": (2, 1), "ratios": (2, 2)}
     module = network("es_binaryvit", {**sizes, "input_size": 16, "classes": 4, "probability": 0.1, **options})
     with torch.no_grad():
         for name, p in module.named_parameters():
             if name.endswith("positions"):
                 p.copy_(p.mean((2, 3), keepdim=True).expand_as(p))
+    return module
+
+
+@pytest.mark.parametrize("options", [{}, {"tau": 1}, {"expand": "hidden", "merging": "real"}, {"reductions": (1, 1)}])
+def test_binaryvit_is_recognised(options: dict[str, Any]) -> None:
+    module = binaryvit(options)
     graph = check(module, shape(module), batch=2)
     assert binary_layers(graph) == sum(isinstance(m, BinaryConv2d) for m in module.modules())
+
+
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_binaryvit_verifies_byte_for_byte(numerics: str, tmp_path: Path) -> None:
+    module = binaryvit({})
+    verify(Model("vit", import_module(module, shape(module))), module.input_shape, numerics, tmp_path)
+
+
+class Levels(torch.nn.Module):
+    """Bits or trits that nothing but real arithmetic reads."""
+
+    def __init__(self, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.25 * self.activation(x) + 0.5
+
+
+@pytest.mark.parametrize("numerics", NUMERICS)
+@pytest.mark.parametrize("channels", [1, 5, 33])
+@pytest.mark.parametrize("kind", [RSign, TernaryActivation])
+def test_levels_that_no_binary_layer_reads(kind: type, channels: int, numerics: str, tmp_path: Path) -> None:
+    torch.manual_seed(channels)
+    module = randomize(Levels(kind(channels)))
+    graph = import_module(module, (1, channels, 4, 6))
+    assert any(node.output.type.dtype in BINARY for node in graph.nodes)
+    verify(Model("levels", graph), (4, 6, channels), numerics, tmp_path)
