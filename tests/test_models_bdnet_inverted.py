@@ -125,15 +125,13 @@ def test_inverted_residuals_train(options: dict) -> None:
 
 
 def test_resnet8_has_mlperf_tinys_sizes() -> None:
-    """Parameters of the Keras model by hand: see the comment; 78,666 is what NXP's and Silicon Labs' zoos print."""
+    """By hand from the layers of the Keras model, its two 1x1 shortcuts left out: broadcast residuals stand for them."""
     full = on_meta("bdnet_resnet8", convolutions="full")
     assert full.input_shape == (32, 32, 3)
     layers = [m for m in full.modules() if isinstance(m, BinaryConv2d | torch.nn.Conv2d | torch.nn.Linear)]
-    weights = sum(layer.weight.numel() for layer in layers) + 10
-    shortcuts = 16 * 32 + 32 * 64  # two 1x1 convolutions that broadcast residuals stand for
-    biases = 3 * 16 + 3 * 32 + 3 * 64  # Keras keeps one before each normalization, and in the shortcuts
-    normalization = 4 * (3 * 16 + 2 * 32 + 2 * 64)
-    assert weights + shortcuts + biases + normalization == 78_666
+    convolutions = [(3, 16), (16, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64)]
+    weights = [9 * c_in * c_out for c_in, c_out in convolutions]
+    assert [layer.weight.numel() for layer in layers] == [*weights, 64 * 10]
     binary, real = multiply_accumulates(full)
     assert real == 32 * 32 * 16 * 27 + 640
     stages = [(32, 16, 16), (16, 16, 32), (8, 32, 64)]
