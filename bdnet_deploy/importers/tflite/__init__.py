@@ -11,9 +11,11 @@ from bdnet_deploy.importers.tflite.own import (
     read_weights,
     split_layers,
 )
+from bdnet_deploy.importers.tflite.reader import import_tflite
 
 __all__ = [
     "IntegerSign",
+    "import_tflite",
     "read_description",
     "read_parameters",
     "read_thresholds",
