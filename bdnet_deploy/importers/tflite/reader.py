@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes
 from bdnet_deploy.export.tflite.schema import Model, Signature, Tensor
-from bdnet_deploy.graph import Graph
+from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.importers.artifact import load_bytes, load_description, load_io
 from bdnet_deploy.importers.tflite import arithmetic, lce, moving, pooling, products  # noqa: F401  enter their rules
 from bdnet_deploy.importers.tflite.source import Scale, scale_of
@@ -26,8 +27,22 @@ class Port:
     name: str
     shape: tuple[int, ...]
     signature: tuple[int, ...]
-    dtype: np.dtype[np.generic]
+    dtype: np.dtype[Any]
     scale: Scale | None
+
+    def encode(self, x: Array) -> Array:
+        """Real numbers (N, ...) as the file has them: (N, ...) of its shape and dtype, rounded and saturated."""
+        x = x.reshape(len(x), *(self.shape[1:] if len(self.shape) > 1 else self.shape))
+        if self.scale is None:
+            return x.astype(self.dtype)
+        info = np.iinfo(self.dtype)
+        return np.clip(np.rint(x / self.scale.scale) + self.scale.zero_point, info.min, info.max).astype(self.dtype)
+
+    def decode(self, y: Array) -> Array:
+        """The inverse of :meth:`encode`, float32."""
+        if self.scale is None:
+            return y.astype(np.float32)
+        return ((y.astype(np.float64) - self.scale.zero_point) * self.scale.scale).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +80,11 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
     model = from_bytes(content)
     name = "model" if isinstance(source, bytes) else Path(source).stem
     graph = Graph(name)
+    inputs, outputs = [_port(model, i) for i in model.inputs], [_port(model, i) for i in model.outputs]
+    for signature in model.signatures[:1]:  # the names that the user gave; the tensors' own are the converter's
+        for names in (signature.inputs, signature.outputs):
+            for key, index in names.items():
+                model.tensors[index].name = key
     translator = Translator(model, graph, rounding=rounding)
     with np.errstate(all="ignore"):
         translator.run()
@@ -79,8 +99,8 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
         )
     return Imported(
         graph,
-        [_port(model, i) for i in model.inputs],
-        [_port(model, i) for i in model.outputs],
+        inputs,
+        outputs,
         model.signatures,
         _io(model),
         notes,
