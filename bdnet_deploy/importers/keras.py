@@ -50,7 +50,8 @@ def convert(path: Path, *, timeout: float = 900.0) -> bytes:
         raise MissingPackageError(f"converting a {path.suffix} file failed", where=where, why=why, fix=by_hand(path))
     if answer.get("kind") == "unsupported":
         raise UnsupportedError(str(answer["what"]), where=where, why=why, fix=str(answer["fix"]))
-    raise ModelFileError(str(answer.get("what", "the conversion failed")), where=where, why=why, fix=by_hand(path))
+    fix = "build the model in your own code, load its weights, and convert it there by larq_compute_engine.convert_keras_model"
+    raise ModelFileError(str(answer.get("what", "the conversion failed")), where=where, why=why, fix=fix)
 
 
 def by_hand(path: Path) -> str:

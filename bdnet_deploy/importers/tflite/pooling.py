@@ -47,11 +47,16 @@ def average_pool(t: Translator, op: Operation) -> None:
 @rule("MEAN", "SUM", "REDUCE_MAX")
 def reduce(t: Translator, op: Operation) -> None:
     x = t.map(op, 0)
-    value = t.real(op, x)
     rank = len(x.shape)
     given = op.numbers(1)
     if any(not -rank <= a < rank for a in given):
         raise op.damaged(f"axes {given} of a tensor of shape {x.shape}")
+    if op.kind == "MEAN" and rank == 5 and {a % rank for a in given} == {4}:  # groups of adjacent channels
+        value = t.real(op, x.with_shape((*x.shape[:3], x.shape[3] * x.shape[4])))
+        y = t.add(GroupMean(x.shape[4]), [value], op)
+        t.computed(op, t.shaped(op, y, graph_shape(declared_shape(op.output(), op.where))))
+        return
+    value = t.real(op, x)
     # As axes 1 to 3 of (1, H, W, C); those of size 1 make no difference.
     axes = {a % rank + 4 - rank for a in given if x.shape[a % rank] > 1}
     shape = value.type.shape

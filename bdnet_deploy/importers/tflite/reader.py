@@ -32,7 +32,8 @@ class Port:
 
     def encode(self, x: Array) -> Array:
         """Real numbers (N, ...) as the file has them: (N, ...) of its shape and dtype, rounded and saturated."""
-        x = x.reshape(len(x), *(self.shape[1:] if len(self.shape) > 1 else self.shape))
+        batched = len(self.shape) > 1 and self.shape[0] == 1
+        x = x.reshape(len(x), *(self.shape[1:] if batched else self.shape))
         if self.scale is None:
             return x.astype(self.dtype)
         info = np.iinfo(self.dtype)
