@@ -532,7 +532,9 @@ def test_int8_files() -> None:
     limits = read(file.done(*file.model.outputs))
     real = host(limits, x)
     expected = theirs(file.done(*file.model.outputs), x)
-    assert np.abs(real[1] - expected[1]).max() <= 0.0411 / 2 + 0.0623 / 2 + 1e-5  # not rounded, but within the same limits
+    assert (
+        np.abs(real[1] - expected[1]).max() <= 0.0411 / 2 + 0.0623 / 2 + 1e-5
+    )  # not rounded, but within the same limits
 
 
 def test_quantize_and_dequantize() -> None:

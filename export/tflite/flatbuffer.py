@@ -14,6 +14,7 @@ import flatbuffers
 import numpy as np
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
+from bdnet_deploy.export.tflite.operator_names import NAMES
 from bdnet_deploy.export.tflite.schema import (
     BUILTINS,
     CUSTOM,
@@ -189,8 +190,7 @@ def _write_code(b: flatbuffers.Builder, name: str, version: int) -> int:
 def from_bytes(data: bytes) -> Model:
     """Read a file of one subgraph, by whatever converter.
 
-    An operator that is not among :data:`~bdnet_deploy.export.tflite.schema.BUILTINS` has the name ``BUILTIN_<code>`` and no
-    options; a tensor of an element type that is not among TensorKind's is refused.
+    An operator that is not among :data:`~bdnet_deploy.export.tflite.schema.BUILTINS` has its name and no options; a tensor of an element type that is not among TensorKind's is refused.
 
     Raises:
         ModelFileError: it is no TensorFlow Lite file, or damaged.
@@ -309,15 +309,18 @@ def _read_model(root: _View) -> Model:
 #: Element types that have no TensorKind.
 _OTHER_KINDS = {5: "string", 8: "complex64", 10: "float64", 11: "complex128", 12: "uint64", 13: "resource"}
 _OTHER_KINDS |= {14: "variant", 15: "uint32", 16: "uint16", 17: "int4", 18: "bfloat16", 19: "int2"}
-_BUILTIN_NAMES = {builtin.code: name for name, builtin in BUILTINS.items()}
 
 
 def _read_code(view: _View) -> tuple[str, int]:
     code = max(view.scalar(0, "b"), view.scalar(3, "i"))
-    name = view.string(1) if code == CUSTOM else _BUILTIN_NAMES.get(code, f"BUILTIN_{code}")
-    if code == CUSTOM and (name in BUILTINS or name.startswith("BUILTIN_")):
+    name = view.string(1) if code == CUSTOM else _builtin_name(code)
+    if code == CUSTOM and (name in BUILTINS or name in NAMES or name.startswith("BUILTIN_")):
         raise ValueError(f"a custom operator with the name of a built-in one, {name}")
     return name, view.scalar(2, "i", 1)
+
+
+def _builtin_name(code: int) -> str:
+    return NAMES[code] if 0 <= code < len(NAMES) else f"BUILTIN_{code}"
 
 
 def _read_buffer(view: _View) -> Array:

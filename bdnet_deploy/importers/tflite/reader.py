@@ -81,7 +81,7 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
     model = from_bytes(content)
     name = "model" if isinstance(source, bytes) else Path(source).stem
     graph = Graph(name)
-    inputs, outputs = [_port(model, i) for i in model.inputs], [_port(model, i) for i in model.outputs]
+    tensors = [t.name for t in model.tensors]
     for signature in model.signatures[:1]:  # the names that the user gave; the tensors' own are the converter's
         for names in (signature.inputs, signature.outputs):
             for key, index in names.items():
@@ -100,19 +100,17 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
         )
     return Imported(
         graph,
-        inputs,
-        outputs,
+        [_port(model, i, tensors[i]) for i in model.inputs],
+        [_port(model, i, tensors[i]) for i in model.outputs],
         model.signatures,
         _io(model),
         notes,
     )
 
 
-def _port(model: Model, index: int) -> Port:
+def _port(model: Model, index: int, name: str) -> Port:
     tensor: Tensor = model.tensors[index]
-    return Port(
-        index, tensor.name, tensor.shape, tensor.signature or tensor.shape, tensor.kind.numpy, scale_of(None, tensor)
-    )
+    return Port(index, name, tensor.shape, tensor.signature or tensor.shape, tensor.kind.numpy, scale_of(None, tensor))
 
 
 def _io(model: Model) -> IODescription | None:

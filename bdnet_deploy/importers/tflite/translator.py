@@ -26,6 +26,7 @@ from bdnet_deploy.graph import (
     Op,
     Pad,
     Quantize,
+    Repeat,
     Reshape,
     TwoSlope,
     Unary,
@@ -84,7 +85,8 @@ class Translator:
                 _find(op)(self, op)
             except GraphError as error:
                 raise op.refuse(str(error)) from error
-            except BdnetError:
+            except BdnetError as error:
+                error.where = error.where or op.where
                 raise
             except (KeyError, TypeError, ValueError, IndexError, OverflowError, ArithmeticError) as error:
                 raise op.damaged(f"{type(error).__name__}: {error}") from error
@@ -125,8 +127,8 @@ class Translator:
             flat = graph_shape(entry.shape)
             if flat != value.type.shape and flat is not None:
                 value = self.graph.add(Reshape(flat), [value], f"{value.name}.shape")
-            if value in self.graph.outputs or value in self.graph.inputs or not value.type.dtype.is_float:
-                value = self.affine([value], [1.0], 0.0, f"{value.name}.copy", "")
+            if value in self.graph.outputs or value in self.graph.inputs:  # one place for each result
+                value = self.graph.add(Repeat(1), [value], f"{value.name}.copy")
             self.graph.outputs.append(value)
         if not self.graph.outputs or not self.graph.inputs:
             raise ModelFileError("the TensorFlow Lite file is damaged", why="the model has no input or no output")
