@@ -353,9 +353,6 @@ def load(
         ModelFileError: the file is missing, damaged, or of another kind.
         UnsupportedError: a layer that cannot be carried over; it is named.
     """
-    from bdnet_deploy.checkpoint import load_module
-    from bdnet_deploy.importers.torch import import_module
-
     for file in (path, weights):
         if file is not None:
             _check_source(Path(file), tflite=file is path)
@@ -367,6 +364,9 @@ def load(
                 fix="leave --arch, --model, --set, --weights and --input out",
             )
         return _load_larq(Path(path), preprocess, labels)
+    from bdnet_deploy.checkpoint import load_module
+    from bdnet_deploy.importers.torch import import_module
+
     module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
     io = getattr(module, "bdnet_io", None)
     shape = _input_shape(module, io, inputs)
