@@ -8,13 +8,14 @@ PyTorch evaluates, tie rule included: the first float32 at which the level is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.aten import DISCRETE
 from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
+from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
@@ -41,10 +42,15 @@ class Quantizer:
     mul: Array
     add: Array
     tie: bool
+    layout: Layout | None = None  # of the channels; None: one function for all, arrays (1,)
 
     @property
     def binary(self) -> bool:
         return bool((self.low == self.high).all())
+
+    def without_tie(self) -> Quantizer:
+        """The same with +1 for the single float of the middle level."""
+        return replace(self, high=self.low, tie=False)
 
 
 def find_quantizer(target: Traced) -> Quantizer | str | None:
@@ -131,7 +137,7 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
     mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
     single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
     tie = bool(between.any() and single.all())
-    return Quantizer(cone.source, low, high, mul, add, tie)
+    return Quantizer(cone.source, low, high, mul, add, tie, cone.layout)
 
 
 def _thresholds(f: Callable[[Array], Array], lo: Array, hi: Array, channels: int) -> tuple[Array, Array]:
