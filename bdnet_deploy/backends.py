@@ -172,12 +172,20 @@ class ForeignBackend:
 
         self.name = {"lce": "Larq Compute Engine", "onnxruntime": "onnxruntime"}[kind]
         self.kind = kind
-        self.data = foreign_bytes(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind])
+        self.original = model._tflite if kind == "lce" else None
+        if self.original is None:
+            self.data = foreign_bytes(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind])
 
     def predict(self, x: Array, progress: Step | None = None) -> Array:
         if self.kind == "lce":
             from bdnet_deploy.peers import lce
 
+            if self.original is not None:  # the file that the model came from
+                from bdnet_deploy.importers.tflite.reader import read
+
+                source = read(self.original)
+                y = lce.run(self.original, source.inputs[0].encode(x))[0]
+                return source.outputs[0].decode(y).astype(np.float64)
             return np.asarray(lce.run(self.data, x)[0], np.float64)
         from bdnet_deploy.peers import onnxruntime
 
