@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
 
 from bdnet_deploy.errors import UsageError
+
+_LONGEST = 200
 
 
 def fixed_shape(
@@ -53,3 +58,19 @@ def fixed_shape(
 
 def _by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
+
+
+def text(value: Any, longest: int = _LONGEST) -> str:
+    """Names come from untrusted files: one line, of bounded length. Protobuf gives bytes where they are not UTF-8."""
+    string = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return string[:longest] if longest > _LONGEST else re.sub(r"[\x00-\x1f\x7f]", "?", string[:longest])
+
+
+def source_line(trace: str) -> str:
+    """``file:line`` of the innermost frame outside of PyTorch in a printed stack trace."""
+    frames: list[tuple[str, str]] = re.findall(r'File "([^"\n]+)", line (\d+)', trace)
+    for file, line in reversed(frames):
+        parts = PurePath(file.replace("\\", "/")).parts
+        if "torch" not in parts[:-1] or "site-packages" not in parts:
+            return f"{text(parts[-1])}:{line[:9]}" if parts else ""
+    return ""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.importers.artifact import load_bytes
-from bdnet_deploy.importers.onnx.places import key, place_of, text
+from bdnet_deploy.importers.onnx.places import key, place_of
 from bdnet_deploy.importers.onnx.tensors import TensorReader
+from bdnet_deploy.importers.program import text
 from bdnet_deploy.importers.torch.interpreter import Place
 
 _OLDEST = 7

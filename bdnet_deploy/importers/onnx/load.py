@@ -10,9 +10,8 @@ from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.importers.artifact import load_description, load_io
 from bdnet_deploy.importers.onnx.file import File, open_file
 from bdnet_deploy.importers.onnx.interpreter import OnnxModule
-from bdnet_deploy.importers.onnx.places import text
 from bdnet_deploy.importers.onnx.tensors import is_float
-from bdnet_deploy.importers.program import fixed_shape
+from bdnet_deploy.importers.program import fixed_shape, text
 from bdnet_deploy.importers.torch.interpreter import Imported
 
 

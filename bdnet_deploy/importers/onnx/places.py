@@ -9,15 +9,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Mapping
-from pathlib import PurePath
 from typing import Any
 
+from bdnet_deploy.importers.program import source_line, text
 from bdnet_deploy.importers.torch.interpreter import Place
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _TRACE = "pkg.torch.onnx.stack_trace"
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_LONGEST = 200
 
 
 def place_of(node: Any, initializers: Collection[str], call: str = "") -> Place:
@@ -31,12 +30,6 @@ def place_of(node: Any, initializers: Collection[str], call: str = "") -> Place:
     path = text(weight.removesuffix(".weight")) if weight.endswith(".weight") and weight in initializers else ""
     path = path or _from_scopes(properties) or _from_name(name)
     return Place(path or call or name, f"{line}, {source}" if source else line)
-
-
-def text(value: Any, longest: int = _LONGEST) -> str:
-    """Names come from untrusted files: one line, of bounded length. Protobuf gives bytes where they are not UTF-8."""
-    string = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return string[:longest] if longest > _LONGEST else re.sub(r"[\x00-\x1f\x7f]", "?", string[:longest])
 
 
 def key(name: Any) -> str:
@@ -62,13 +55,3 @@ def _from_name(name: str) -> str:
         else:
             parts.append(part)
     return ".".join(parts)
-
-
-def source_line(trace: str) -> str:
-    """``file:line`` of the innermost frame outside of PyTorch in a printed stack trace."""
-    frames: list[tuple[str, str]] = re.findall(r'File "([^"\n]+)", line (\d+)', trace)
-    for file, line in reversed(frames):
-        parts = PurePath(file.replace("\\", "/")).parts
-        if "torch" not in parts[:-1] or "site-packages" not in parts:
-            return f"{text(parts[-1])}:{line[:9]}" if parts else ""
-    return ""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
-from bdnet_deploy.importers.onnx.places import text
+from bdnet_deploy.importers.program import text
 
 _P = onnx.TensorProto
 _TYPES: dict[int, str] = {
