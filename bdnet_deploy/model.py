@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bdnet_deploy.artifact import Artifact
+    from bdnet_deploy.importers.torch.interpreter import Imported
     from bdnet_deploy.report import Report
 
 PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
 #: Export targets -> file suffix.
 TARGETS = {"bdn": ".bdn", "c": ".c", "onnx": ".onnx", "tflite": ".tflite"}
+#: Suffixes of the files that hold a network and its weights.
+PROGRAMS = (".onnx", ".pt2")
 
 
 @dataclass(eq=False)
@@ -40,6 +43,7 @@ class Model:
         io: what inputs and outputs mean, or None.
         source: the file it came from, if any.
         source_sha256: of that file.
+        notes: what the import decided for the user, e.g. that a dynamic batch is 1.
     """
 
     name: str
@@ -47,13 +51,14 @@ class Model:
     io: IODescription | None = None
     source: Path | None = None
     source_sha256: str | None = None
+    notes: Sequence[str] = ()
     _module: nn.Module | None = None
     _lowered: dict[tuple[str, str], Lowered] = field(default_factory=dict)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def module(self) -> nn.Module:
-        """The trainable torch module.
+        """The torch module: trainable, or of an ``.onnx`` or ``.pt2`` file one that runs its nodes.
 
         Raises:
             UsageError: the model did not come from PyTorch.
@@ -325,30 +330,42 @@ def load(
     preprocess: Mapping[str, Any] | IODescription | None = None,
     labels: Sequence[str] | None = None,
 ) -> Model:
-    """Import a PyTorch model.
+    """Import a PyTorch or ONNX model.
 
     Args:
-        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``. Code in it never runs.
+        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``; an ONNX or QONNX file
+            (``.onnx``); a file of ``torch.export.save`` (``.pt2``). Code in it never runs.
         arch: an architecture of :mod:`bdnet_deploy.models`.
         model: ``"package.module:factory"``, the user's own code, instead of ``path``.
         settings: arguments of ``arch`` or ``model``.
         weights: a state dict for ``model``.
-        inputs: input shapes as torch sees them, batch first; by default what the checkpoint says.
+        inputs: input shapes as torch sees them (of an ``.onnx`` file: as the file has them), batch first; by default what
+            the file says.
         preprocess, labels: the I/O description, where the checkpoint has none.
 
     Raises:
         ModelFileError: the file is missing, damaged, or of another kind.
         UnsupportedError: a layer that cannot be carried over; it is named.
     """
-    from bdnet_deploy.checkpoint import load_module
-    from bdnet_deploy.importers.torch import import_module
-
     for file in (path, weights):
         if file is not None:
-            _check_source(Path(file))
-    module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
-    io = getattr(module, "bdnet_io", None)
-    shape = _input_shape(module, io, inputs)
+            _check_source(Path(file), program=file is path)
+    module: nn.Module
+    notes: Sequence[str] = ()
+    if path is not None and Path(path).suffix.lower() in PROGRAMS:
+        if arch is not None or model is not None or settings or weights is not None:
+            raise UsageError(f"a {Path(path).suffix} file has its own network and weights", where=str(path),
+                             fix="leave out --arch, --model, --set and --weights")  # fmt: skip
+        program = _read_program(Path(path), inputs)
+        module, shape, io, notes = program.module, program.input_shape, program.io, program.notes
+    else:
+        from bdnet_deploy.checkpoint import load_module
+
+        module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
+        io = getattr(module, "bdnet_io", None)
+        shape = _input_shape(module, io, inputs)
+    from bdnet_deploy.importers.torch import import_module
+
     graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
     if preprocess is not None or labels is not None:
         io = (
@@ -358,7 +375,21 @@ def load(
         )
     source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
-    return Model(graph.name, graph, io, source, digest, module)
+    return Model(graph.name, graph, io, source, digest, notes, module)
+
+
+def _read_program(path: Path, inputs: Sequence[Sequence[int]] | None) -> Imported:
+    """An ``.onnx`` or ``.pt2`` file as a module."""
+    if path.is_dir():
+        raise ModelFileError("this is a folder, not a model file", where=str(path))
+    shape = None if not inputs else _checked_shape(inputs)
+    if path.suffix.lower() == ".onnx":
+        from bdnet_deploy.importers import onnx
+
+        return onnx.read(path, shape)
+    from bdnet_deploy.importers import pt2
+
+    return pt2.read(path, shape)
 
 
 def _check_limit(limit: int | None) -> None:
@@ -366,10 +397,12 @@ def _check_limit(limit: int | None) -> None:
         raise UsageError(f"a limit of {limit} samples", fix="a whole number from 1")
 
 
-def _check_source(path: Path) -> None:
+def _check_source(path: Path, *, program: bool) -> None:
     """Refuse what is not there, and exported files, which no framework reads back."""
     if not path.exists():
         raise no_such_file(path)
+    if program and path.suffix.lower() in PROGRAMS:
+        return
     if path.suffix.lower() in TARGETS.values() and path.is_file():
         raise ModelFileError(
             f"this is an exported {path.suffix} file, not a PyTorch model",
@@ -390,19 +423,7 @@ def _input_shape(
 ) -> tuple[int, ...]:
     """The first input's shape, batch first, channels before space."""
     if inputs:
-        if len(inputs) > 1:
-            raise BdnetError("models with several inputs cannot be imported yet", where="--input")
-        shape = tuple(inputs[0])
-        if len(shape) < 2:
-            raise UsageError(f"a shape has a batch and channels at least, not {'x'.join(map(str, shape))}",
-                             where="--input", fix="batch first, as PyTorch sees it: --input 1x3x224x224")  # fmt: skip
-        if shape[0] != 1 and len(shape) in (2, 3):
-            raise UsageError(f"{'x'.join(map(str, shape))} has no batch", where="--input",
-                             fix=f"--input {'x'.join(map(str, (1,) * (4 - len(shape)) + shape))}")  # fmt: skip
-        if shape[0] != 1:
-            raise UsageError(f"the batch of {'x'.join(map(str, shape))} is not 1", where="--input",
-                             fix=f"--input {'x'.join(map(str, (1, *shape[1:])))}")  # fmt: skip
-        return shape
+        return _checked_shape(inputs)
     if io is not None and io.inputs and io.inputs[0].shape:
         *space, channels = io.inputs[0].shape
         return (1, channels, *space)
@@ -410,3 +431,20 @@ def _input_shape(
         height, width, channels = module.input_shape
         return (1, channels, height, width)
     raise UsageError("the model does not say the shape of its input", fix="add --input 1x3x224x224 (batch first)")
+
+
+def _checked_shape(inputs: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """What the user gave as shapes of the inputs: one, with a batch of 1."""
+    if len(inputs) > 1:
+        raise BdnetError("models with several inputs cannot be imported yet", where="--input")
+    shape = tuple(inputs[0])
+    if len(shape) < 2:
+        raise UsageError(f"a shape has a batch and channels at least, not {'x'.join(map(str, shape))}",
+                         where="--input", fix="batch first, as PyTorch sees it: --input 1x3x224x224")  # fmt: skip
+    if shape[0] != 1 and len(shape) in (2, 3):
+        raise UsageError(f"{'x'.join(map(str, shape))} has no batch", where="--input",
+                         fix=f"--input {'x'.join(map(str, (1,) * (4 - len(shape)) + shape))}")  # fmt: skip
+    if shape[0] != 1:
+        raise UsageError(f"the batch of {'x'.join(map(str, shape))} is not 1", where="--input",
+                         fix=f"--input {'x'.join(map(str, (1, *shape[1:])))}")  # fmt: skip
+    return shape

@@ -245,7 +245,10 @@ def load_model(
     from bdnet_deploy.model import load
 
     console.note(f"importing {source or factory or arch}")
-    return load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)
+    model = load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)
+    for remark in model.notes:
+        console.note(remark)
+    return model
 
 
 @dataclass(frozen=True)
