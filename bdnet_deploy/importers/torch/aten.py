@@ -18,26 +18,51 @@ DISCRETE = frozenset(
     "sign signbit trunc where".split()
 )
 
+#: Functions that the graph has by name.
+UNARY = {
+    "abs": "abs",
+    "erf": "erf",
+    "exp": "exp",
+    "hardsigmoid": "hard_sigmoid",
+    "hardswish": "hard_swish",
+    "log": "log",
+    "mish": "mish",
+    "rsqrt": "rsqrt",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "sqrt": "sqrt",
+    "square": "square",
+    "tanh": "tanh",
+}
+
 #: The output's element depends on the same element of the input alone (and on constants).
 ELEMENTWISE = (
     IDENTITY
     | FILLS
     | DISCRETE
+    | UNARY.keys()
     | frozenset(
-        "_prelu_kernel abs add bitwise_and bitwise_not bitwise_or bitwise_xor clamp clamp_max clamp_min copy div elu exp "
-        "expand expand_as gelu hardsigmoid hardswish hardtanh leaky_relu log logical_xor maximum minimum mul neg pow "
-        "prelu reciprocal relu relu6 rsqrt rsub sigmoid silu softplus sqrt square sub tanh threshold type_as".split()
+        "_prelu_kernel add bitwise_and bitwise_not bitwise_or bitwise_xor clamp clamp_max clamp_min copy div elu expand "
+        "expand_as gelu hardtanh leaky_relu logical_xor maximum minimum mul neg pow prelu reciprocal relu relu6 rsub "
+        "softplus sub threshold type_as".split()
     )
 )
 
 #: ``a * x + b`` with constants, when one argument depends on the input.
 CONSTANT_AFFINE = frozenset("add sub rsub mul div neg".split())
 
-#: Values are moved, repeated or averaged.
+#: Elements keep their values and change their places; some stand several times, beside them constants.
 MOVES = frozenset(
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d _reshape_alias _unsafe_view avg_pool1d avg_pool2d avg_pool3d cat chunk "
-    "concat expand flatten index_select mean movedim permute repeat reshape select slice split split_with_sizes "
-    "squeeze stack sum t transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view".split()
+    "_reshape_alias _unsafe_view as_strided cat channel_shuffle chunk concat constant_pad_nd expand expand_as flatten flip im2col index "
+    "index_select movedim narrow native_channel_shuffle permute pixel_shuffle pixel_unshuffle reflection_pad1d "
+    "reflection_pad2d repeat replication_pad1d replication_pad2d reshape roll select slice split split_with_sizes squeeze "
+    "stack t tile transpose unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze "
+    "_upsample_nearest_exact2d upsample_nearest1d upsample_nearest2d view".split()
+)
+
+#: Sums, means and maxima of elements.
+REDUCTIONS = frozenset(
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d amax avg_pool1d avg_pool2d avg_pool3d max mean sum".split()
 )
 
 BATCH_NORMS = frozenset(
@@ -45,9 +70,16 @@ BATCH_NORMS = frozenset(
     "batch_norm cudnn_batch_norm miopen_batch_norm native_batch_norm".split()
 )
 
-CONVOLUTIONS = frozenset("_convolution conv2d convolution cudnn_convolution mkldnn_convolution".split())
+CONVOLUTIONS = frozenset("_convolution conv1d conv2d convolution cudnn_convolution mkldnn_convolution".split())
 
 LINEARS = frozenset("addmm linear mm mkldnn_linear".split())
+
+#: Products that are linear layers where one factor is constant, and attention where none is.
+MATRIX_PRODUCTS = frozenset("baddbmm bmm matmul mm".split())
+
+SOFTMAXES = frozenset("_safe_softmax _softmax softmax".split())
+
+MAX_POOLS = frozenset("max_pool2d max_pool2d_with_indices".split())
 
 _SHOWN = {
     "_prelu_kernel": "prelu",
@@ -58,8 +90,10 @@ _SHOWN = {
     "max_pool2d_with_indices": "max_pool2d",
     "addmm": "linear",
     "mm": "linear",
+    "bmm": "matmul",
     "convolution": "conv2d",
     "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
     "native_layer_norm": "layer_norm",
     "native_group_norm": "group_norm",
 }

@@ -14,43 +14,63 @@ from bdnet_deploy.importers.torch.aten import (
     BATCH_NORMS,
     CONSTANT_AFFINE,
     CONVOLUTIONS,
+    DISCRETE,
     ELEMENTWISE,
     IDENTITY,
     LINEARS,
+    MATRIX_PRODUCTS,
+    MAX_POOLS,
     MOVES,
+    REDUCTIONS,
+    SOFTMAXES,
     shown,
 )
 from bdnet_deploy.importers.torch.constants import constant_affine
-from bdnet_deploy.importers.torch.emitted import Emitted, real
-from bdnet_deploy.importers.torch.layers import average_pool, batch_norm, emit_product, product_input, refuse
-from bdnet_deploy.importers.torch.moves import Move, find_move
-from bdnet_deploy.importers.torch.piecewise import find_two_lines
+from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
+from bdnet_deploy.importers.torch.layers import (
+    average_pool,
+    batch_norm,
+    emit_product,
+    product_input,
+    refuse,
+    unary_function,
+)
+from bdnet_deploy.importers.torch.layout import Layout
+from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
+from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
 from bdnet_deploy.importers.torch.recorder import record
+from bdnet_deploy.importers.torch.reductions import find_reduction
 from bdnet_deploy.importers.torch.rules import (
     Rule,
+    Source,
     affine_rule,
+    comparison_rule,
+    limits_rule,
     lines_rule,
+    matmul_rule,
+    max_pool_rule,
     move_rule,
+    norm_rule,
+    operator_rule,
     pad_rule,
+    product_rule,
     quantize_rule,
+    reduce_rule,
+    softmax_rule,
     sum_rule,
+    unary_rule,
 )
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
-    "cat": "only a tensor joined with itself (a repeat of all channels) is possible",
-    "hardtanh": "use ReLU, PReLU or RPReLU; directly before a sign a clamp is understood",
     "log_softmax": "return the logits: softmax does not change the order of the classes",
-    "max_pool2d": "use average pooling or a stride",
-    "mul": "only constants can multiply an activation: remove gates such as squeeze-and-excitation",
-    "softmax": "return the logits: softmax does not change the order of the classes",
 }
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
-_PASSING = IDENTITY | MOVES | CONSTANT_AFFINE | BATCH_NORMS | {"constant_pad_nd"}
-_SILENT = (IDENTITY | MOVES | {"constant_pad_nd"}) - {"mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d"}
+_PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS
+_SILENT = IDENTITY | MOVES
 
 
 def import_module(
@@ -114,15 +134,15 @@ class _Builder:
     def __init__(self, trace: Trace, name: str) -> None:
         self.trace = trace
         self.graph = Graph(name)
-        self.done: dict[Traced, Emitted] = {}
-        self.rules: dict[Traced, Rule] = {}
+        self.done: dict[Source, Emitted] = {}
+        self.rules: dict[Source, Rule] = {}
         self.layers: dict[str, int] = {}  # source name -> how many convolutions bear it
         self.near_misses: dict[Traced, str] = {}  # functions that are nearly quantizers -> what is missing
 
     def build(self) -> Graph:
         shape = self.trace.input.shape
         nhwc = (1, *shape[2:], shape[1])
-        self.done[self.trace.input] = Emitted(self.graph.input("input", nhwc, DType.F64))
+        self._note(self.trace.input, Emitted(self.graph.input("input", nhwc, DType.F64)))
         for output in self.trace.outputs:
             if len(output.shape) not in (2, 4) or output.shape[0] != 1:
                 raise UnsupportedError(
@@ -131,79 +151,130 @@ class _Builder:
                     why="outputs are vectors (1, C) or maps (1, C, H, W)",
                     fix="reshape it, or leave it out of what the model returns",
                 )
-            self._make(output)
+            self._make((output, Layout.FIRST))
             place = output.step.where if output.step else "the output"
-            self.graph.outputs.append(real(self.graph, self.done[output], place))
+            self.graph.outputs.append(real(self.graph, self.done[output, Layout.FIRST], place))
+        self.graph.prune()
         return self.graph
 
-    def _make(self, wanted: Traced) -> None:
+    def _make(self, wanted: Source) -> None:
         """Emit all that ``wanted`` is made from, then it. A stack instead of recursion: networks are deep."""
         stack = [wanted]
         while stack:
-            traced = stack[-1]
-            if traced in self.done:
+            source = stack[-1]
+            if self._known(source):
                 stack.pop()
                 continue
-            if traced not in self.rules:
-                self.rules[traced] = self._match(traced)
-            rule = self.rules[traced]
-            missing = [s for s in rule.sources if s not in self.done]
+            if source not in self.rules:
+                self.rules[source] = self._match(*source)
+            rule = self.rules[source]
+            missing = [s for s in rule.sources if not self._known(s)]
             if missing:
-                stack.extend(sorted(missing, key=lambda s: -s.index))
+                stack.extend(sorted(missing, key=lambda s: -s[0].index))
             else:
-                self.done[traced] = rule.emit(*(self.done[s] for s in rule.sources))
-                stack.pop()
+                self._note(source[0], rule.emit(*(self.done[s] for s in rule.sources)))
 
-    def _match(self, traced: Traced) -> Rule:
+    def _note(self, traced: Traced, emitted: Emitted) -> None:
+        self.done[traced, emitted.layout] = emitted
+        self.done.setdefault((traced, None), emitted)
+
+    def _known(self, source: Source) -> bool:
+        """Whether it is emitted, if need be by transposing what is there in another layout."""
+        traced, layout = source
+        if source in self.done:
+            return True
+        if (traced, None) not in self.done or layout is None:
+            return False
+        other = self.done[traced, None]
+        if is_move(traced) and source not in self.rules:
+            return False  # it may cost nothing to move its sources there at once
+        place = traced.step.where if traced.step else "the input"
+        self.done[source] = in_layout(self.graph, other, traced.shape, layout, place)
+        return True
+
+    def _match(self, traced: Traced, want: Layout | None) -> Rule:
         step = traced.step
         assert step is not None
-        if step.name in CONVOLUTIONS or step.name in LINEARS:
+        name = step.name
+        if name in CONVOLUTIONS or name in LINEARS or (name in MATRIX_PRODUCTS and _constant_factor(step)):
             return self._product(step)
-        if step.name in BATCH_NORMS and traced is step.outputs[0]:
+        if name in MATRIX_PRODUCTS:
+            return matmul_rule(self.graph, step)
+        if name in BATCH_NORMS and traced is step.outputs[0]:
             mul, add = batch_norm(step)
-            return affine_rule(self.graph, step, step.inputs[0], mul, add)
-        if step.name in ("avg_pool2d", "_adaptive_avg_pool2d") and len(traced.shape) == 4:
             x = step.inputs[0]
-            return move_rule(self.graph, step, Move(x, average_pool(step, x.shape)))
-        if step.name == "constant_pad_nd":
-            return pad_rule(step)
-        if step.name in ELEMENTWISE:
-            return self._elementwise(traced, step)
-        if step.name in MOVES:
-            return move_rule(self.graph, step, find_move(traced))
+            layout = Layout.FIRST if x.shape[0] == 1 else Layout.LAST
+            if layout is Layout.LAST and len(x.shape) > 2:
+                raise self._unsupported(step, f"its input has a batch of {x.shape[0]}")
+            return affine_rule(self.graph, step, (x, layout), mul, add)
+        if name in MAX_POOLS and traced is step.outputs[0]:
+            return max_pool_rule(self.graph, step)
+        if name in SOFTMAXES:
+            return softmax_rule(self.graph, step)
+        if name in ("native_layer_norm", "native_group_norm") and traced is step.outputs[0]:
+            return norm_rule(self.graph, step)
+        if name in REDUCTIONS:
+            return self._reduction(traced, step)
+        if name in ELEMENTWISE and not is_move(traced):
+            return self._elementwise(traced, step, want)
+        if name in IDENTITY and len(step.inputs) == 1:
+            x = step.inputs[0]
+            if x.shape == traced.shape and _keeps_values(x, traced):
+                return Rule([(x, want)], lambda emitted: emitted)
+        if name == "constant_pad_nd" and is_map_padding(step):
+            return pad_rule(self.graph, step)
+        if is_move(traced):
+            return move_rule(self.graph, find_moves(traced), want)
+        if name in ELEMENTWISE:
+            return self._elementwise(traced, step, want)
         raise self._unsupported(step, "the graph has no such operator")
 
     def _unsupported(self, step: Step, why: str) -> UnsupportedError:
         return refuse(step, why, _ADVICE.get(shown(step.name), _DEFAULT_ADVICE))
 
-    def _elementwise(self, traced: Traced, step: Step) -> Rule:
-        if step.name in IDENTITY and len(step.inputs) == 1 and not step.in_place:
-            x = step.inputs[0]
-            if x.dtype.is_floating_point and traced.dtype.is_floating_point:
-                return Rule([x], lambda emitted: emitted)
+    def _reduction(self, traced: Traced, step: Step) -> Rule:
+        found = find_reduction(traced)
+        if found is not None:
+            return reduce_rule(self.graph, step, found)
+        x = step.inputs[0]
+        if step.name in ("avg_pool2d", "_adaptive_avg_pool2d") and len(x.shape) == 4 and x.shape[0] == 1:
+            return operator_rule(self.graph, step, average_pool(step, x.shape), ".pool")
+        raise self._unsupported(step, "it is no mean, sum or maximum over the map or over (adjacent) channels")
+
+    def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
-            return quantize_rule(self.graph, step, quantizer)
+            return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer
-        if step.name in CONSTANT_AFFINE and len(step.inputs) == 1:
+        one = len(step.inputs) == 1
+        if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
             if factors is not None:
-                suffix = ".scale" if np.any(factors[0] != 1.0) else ".shift"
-                return affine_rule(self.graph, step, step.inputs[0], *factors, suffix)
+                mul, add, layout = factors
+                suffix = ".scale" if np.any(mul != 1.0) else ".shift"
+                return affine_rule(self.graph, step, (step.inputs[0], layout or want), mul, add, suffix)
         lines = find_two_lines(traced)
         if lines is not None:
-            return lines_rule(self.graph, step, lines)
-        if step.name in ("add", "sub", "rsub") and len(step.inputs) == 2:
-            return sum_rule(self.graph, step)
-        if step.name in MOVES:
-            return move_rule(self.graph, step, find_move(traced))
+            return lines_rule(self.graph, step, lines, want)
+        limits = find_limits(traced)
+        if limits is not None and not (quantizer and _is_discrete(limits.source)):
+            return limits_rule(self.graph, step, limits, want)
+        if one and (function := unary_function(step)):
+            return unary_rule(self.graph, step, function, want)
+        if len(step.inputs) == 2 or (step.name == "mul" and _of_itself(step)):
+            if step.name in ("add", "sub", "rsub"):
+                return sum_rule(self.graph, step, want)
+            if step.name == "mul":
+                return product_rule(self.graph, step, want)
+            if step.name in ("ge", "gt", "le", "lt"):
+                return comparison_rule(self.graph, step, want)
         raise self._unsupported(step, quantizer or "it is neither a quantizer, nor affine, nor of two slopes")
 
     # -- convolution and linear layers --------------------------------------------------------------------------------
 
     def _product(self, step: Step) -> Rule:
-        x = product_input(step)
+        x, layout = product_input(step)
 
         def emit(emitted: Emitted) -> Emitted:
             source = self._layer_name(step)
@@ -211,9 +282,9 @@ class _Builder:
             if emitted.tie and source not in self.graph.reasons:
                 why = "activation is 1.58-bit, because sign(0) = 0; (x >= 0) makes it 1-bit"
                 self.graph.reasons[source] = why
-            return Emitted(y)
+            return Emitted(y, layout=layout)
 
-        return Rule([x], emit)
+        return Rule([(x, layout)], emit)
 
     def _layer_name(self, step: Step) -> str:
         """The module's path, made unique where a module runs several convolutions of its own."""
@@ -237,3 +308,20 @@ class _Builder:
                 return reason
             traced = step.inputs[0]
         return "first layer: its input is real"
+
+
+def _is_discrete(traced: Traced) -> bool:
+    return traced.step is not None and traced.step.name in DISCRETE
+
+
+def _constant_factor(step: Step) -> bool:
+    return not all(isinstance(factor, Traced) for factor in step.inputs_of_product)
+
+
+def _of_itself(step: Step) -> bool:
+    return isinstance(step.argument("self"), Traced) and step.argument("self") is step.argument("other")
+
+
+def _keeps_values(x: Traced, y: Traced) -> bool:
+    """Whether a conversion between their types keeps the numbers that the graph has."""
+    return y.dtype.is_floating_point and (x.dtype.is_floating_point or x.dtype is torch.bool)

@@ -12,36 +12,51 @@ from torch import Tensor
 
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.aten import ELEMENTWISE
-from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
+from bdnet_deploy.importers.torch.layout import Layout, fits
+from bdnet_deploy.importers.torch.trace import Step, Traced, rebuild, run_step
 
 _MAX_STEPS = 80
 
 
 class NotElementwiseError(Exception):
-    """The function depends on the position in the map, or cannot be run on another shape."""
+    """The function cannot be run on another shape."""
 
 
 @dataclass(eq=False)
 class Cone:
-    """The steps that lead from ``source`` to ``target``, both (1, C, ...) of one shape, element by element."""
+    """The steps that lead from ``source`` to ``target``, both of one shape, element by element.
+
+    ``layout`` says along which axis the function differs (its constants do); None: it is one function for all
+    elements, and there is one channel to probe.
+    """
 
     source: Traced
     target: Traced
     steps: list[Step]
+    axis: int | None = None
     _constants: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     @property
+    def layout(self) -> Layout | None:
+        return None if self.axis is None else layout_of_axis(self.source.shape, self.axis)
+
+    @property
     def channels(self) -> int:
-        return self.source.shape[1]
+        return 1 if self.axis is None else self.source.shape[self.axis]
 
     def __call__(self, x: Array, *, double: bool) -> Array:
         """The function's values at ``x`` (P, C), P probes of every channel, in float32 or in double arithmetic.
 
         Raises:
-            NotElementwiseError: when constants differ from pixel to pixel, or an operator refuses.
+            NotElementwiseError: when an operator refuses.
         """
         dtype = torch.float64 if double else torch.float32
-        probe = torch.tensor(x, dtype=dtype).reshape(*x.shape, *[1] * (len(self.source.shape) - 2))
+        rank = max(len(self.source.shape), 2)
+        shape = [1] * rank
+        shape[0] = len(x)
+        if self.axis is not None:
+            shape[self.axis if self.axis or len(self.source.shape) > 1 else 1] = x.shape[1]
+        probe = torch.tensor(x, dtype=dtype).reshape(shape)
         env = {self.source: probe}
 
         def leaf(arg: Any) -> Any:
@@ -66,37 +81,71 @@ class Cone:
         key = (id(tensor), double)
         if key not in self._constants:
             small = tensor
-            for axis in range(2, len(self.source.shape)):
-                position = axis - len(self.source.shape)
-                if tensor.dim() >= -position and small.shape[position] > 1:
-                    first = small.narrow(position, 0, 1)
-                    if not bool((small == first).all()):
-                        raise NotElementwiseError("a constant differs from pixel to pixel")
-                    small = first
+            for axis in range(tensor.dim()):
+                if axis - tensor.dim() + len(self.source.shape) != self.axis:
+                    small = small.narrow(axis, 0, min(1, small.shape[axis]))
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]
 
 
+def layout_of_axis(shape: tuple[int, ...], axis: int) -> Layout | None:
+    """The layout whose channel is that axis; None where there is none."""
+    rank = len(shape)
+    for layout in (Layout.FIRST, Layout.LAST, Layout.SWAPPED):
+        if fits(shape, layout) and layout.axis(rank) == axis:
+            return layout
+    return None
+
+
+def varying_axes(tensor: Tensor, rank: int) -> set[int]:
+    """The axes of a tensor of ``rank`` along which a constant that is broadcast to it is not the same."""
+    return {
+        axis + rank - tensor.dim()
+        for axis in range(tensor.dim())
+        if tensor.shape[axis] > 1 and not bool((tensor == tensor.narrow(axis, 0, 1)).all())
+    }
+
+
 def cones(target: Traced) -> Iterator[Cone]:
-    """The cones that end in ``target``, the nearest single source first."""
+    """The cones that end in ``target``, the nearest single source first; none whose constants vary along two axes."""
     body: list[Step] = []
+    axes: set[int] = set()
+    rank = len(target.shape)
     heap = [(-target.index, target)]
     pending = {target}
     while heap:
         _, traced = heapq.heappop(heap)
         pending.discard(traced)
         if not pending and body and traced.dtype.is_floating_point:
-            yield Cone(traced, target, sorted(body, key=_order))
+            yield Cone(traced, target, sorted(body, key=_order), next(iter(axes), None))
         step = traced.step
         if step is None or step.name not in ELEMENTWISE or step.many or len(body) >= _MAX_STEPS:
             return
         body.append(step)
+        for constant in _constants(step):
+            if constant.dim() > rank:
+                return
+            axes |= varying_axes(constant, rank)
+        if len(axes) > 1 or (axes and layout_of_axis(target.shape, *axes) is None):
+            return
         for argument in step.inputs:
             if argument.shape != target.shape:
                 return
             if argument not in pending:
                 pending.add(argument)
                 heapq.heappush(heap, (-argument.index, argument))
+
+
+def _constants(step: Step) -> Iterator[Tensor]:
+    found: list[Tensor] = []
+
+    def collect(arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        return arg
+
+    rebuild((step.args, list(step.kwargs.values())), collect)
+    return iter(found)
 
 
 def _order(step: Step) -> int:

@@ -8,43 +8,57 @@ import numpy as np
 from torch import Tensor
 
 from bdnet_deploy.graph import Array
+from bdnet_deploy.importers.torch.cone import layout_of_axis, varying_axes
 from bdnet_deploy.importers.torch.layers import array, refuse
+from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Step, Traced
 
 
-def per_channel(step: Step, constant: Any, shape: tuple[int, ...]) -> Array:
-    """A constant operand as (C,) for a tensor of ``shape`` (1, C, ...).
+def per_channel(step: Step, constant: Any, shape: tuple[int, ...]) -> tuple[Array, Layout | None] | None:
+    """A constant operand as (C,) and the layout in which C are the channels of a tensor of ``shape``.
 
-    Raises:
-        UnsupportedError: it differs from pixel to pixel.
+    One number for all elements is (1,) in any layout (None). The result is None where the constant differs along two
+    axes, or one that cannot be the channels.
     """
     if not isinstance(constant, Tensor):
-        return np.full(shape[1], float(constant))
-    values = np.broadcast_to(array(step, constant, "constant"), shape).reshape(shape[1], -1)
-    if (values != values[:, :1]).any():
-        raise refuse(step, "its constant differs from pixel to pixel", "use one value per channel")
-    return values[:, 0].copy()
-
-
-def constant_affine(step: Step) -> tuple[Array, Array] | None:
-    """``(mul, add)``, both (C,), if the step is ``x * mul + add`` of its one traced argument; else None."""
-    x, output = step.inputs[0], step.outputs[0]
-    if output is None or x.shape != output.shape or len(x.shape) not in (2, 4):
+        return np.array([float(constant)]), None
+    values = array(step, constant, "constant")
+    axes = varying_axes(constant, len(shape))
+    if not axes:
+        return values.ravel()[:1].copy(), None
+    layout = layout_of_axis(shape, next(iter(axes))) if len(axes) == 1 else None
+    if layout is None:
         return None
-    one, zero = np.ones(x.shape[1]), np.zeros(x.shape[1])
+    (axis,) = axes
+    index = [0] * values.ndim
+    line = values[tuple(slice(None) if i + len(shape) - values.ndim == axis else index[i] for i in range(values.ndim))]
+    return line.copy(), layout
+
+
+def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
+    """``(mul, add, layout)`` if the step is ``x * mul + add`` of its one traced argument; else None."""
+    x, output = step.inputs[0], step.outputs[0]
+    if output is None or x.shape != output.shape:
+        return None
+    one, zero = np.ones(1), np.zeros(1)
     if step.name == "neg":
-        return -one, zero
+        return -one, zero, None
     left, right = step.argument("self"), step.argument("other")
     if isinstance(left, Traced) and isinstance(right, Traced):
         return None
     first = isinstance(left, Traced)
-    c = per_channel(step, right if first else left, x.shape)
+    operand = per_channel(step, right if first else left, x.shape)
+    if operand is None:
+        raise refuse(step, "its constant differs from pixel to pixel", "use one value per channel")
+    c, layout = operand
     if step.name == "mul":
-        return c, zero
+        return c, np.zeros_like(c), layout
     if step.name == "div":
-        return (1.0 / c, zero) if first and step.argument("rounding_mode") is None and c.all() else None
+        usable = first and step.argument("rounding_mode") is None and c.all()
+        return (1.0 / c, np.zeros_like(c), layout) if usable else None
     mine, other = two_term_signs(step)
-    return (one * mine, c * other) if first else (one * other, c * mine)
+    mul = np.full_like(c, mine if first else other)
+    return mul, c * (other if first else mine), layout
 
 
 def two_term_signs(step: Step) -> tuple[float, float]:

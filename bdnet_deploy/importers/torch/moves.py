@@ -1,147 +1,256 @@
-"""Repeats, means, pools and reshapes, recognised by what they do to a probe instead of how they are written."""
+"""Views, permutations, slices, repeats, paddings and concatenations, by where each element comes from.
+
+The moving operators before a tensor are run on numbers that say which element each is; what arrives is an index map,
+however the code is written. :mod:`bdnet_deploy.importers.index_maps` turns it into operators.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import AvgPool, GlobalAvgPool, GroupMean, Op, Repeat, Reshape
-from bdnet_deploy.importers.torch.aten import IDENTITY, MOVES, shown
+from bdnet_deploy.graph import Array, Graph
+from bdnet_deploy.importers.index_maps import FILL
+from bdnet_deploy.importers.torch.aten import FILLS, IDENTITY, MOVES, shown
+from bdnet_deploy.importers.torch.emitted import Emitted, joined, moved
+from bdnet_deploy.importers.torch.layers import refuse
+from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
-_MAX_STEPS = 24
+_MAX_STEPS = 64
+_MAX_CONSTANTS = 64
 
 
-@dataclass(frozen=True, eq=False)
-class Move:
-    """``target`` is ``ops`` applied to ``source`` one after the other, times ``factor``."""
+@dataclass(eq=False)
+class Moved:
+    """Where the elements of ``target`` come from: ``ids`` has its shape.
 
-    source: Traced
-    ops: tuple[Op, ...]
-    factor: float = 1.0
+    An id from ``starts[i]`` on is an element of ``sources[i]``, in row-major order; one below the number of
+    ``constants`` is that constant.
+    """
+
+    target: Traced
+    ids: Array
+    sources: list[Traced]
+    starts: list[int]
+    constants: list[float]
 
 
-def find_move(target: Traced) -> Move:
-    """What the moving operators before ``target`` amount to.
+def find_moves(target: Traced) -> Moved:
+    """Follow the moving operators before ``target`` back to the tensors that others compute.
 
     Raises:
-        UnsupportedError: it is none of the graph's operators.
+        UnsupportedError: too many operators in one chain, or constants of many values among the elements.
     """
     step = target.step
     assert step is not None
-    candidates = list(_sources(target))
-    # The farthest source first: a mean over a view is one operator, though the view alone is none.
-    for source, steps in reversed(candidates):
-        found = _recognise(source, target, _run(source, target, steps))
-        if found is not None:
-            return found
-    hint = _hint(candidates, target)
-    raise UnsupportedError(
-        f"'{shown(step.name)}' from {_shape(step.inputs[0].shape)} to {_shape(target.shape)} cannot be carried over",
-        where=step.where,
-        why=hint
-        or "it is no repeat of all channels, mean of adjacent channels, pool over the map or flattening of a 1x1 map",
-        fix="write it as one of these, or leave it out of the model to deploy",
+    steps: list[Step] = []
+    sources: list[Traced] = []
+    pending = [target]
+    seen = {target}
+    while pending:
+        traced = pending.pop()
+        made_by = traced.step
+        if made_by is None or (traced is not target and not is_move(traced)):
+            sources.append(traced)
+            continue
+        if made_by not in steps:
+            steps.append(made_by)
+        if made_by.name in FILLS:
+            continue
+        for argument in made_by.inputs:
+            if argument not in seen:
+                seen.add(argument)
+                pending.append(argument)
+    if len(steps) > _MAX_STEPS:
+        raise refuse(step, f"{len(steps)} moving operators in a chain", "simplify it")
+    steps.sort(key=lambda s: next(o.index for o in s.outputs if o is not None))
+    sources.sort(key=lambda s: s.index)
+    return _Numbering(target, steps, sources).run()
+
+
+def is_move(traced: Traced) -> bool:
+    """Whether the tensor is made by moving elements (a padding of the map is kept for a convolution)."""
+    step = traced.step
+    if step is None or step.in_place:
+        return False
+    return (step.name in MOVES and not is_map_padding(step)) or step.name in IDENTITY | FILLS
+
+
+def is_map_padding(step: Step) -> bool:
+    """Whether a step adds constant rows and columns around a map."""
+    if step.name != "constant_pad_nd":
+        return False
+    amounts = [int(a) for a in step.argument("pad")]
+    return (
+        len(step.inputs[0].shape) == 4 and step.inputs[0].shape[0] == 1 and min(amounts) >= 0 and not any(amounts[4:])
     )
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+@dataclass(eq=False)
+class _Numbering:
+    target: Traced
+    steps: list[Step]
+    sources: list[Traced]
+    constants: list[float] = field(default_factory=lambda: [0.0])
 
+    def run(self) -> Moved:
+        env: dict[Traced, Tensor] = {}
+        starts: list[int] = []
+        position = _MAX_CONSTANTS
+        for source in self.sources:
+            count = math.prod(source.shape)
+            env[source] = torch.arange(position, position + count, dtype=torch.float64).reshape(source.shape)
+            starts.append(position)
+            position += count
+        for step in self.steps:
+            if step.name in FILLS:
+                self._fill(step, env)
+            else:
+                run_step(step, env, functools.partial(self._leaf, step, env))
+        ids = env[self.target].numpy().astype(np.int64)
+        return Moved(self.target, ids, self.sources, starts, self.constants)
 
-def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
-    """Tensors (1, C, H, W) or (1, C) that alone determine ``target`` through moves, nearest first."""
-    body: list[Step] = []
-    heap = [(-target.index, target)]
-    pending = {target}
-    while heap:
-        _, traced = heapq.heappop(heap)
-        pending.discard(traced)
-        if not pending and body and len(traced.shape) in (2, 4) and traced.shape[0] == 1:
-            yield traced, list(reversed(body))
-        step = traced.step
-        if step is None or step.name not in MOVES | IDENTITY or step.in_place or len(body) >= _MAX_STEPS:
-            return
-        if step not in body:
-            body.append(step)
-        for argument in step.inputs:
-            if argument not in pending:
-                pending.add(argument)
-                heapq.heappush(heap, (-argument.index, argument))
-
-
-def _probe(source: Traced) -> Tensor:
-    return torch.randn(source.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-
-
-def _run(source: Traced, target: Traced, steps: list[Step]) -> tuple[Tensor, Tensor]:
-    env = {source: _probe(source)}
-
-    def leaf(arg: object) -> object:
+    def _leaf(self, step: Step, env: dict[Traced, Tensor], arg: object) -> object:
         if isinstance(arg, Traced):
             return env[arg]
+        if isinstance(arg, Tensor) and arg.is_floating_point():
+            return self._number(step, arg)
+        if step.name == "constant_pad_nd" and arg is step.argument("value") and isinstance(arg, int | float):
+            return float(self._number(step, torch.tensor(float(arg))))
         return torch.float64 if isinstance(arg, torch.dtype) and arg.is_floating_point else arg
 
-    for step in steps:
-        run_step(step, env, leaf)
-    return env[source], env[target]
+    def _fill(self, step: Step, env: dict[Traced, Tensor]) -> None:
+        shapes = {t: torch.zeros(t.shape, dtype=t.dtype) for t in step.inputs}
+        results: dict[Traced, Tensor] = dict(shapes)
+        run_step(step, results, lambda arg: results[arg] if isinstance(arg, Traced) else arg)
+        for output in step.outputs:
+            if output is not None:
+                env[output] = self._number(step, results[output].double())
+
+    def _number(self, step: Step, constant: Tensor) -> Tensor:
+        """The numbers of a constant's values."""
+        values, places = np.unique(constant.double().numpy(), return_inverse=True)
+        for value in values.tolist():
+            if value not in self.constants:
+                self.constants.append(value)
+        if len(self.constants) > _MAX_CONSTANTS:
+            raise refuse(
+                step,
+                "a constant of many values is joined with an activation",
+                "add it instead, or leave it out of the model to deploy",
+            )
+        numbers = np.array([self.constants.index(v) for v in values.tolist()], np.float64)
+        return torch.from_numpy(numbers[places].reshape(tuple(constant.shape)))
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+def emit_moves(graph: Graph, found: Moved, parts: Sequence[Emitted], want: Layout | None) -> Emitted:
+    """The operators; ``parts`` are the emitted sources.
+
+    Raises:
+        UnsupportedError: the graph has no operators for it.
+    """
+    step = found.target.step
+    assert step is not None
+    layouts = [want] if want else [x for x in (Layout.FIRST, Layout.LAST) if fits(found.target.shape, x)]
+    if want is None and len(layouts) == 2:
+        # Without a wish the one that costs nothing, or else that of the source.
+        free = [x for x in layouts if _is_free(found, parts, x)]
+        layouts = free or sorted(layouts, key=lambda x: x is not parts[0].layout) if parts else layouts
+    if not layouts:
+        raise refuse(step, f"the tensor has shape {found.target.shape}", "keep a batch of 1 in front")
+    return _Emission(graph, found, parts, layouts[0], step).emit()
 
 
-def _recognise(source: Traced, target: Traced, probe: tuple[Tensor, Tensor]) -> Move | None:
-    x, y = probe
-    if y.dim() not in (2, 4) or y.shape[0] != 1:
-        return None
-    c, d = x.shape[1], y.shape[1]
-    ops: tuple[Op, ...]
-    vector = (1, d) if y.dim() == 2 else (1, 1, 1, d)
-    if _equal(x, y):
-        return Move(source, ())
-    if x.numel() == c and c == d and _equal(x.flatten(), y.flatten()):
-        return Move(source, (Reshape(vector),))
-    if x.dim() == 4 and c == d and y.numel() == d and x.numel() > c:
-        pixels = x.shape[2] * x.shape[3]
-        ops = (GlobalAvgPool(),) if y.dim() == 2 else (GlobalAvgPool(), Reshape(vector))
-        mean = x.mean((2, 3))
-        for factor in (1.0, float(pixels)):
-            if _equal(mean * factor, y.reshape(1, d)):
-                return Move(source, ops, factor)
-    if x.shape[2:] == y.shape[2:]:
-        if d % c == 0 and _equal(torch.cat([x] * (d // c), 1), y):
-            return Move(source, (Repeat(d // c),))
-        if c % d == 0 and _equal(x.unflatten(1, (d, c // d)).mean(2), y):
-            return Move(source, (GroupMean(c // d),))
-    if x.dim() == 4 and y.dim() == 4 and c == d:
-        strides = (-(-x.shape[2] // y.shape[2]), -(-x.shape[3] // y.shape[3]))
-        if _equal(x[:, :, :: strides[0], :: strides[1]], y):
-            return Move(source, (AvgPool((1, 1), strides),))
-    return None
+def _places(found: Moved, parts: Sequence[Emitted], layout: Layout) -> tuple[Array, Array]:
+    """(source, element of its value) of each element as the graph has it; source -1 - k for constant k."""
+    ids = to_graph(found.ids, layout)
+    owner = np.searchsorted(np.array([*found.starts]), ids, side="right") - 1
+    owner = np.where(ids < _MAX_CONSTANTS, -1 - ids, owner)
+    element = np.zeros_like(ids)
+    for i, (source, start, part) in enumerate(zip(found.sources, found.starts, parts, strict=True)):
+        mine = owner == i
+        place = from_graph(np.arange(math.prod(source.shape)), source.shape, part.layout).ravel()
+        element[mine] = place[ids[mine] - start]
+    return owner, element
 
 
-def _hint(candidates: list[tuple[Traced, list[Step]]], target: Traced) -> str | None:
-    """Near misses, by name."""
-    if not candidates:
-        inputs = target.step.inputs if target.step else ()
-        odd = [t.shape for t in inputs if len(t.shape) not in (2, 4)]
-        if len(inputs) > 1:
-            return "it joins different tensors"
-        return f"a tensor of shape {_shape(odd[0])} is neither a vector nor a map" if odd else None
-    source, steps = candidates[-1]
-    x, y = _run(source, target, steps)
-    c, d = x.shape[1], y.shape[1]
-    if c % d == 0 and x.shape[2:] == y.shape[2:] and _equal(x.unflatten(1, (c // d, d)).mean(1), y):
-        return f"it takes the mean of every {d}th channel; only means of adjacent channels are possible"
-    if d % c == 0 and x.shape[2:] == y.shape[2:] and _equal(x.repeat_interleave(d // c, 1), y):
-        return "it repeats each channel in place; only a repeat of all channels as a whole is possible"
-    if y.dim() == 2 and x.dim() == 4 and y.shape[1] == int(np.prod(x.shape)):
-        return "it flattens a map that is larger than 1x1; pool it first"
-    return None
+def _is_free(found: Moved, parts: Sequence[Emitted], layout: Layout) -> bool:
+    owner, element = _places(found, parts, layout)
+    same = element.size == math.prod(parts[0].value.type.shape)
+    return same and not owner.any() and bool((element.ravel() == np.arange(element.size)).all())
+
+
+@dataclass(eq=False)
+class _Emission:
+    graph: Graph
+    found: Moved
+    parts: Sequence[Emitted]
+    layout: Layout
+    step: Step
+
+    @property
+    def name(self) -> str:
+        return f"{self.step.path or shown(self.step.name)}"
+
+    def emit(self) -> Emitted:
+        owner, element = _places(self.found, self.parts, self.layout)
+        if owner.max() < 0:
+            raise refuse(self.step, "nothing of it depends on the input", "leave it out of the model to deploy")
+        return self._piece(owner, element)
+
+    def _piece(self, owner: Array, element: Array) -> Emitted:
+        sources = np.unique(owner)
+        if (sources >= 0).sum() == 1 and (sources < 0).sum() <= 1:
+            (source,) = sources[sources >= 0]
+            index = np.where(owner == source, element, FILL)
+            fill = self.found.constants[-1 - sources[0]] if sources[0] < 0 else 0.0
+            return moved(
+                self.graph,
+                self.parts[source],
+                index,
+                self.layout,
+                fill=fill,
+                where=self.step.where,
+                name=self.name,
+                source=self.step.path,
+            )
+        axis, cuts = self._cuts(owner)
+        pieces = [
+            self._piece(o, e) for o, e in zip(np.split(owner, cuts, axis), np.split(element, cuts, axis), strict=True)
+        ]
+        return joined(self.graph, pieces, axis, self.step.where, f"{self.name}.concat", self.step.path)
+
+    def _cuts(self, owner: Array) -> tuple[int, list[int]]:
+        """The axis and the places between pieces that come from one tensor each, constants with a neighbour."""
+        for axis in range(owner.ndim - 1, 0, -1):
+            lines = np.moveaxis(owner, axis, 0).reshape(owner.shape[axis], -1)
+            low = np.where(lines >= 0, lines, len(self.parts)).min(1)
+            cuts, current = [], -1
+            for i, (first, line) in enumerate(zip(low.tolist(), lines, strict=True)):
+                if first == len(self.parts):
+                    continue
+                if (np.where(line >= 0, line, first) != first).any():
+                    break
+                if current not in (-1, first):
+                    cuts.append(i)
+                current = first
+            else:
+                if cuts:
+                    return axis, cuts
+        raise refuse(
+            self.step,
+            "it joins different tensors element by element",
+            "join them with torch.cat along one axis",
+        )
+
+
+def output_shape(traced: Traced, layout: Layout) -> tuple[int, ...]:
+    """The graph's shape of a traced tensor."""
+    return graph_shape(traced.shape, layout)

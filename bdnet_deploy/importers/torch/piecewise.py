@@ -1,16 +1,20 @@
-"""Affine and two-slope functions (ReLU, PReLU, RPReLU, Maxout, however written), recognised by probing in double."""
+"""Functions of two lines (ReLU, PReLU, RPReLU, Maxout) and of a line between limits, however written, by probing in double."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
+from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
+_Found = TypeVar("_Found")
 _MAX_SOURCES = 6
 _FAR = 1024.0
 _GRID = np.concatenate([np.linspace(-6.1, 6.3, 63), *([s * 2.0**k] for k in range(-16, 13) for s in (-1, 1)), [0.0]])
@@ -18,31 +22,80 @@ _GRID = np.concatenate([np.linspace(-6.1, 6.3, 63), *([s * 2.0**k] for k in rang
 
 @dataclass(frozen=True, eq=False)
 class TwoLines:
-    """``y = u * (positive if u >= 0 else negative) + bias`` with ``u = x + shift``; all (C,), x the cone's source."""
+    """``y = u * (positive if u >= 0 else negative) + bias`` with ``u = x + shift``, x the cone's source.
+
+    All are (C,) in ``layout``, or (1,) and the same in any (None).
+    """
 
     source: Traced
     shift: Array
     positive: Array
     negative: Array
     bias: Array
+    layout: Layout | None = None
 
     @property
     def affine(self) -> bool:
         return bool(np.array_equal(self.positive, self.negative))
 
 
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """``y = min(max(slope * x + offset, low), high)``, x the cone's source; parameters as of :class:`TwoLines`."""
+
+    source: Traced
+    slope: Array
+    offset: Array
+    low: Array
+    high: Array
+    layout: Layout | None = None
+
+
 def find_two_lines(target: Traced) -> TwoLines | None:
     """The nearest tensor of which ``target`` is a continuous function of at most two lines per channel, or None."""
-    for n, cone in enumerate(cones(target)):
-        if n >= _MAX_SOURCES:
-            break
+    return _first(target, _fit)
+
+
+def find_limits(target: Traced) -> Limits | None:
+    """The nearest tensor of which ``target`` is a line between two limits per channel, or None."""
+    return _first(target, _fit_limits)
+
+
+def _first(target: Traced, fit: Callable[[Cone], _Found | None]) -> _Found | None:
+    for cone in itertools.islice(cones(target), _MAX_SOURCES):
         try:
-            found = _fit(cone)
+            found = fit(cone)
         except NotElementwiseError:
             continue
         if found is not None:
             return found
     return None
+
+
+def _fit_limits(cone: Cone) -> Limits | None:
+    channels = cone.channels
+
+    def f(x: Array) -> Array:
+        return cone(np.broadcast_to(x, (len(x), channels)), double=True)
+
+    far = f(np.array([-4 * _FAR, -2 * _FAR, 2 * _FAR, 4 * _FAR])[:, None])
+    if not np.isfinite(far).all() or (far[0] != far[1]).any() or (far[2] != far[3]).any() or (far[0] == far[3]).any():
+        return None
+    low, high = np.minimum(far[0], far[3]), np.maximum(far[0], far[3])
+    grid = np.sort(_GRID)
+    y = f(grid[:, None])
+    inside = (y > low) & (y < high)
+    if (inside.sum(0) < 2).any():
+        return None
+    columns = np.arange(channels)
+    first, last = inside.argmax(0), len(grid) - 1 - inside[::-1].argmax(0)
+    slope = (y[last, columns] - y[first, columns]) / (grid[last] - grid[first])
+    offset = y[first, columns] - slope * grid[first]
+    exact = np.round(np.stack([slope, offset]) * 8) / 8
+    slope, offset = np.where(np.abs(exact - [slope, offset]) < 1e-9, exact, [slope, offset])
+    model = np.clip(slope * grid[:, None] + offset, low, high)
+    good = (np.abs(y - model) <= 1e-9 * (np.abs(grid[:, None]) + np.abs(y) + 1e-3)).all()
+    return Limits(cone.source, slope, offset, low, high, cone.layout) if good else None
 
 
 def _fit(cone: Cone) -> TwoLines | None:
@@ -57,7 +110,7 @@ def _fit(cone: Cone) -> TwoLines | None:
     zero = np.zeros(channels)
     positive, negative = (far[3] - far[2]) / _FAR, (far[2] - far[1]) / _FAR
     negative = np.where(np.abs(positive - negative) <= 1e-12 * np.abs(positive), positive, negative)
-    at_zero = TwoLines(cone.source, zero, positive, negative, far[2])
+    at_zero = TwoLines(cone.source, zero, positive, negative, far[2], cone.layout)
     if _holds(f, at_zero):
         return at_zero
     # The kink of each channel is where the two outer lines meet.
@@ -66,7 +119,7 @@ def _fit(cone: Cone) -> TwoLines | None:
     bends = np.abs(positive - negative) > 1e-9 * (np.abs(positive) + np.abs(negative))
     kink = np.divide(left - right, positive - negative, out=zero.copy(), where=bends)
     negative = np.where(bends, negative, positive)
-    elsewhere = TwoLines(cone.source, -kink, positive, negative, positive * kink + right)
+    elsewhere = TwoLines(cone.source, -kink, positive, negative, positive * kink + right, cone.layout)
     return elsewhere if np.abs(kink).max() < _FAR / 2 and _holds(f, elsewhere) else None
 
 

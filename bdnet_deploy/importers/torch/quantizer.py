@@ -15,6 +15,7 @@ import numpy as np
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.aten import DISCRETE
 from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
+from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
@@ -41,6 +42,7 @@ class Quantizer:
     mul: Array
     add: Array
     tie: bool
+    layout: Layout | None = None  # of the channels; None: one function for all, arrays (1,)
 
     @property
     def binary(self) -> bool:
@@ -131,7 +133,7 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
     mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
     single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
     tie = bool(between.any() and single.all())
-    return Quantizer(cone.source, low, high, mul, add, tie)
+    return Quantizer(cone.source, low, high, mul, add, tie, cone.layout)
 
 
 def _thresholds(f: Callable[[Array], Array], lo: Array, hi: Array, channels: int) -> tuple[Array, Array]:

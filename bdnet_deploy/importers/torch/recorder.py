@@ -39,7 +39,7 @@ def record(module: nn.Module, sample: Tensor) -> Trace:
     copied = _inert_copy(module)
     x = sample.clone()
     recorder = _Recorder(x)
-    with recorder.watch(copied), torch.no_grad(), _without_cuda():
+    with recorder.watch(copied), torch.no_grad(), _without_cuda(), _plain_attention():
         try:
             with recorder:
                 result = copied(x)
@@ -122,6 +122,20 @@ def _without_cuda() -> Iterator[None]:
         yield
     finally:
         Tensor.cuda = original
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as products and a softmax instead of one fused operator."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _frozen(tensor: Tensor) -> Tensor:

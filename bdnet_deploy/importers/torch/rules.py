@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,42 +10,42 @@ import numpy as np
 
 from bdnet_deploy.graph import (
     Array,
-    AvgPool,
+    BitLogic,
+    Clamp,
     DType,
-    GlobalAvgPool,
     Graph,
-    GroupMean,
+    GroupNorm,
+    LayerNorm,
+    Matmul,
+    Mul,
     Op,
-    Repeat,
-    Reshape,
     Sign,
+    Softmax,
     Ternarize,
     TwoSlope,
+    Unary,
     Value,
 )
 from bdnet_deploy.importers.torch.aten import shown
+from bdnet_deploy.importers.torch.cone import layout_of_axis
 from bdnet_deploy.importers.torch.constants import two_term_signs
-from bdnet_deploy.importers.torch.emitted import Emitted, affine, real, unpadded
-from bdnet_deploy.importers.torch.layers import refuse
-from bdnet_deploy.importers.torch.moves import Move
-from bdnet_deploy.importers.torch.piecewise import TwoLines
+from bdnet_deploy.importers.torch.emitted import Emitted, affine, in_layout, moved, real, unpadded
+from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
+from bdnet_deploy.importers.torch.layout import Layout, from_graph, graph_shape, to_graph
+from bdnet_deploy.importers.torch.moves import Moved, emit_moves
+from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
+from bdnet_deploy.importers.torch.reductions import Reduction
 from bdnet_deploy.importers.torch.trace import Step, Traced
 
-_SUFFIXES: dict[type[Op], str] = {
-    AvgPool: ".pool",
-    GlobalAvgPool: ".pool",
-    GroupMean: ".mean",
-    Repeat: ".repeat",
-    Reshape: ".reshape",
-}
+Source = tuple[Traced, Layout | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """``emit`` takes the emitted ``sources`` in their order."""
+    """``emit`` takes the emitted ``sources`` in their order; each in the layout asked for, or in any (None)."""
 
-    sources: Sequence[Traced]
+    sources: Sequence[Source]
     emit: Callable[..., Emitted]
 
 
@@ -52,57 +53,66 @@ def name_of(step: Step, suffix: str = "") -> str:
     return f"{step.path or shown(step.name)}{suffix}"
 
 
-def affine_rule(graph: Graph, step: Step, x: Traced, mul: Array, add: Array, suffix: str = "") -> Rule:
+# -- functions of one tensor, element by element -----------------------------------------------------------------------
+
+
+def affine_rule(graph: Graph, step: Step, x: Source, mul: Array, add: Array, suffix: str = "") -> Rule:
     """``x * mul + add`` per channel. Levels stay levels under a factor; with an offset they become real."""
 
     def emit(emitted: Emitted) -> Emitted:
-        unpadded(emitted, step.where)
+        emitted = unpadded(graph, emitted, step.where)
         scale, offset = mul * emitted.scale(), mul * emitted.offset() + add
         if emitted.packed and not add.any():
             return replace(emitted, mul=scale, add=offset)
-        return Emitted(affine(graph, [emitted.value], [scale], offset, name_of(step, suffix), step.path))
+        value = affine(graph, [emitted.value], [scale], offset, name_of(step, suffix), step.path)
+        return Emitted(value, layout=emitted.layout)
 
     return Rule([x], emit)
 
 
-def sum_rule(graph: Graph, step: Step) -> Rule:
-    """Sum or difference of two tensors."""
-    left, right = step.argument("self"), step.argument("other")
-    if left.shape != right.shape:
-        raise refuse(
-            step,
-            f"its terms have different shapes, {left.shape} and {right.shape}",
-            "add tensors of one shape; repeat channels where the widths differ",
-        )
-    factors = two_term_signs(step)
-
-    def emit(*terms: Emitted) -> Emitted:
-        for term in terms:
-            unpadded(term, step.where)
-        muls = [term.scale() * factor for term, factor in zip(terms, factors, strict=True)]
-        add = sum((t.offset() * f for t, f in zip(terms, factors, strict=True)), np.zeros(left.shape[1]))
-        return Emitted(affine(graph, [t.value for t in terms], muls, add, name_of(step, ".add"), step.path))
-
-    return Rule([left, right], emit)
-
-
-def lines_rule(graph: Graph, step: Step, lines: TwoLines) -> Rule:
+def lines_rule(graph: Graph, step: Step, lines: TwoLines, want: Layout | None) -> Rule:
     """An affine or two-slope function."""
+    source = (lines.source, lines.layout or want)
     if lines.affine:
         add = lines.bias + lines.shift * lines.positive
-        return affine_rule(graph, step, lines.source, lines.positive, add)
+        return affine_rule(graph, step, source, lines.positive, add)
 
     def emit(emitted: Emitted) -> Emitted:
         x = real(graph, emitted, step.where)
         if lines.shift.any():
-            x = affine(graph, [x], [np.ones_like(lines.shift)], lines.shift, name_of(step, ".shift"), step.path)
+            x = affine(graph, [x], [np.ones(1)], lines.shift, name_of(step, ".shift"), step.path)
         parameters = {"positive": lines.positive, "negative": lines.negative, "bias": lines.bias}
-        return Emitted(_with_parameters(graph, TwoSlope(), x, parameters, name_of(step), step.path))
+        value = _with_parameters(graph, TwoSlope(), x, parameters, name_of(step), step.path)
+        return Emitted(value, layout=emitted.layout)
 
-    return Rule([lines.source], emit)
+    return Rule([source], emit)
 
 
-def quantize_rule(graph: Graph, step: Step, quantizer: Quantizer) -> Rule:
+def limits_rule(graph: Graph, step: Step, limits: Limits, want: Layout | None) -> Rule:
+    """A line between two limits."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        x = real(graph, emitted, step.where)
+        if np.any(limits.slope != 1.0) or limits.offset.any():
+            x = affine(graph, [x], [limits.slope], limits.offset, name_of(step, ".line"), step.path)
+        data = {"low": limits.low, "high": limits.high}
+        return Emitted(_with_parameters(graph, Clamp(), x, data, name_of(step), step.path), layout=emitted.layout)
+
+    return Rule([(limits.source, limits.layout or want)], emit)
+
+
+def unary_rule(graph: Graph, step: Step, function: str, want: Layout | None) -> Rule:
+    """A function that the graph has by name."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        x = real(graph, emitted, step.where)
+        value = graph.add(Unary(function), [x], name_of(step), source=step.path)
+        return Emitted(value, layout=emitted.layout)
+
+    return Rule([(step.inputs[0], want)], emit)
+
+
+def quantize_rule(graph: Graph, step: Step, quantizer: Quantizer, want: Layout | None) -> Rule:
     """Bits or trits; their scale stays pending. A padding pending before is a padding with a level after."""
 
     def emit(emitted: Emitted) -> Emitted:
@@ -116,9 +126,11 @@ def quantize_rule(graph: Graph, step: Step, quantizer: Quantizer) -> Rule:
         else:
             trits = {"low": quantizer.low, "high": quantizer.high}
             value = _with_parameters(graph, Ternarize(), x, trits, name_of(step, ".ternary"), step.path)
-        return Emitted(value, quantizer.mul, quantizer.add, padding, fill, tie=quantizer.tie)
+        channels = (value.type.channels,)
+        mul, add = np.broadcast_to(quantizer.mul, channels), np.broadcast_to(quantizer.add, channels)
+        return Emitted(value, mul, add, padding, fill, tie=quantizer.tie, layout=emitted.layout)
 
-    return Rule([quantizer.source], emit)
+    return Rule([(quantizer.source, quantizer.layout or want)], emit)
 
 
 def _level_of_padding(quantizer: Quantizer, fill: float, step: Step) -> float:
@@ -134,43 +146,233 @@ def _level_of_padding(quantizer: Quantizer, fill: float, step: Step) -> float:
 
 
 def _with_parameters(graph: Graph, op: Op, x: Value, data: Mapping[str, Array], name: str, source: str) -> Value:
-    constants = [graph.constant(f"{name}.{key}", array, DType.F64) for key, array in data.items()]
+    channels = (x.type.channels,)
+    constants = [graph.constant(f"{name}.{k}", np.broadcast_to(v, channels), DType.F64) for k, v in data.items()]
     return graph.add(op, [x, *constants], name, source=source)
 
 
-def pad_rule(step: Step) -> Rule:
-    """Padding stays pending until a convolution takes it."""
-    x, amounts = step.inputs[0], [int(a) for a in step.argument("pad")]
-    if len(x.shape) != 4 or any(amounts[4:]) or min(amounts) < 0:
-        raise refuse(step, "it pads channels or crops", "only height and width can be padded")
-    left, right, top, bottom = (*amounts, 0, 0)[:4]
+# -- functions of two tensors -------------------------------------------------------------------------------------------
+
+
+def sum_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
+    """Sum or difference of two tensors; one may be a vector for all pixels."""
+    factors = two_term_signs(step)
+
+    def emit(*terms: Emitted) -> Emitted:
+        (first, second), swapped = _operands(graph, step, terms)
+        one, two = factors[::-1] if swapped else factors
+        muls = [first.scale() * one, second.scale() * two]
+        add = first.offset() * one + second.offset() * two
+        values = [first.value, second.value]
+        return Emitted(affine(graph, values, muls, add, name_of(step, ".add"), step.path), layout=first.layout)
+
+    return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
+
+
+def product_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
+    """Product of two tensors; one may be a gate for all pixels. Of two bits it is their xnor."""
+
+    def emit(*factors: Emitted) -> Emitted:
+        (first, second), _ = _operands(graph, step, factors)
+        name = name_of(step, ".mul")
+        bits = first.value.type.dtype is DType.BIT is second.value.type.dtype
+        if (
+            bits
+            and first.value.type.shape == second.value.type.shape
+            and not first.offset().any() | second.offset().any()
+        ):
+            value = graph.add(BitLogic("xnor"), [first.value, second.value], name, source=step.path)
+            return Emitted(value, first.scale() * second.scale(), first.offset(), layout=first.layout)
+        values = [real(graph, f, step.where) for f in (first, second)]
+        return Emitted(graph.add(Mul(), values, name, source=step.path), layout=first.layout)
+
+    return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
+
+
+def comparison_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
+    """A comparison of two tensors: ubits, 1 where it holds."""
+
+    def emit(*terms: Emitted) -> Emitted:
+        (first, second), swapped = _operands(graph, step, terms)
+        sign = -1.0 if swapped ^ (step.name in ("le", "lt")) else 1.0
+        muls = [first.scale() * sign, second.scale() * -sign]
+        add = (first.offset() - second.offset()) * sign
+        values = [first.value, second.value]
+        difference = affine(graph, values, muls, add, name_of(step, ".difference"), step.path)
+        # A strict comparison is one with the smallest number above zero.
+        threshold = (
+            np.zeros(1) if step.name in ("ge", "le") else np.array([float(np.finfo(np.float32).smallest_subnormal)])
+        )
+        data = {"threshold": threshold}
+        value = _with_parameters(graph, Sign(DType.UBIT), difference, data, name_of(step), step.path)
+        return Emitted(value, layout=first.layout)
+
+    return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
+
+
+def _operands(graph: Graph, step: Step, emitted: Sequence[Emitted]) -> tuple[tuple[Emitted, Emitted], bool]:
+    """Both operands in one layout, the first of the output's shape, the second too or a vector; whether they are swapped."""
+    output = step.outputs[0]
+    assert output is not None
+    shapes = [step.argument("self").shape, step.argument("other").shape]
+    plain = [unpadded(graph, e, step.where) for e in emitted]
+    whole = [shape == output.shape for shape in shapes]
+    layout = plain[0 if whole[0] or not whole[1] else 1].layout
+    aligned = [
+        in_layout(graph, e, shape, layout, step.where)
+        if shape == output.shape
+        else _broadcast(graph, step, e, shape, output.shape, layout, vector=any(whole))
+        for e, shape in zip(plain, shapes, strict=True)
+    ]
+    swapped = not whole[0] and whole[1]
+    first, second = reversed(aligned) if swapped else aligned
+    return (first, second), swapped
+
+
+def _broadcast(
+    graph: Graph, step: Step, x: Emitted, shape: tuple[int, ...], full: tuple[int, ...], layout: Layout, *, vector: bool
+) -> Emitted:
+    """An operand of ``shape`` beside one of shape ``full``: a vector where it can stay one, or repeated."""
+    position = from_graph(np.arange(math.prod(shape)), shape, x.layout)
+    aligned = position.reshape(*[1] * (len(full) - len(shape)), *shape)
+    index = to_graph(aligned, layout)
+    channels = graph_shape(full, layout)[-1]
+    if not (vector and index.size == index.shape[-1] == channels):
+        index = to_graph(np.broadcast_to(aligned, full), layout)
+    name = name_of(step, ".broadcast")
+    return moved(graph, x, index, layout, fill=0.0, where=step.where, name=name, source=step.path)
+
+
+def matmul_rule(graph: Graph, step: Step) -> Rule:
+    """A product of two activations, row by row: attention."""
+    first, second = step.inputs if len(step.inputs) == 2 else (step.inputs[0], step.inputs[0])
+
+    def emit(x: Emitted, y: Emitted) -> Emitted:
+        scale, operands = 1.0, []
+        for operand in (x, y):
+            size = operand.scale()
+            if operand.packed and not np.ptp(size) and not operand.offset().any():
+                operands.append(operand.value)
+                scale *= float(size[0])
+            else:
+                operands.append(real(graph, operand, step.where))
+        maps = [v if len(v.type.shape) == 4 else _as_map(graph, v) for v in operands]
+        value = graph.add(Matmul(), maps, name_of(step, ".matmul"), source=step.path)
+        if scale != 1.0 or not value.type.dtype.is_float:
+            value = affine(graph, [value], [np.array([scale])], np.zeros(1), name_of(step, ".scale"), step.path)
+        return Emitted(value, layout=Layout.LAST)
+
+    return Rule([(first, Layout.LAST), (second, Layout.SWAPPED)], emit)
+
+
+def _as_map(graph: Graph, x: Value) -> Value:
+    from bdnet_deploy.graph import Reshape
+
+    return graph.add(Reshape((1, 1, 1, x.type.channels)), [x], f"{x.name}.map", source="")
+
+
+# -- functions of several elements --------------------------------------------------------------------------------------
+
+
+def pad_rule(graph: Graph, step: Step) -> Rule:
+    """Padding of a map stays pending until a convolution takes it."""
+    left, right, top, bottom = (*(int(a) for a in step.argument("pad")), 0, 0)[:4]
     fill = float(step.argument("value") or 0.0)
 
     def emit(emitted: Emitted) -> Emitted:
-        return replace(unpadded(emitted, step.where), padding=(top, bottom, left, right), pad_value=fill)
+        plain = unpadded(graph, emitted, step.where)
+        return replace(plain, padding=(top, bottom, left, right), pad_value=fill)
 
-    return Rule([x], emit)
+    return Rule([(step.inputs[0], Layout.FIRST)], emit)
 
 
-def move_rule(graph: Graph, step: Step, move: Move) -> Rule:
-    """Repeats and reshapes keep levels; means are taken of real values."""
+def move_rule(graph: Graph, found: Moved, want: Layout | None) -> Rule:
+    """Elements in other places, levels and all."""
+
+    def emit(*parts: Emitted) -> Emitted:
+        return emit_moves(graph, found, parts, want)
+
+    return Rule([(source, None) for source in found.sources], emit)
+
+
+def reduce_rule(graph: Graph, step: Step, found: Reduction) -> Rule:
+    """Means, sums and maxima of real values."""
 
     def emit(emitted: Emitted) -> Emitted:
-        if move.ops:
-            unpadded(emitted, step.where)
-        if any(not isinstance(op, Repeat | Reshape) for op in move.ops):
-            emitted = Emitted(real(graph, emitted, step.where))
-        for op in move.ops:
-            name = name_of(step, _SUFFIXES.get(type(op), ""))
-            value = graph.add(op, [emitted.value], name, source=step.path)
-            times = op.times if isinstance(op, Repeat) else 1
-            mul, add = (None if p is None else np.tile(p, times) for p in (emitted.mul, emitted.add))
-            emitted = replace(emitted, value=value, mul=mul, add=add)
-        if move.factor != 1.0:
-            size = np.full(emitted.value.type.channels, move.factor)
-            emitted = Emitted(
-                affine(graph, [emitted.value], [size], np.zeros_like(size), name_of(step, ".sum"), step.path)
-            )
-        return emitted
+        value = real(graph, emitted, step.where)
+        for op in found.ops:
+            value = graph.add(op, [value], name_of(step, f".{op.name}"), source=step.path)
+        if found.factor != 1.0:
+            factor = np.array([found.factor])
+            value = affine(graph, [value], [factor], np.zeros(1), name_of(step, ".sum"), step.path)
+        return Emitted(value, layout=found.after)
 
-    return Rule([move.source], emit)
+    return Rule([(found.source, found.before)], emit)
+
+
+def operator_rule(graph: Graph, step: Step, ops: Sequence[Op], suffix: str) -> Rule:
+    """Operators on the real values of a map."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        value = real(graph, emitted, step.where)
+        for op in ops:
+            value = graph.add(op, [value], name_of(step, suffix), source=step.path)
+        return Emitted(value, layout=Layout.FIRST)
+
+    return Rule([(step.inputs[0], Layout.FIRST)], emit)
+
+
+def max_pool_rule(graph: Graph, step: Step) -> Rule:
+    """Maxima of windows; of levels too, where a larger level is a larger number."""
+    op = max_pool(step)
+
+    def emit(emitted: Emitted) -> Emitted:
+        plain = unpadded(graph, emitted, step.where)
+        if plain.packed and (plain.scale() <= 0).any():
+            plain = Emitted(real(graph, plain, step.where), layout=plain.layout)
+        return replace(plain, value=graph.add(op, [plain.value], name_of(step, ".max_pool"), source=step.path))
+
+    return Rule([(step.inputs[0], Layout.FIRST)], emit)
+
+
+def softmax_rule(graph: Graph, step: Step) -> Rule:
+    x = step.inputs[0]
+    axis = int(step.argument("dim")) % len(x.shape)
+    layout = layout_of_axis(x.shape, axis)
+    if layout is None:
+        raise refuse(step, f"it is over axis {axis} of a tensor of shape {x.shape}", "take it over the last axis")
+
+    def emit(emitted: Emitted) -> Emitted:
+        value = graph.add(Softmax(), [real(graph, emitted, step.where)], name_of(step, ".softmax"), source=step.path)
+        return Emitted(value, layout=layout)
+
+    return Rule([(x, layout)], emit)
+
+
+def norm_rule(graph: Graph, step: Step) -> Rule:
+    """Layer normalization over the last axis, or group normalization, and its scale and shift."""
+    x = step.inputs[0]
+    epsilon = float(step.argument("eps"))
+    op: Op
+    if step.name == "native_layer_norm":
+        if len(step.argument("normalized_shape")) != 1:
+            raise refuse(
+                step, "it normalizes over several axes", "normalize over the last axis (the channels of a token)"
+            )
+        op, layout = LayerNorm(epsilon), Layout.LAST
+    else:
+        op, layout = GroupNorm(int(step.argument("group")), epsilon), Layout.FIRST
+    parameters = [step.argument("weight"), step.argument("bias")]
+    mul, add = (
+        np.full(1, default) if p is None else array(step, p, what)
+        for p, default, what in zip(parameters, (1.0, 0.0), ("weight", "bias"), strict=True)
+    )
+
+    def emit(emitted: Emitted) -> Emitted:
+        name = name_of(step, f".{op.name}")
+        value = graph.add(op, [real(graph, emitted, step.where)], name, source=step.path)
+        if np.any(mul != 1.0) or add.any():
+            value = affine(graph, [value], [mul], add, name_of(step), step.path)
+        return Emitted(value, layout=layout)
+
+    return Rule([(x, layout)], emit)

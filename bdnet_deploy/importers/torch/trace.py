@@ -63,6 +63,11 @@ class Step:
         return tuple(found)
 
     @property
+    def inputs_of_product(self) -> tuple[Any, Any]:
+        """Both factors of a matrix product."""
+        return self.argument("self"), self.argument("other" if self.name == "matmul" else "mat2")
+
+    @property
     def where(self) -> str:
         """Module path and source line for messages."""
         place = self.path or "the model itself"
