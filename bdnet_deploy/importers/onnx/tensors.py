@@ -92,9 +92,9 @@ class TensorReader:
             raise self._damaged(proto, where, "it and the tensors before it are larger than the file allows")
         values = self._values(proto, where, math.prod(shape)).reshape(shape)
         if proto.data_type == _P.BOOL:
-            return torch.from_numpy(values != 0)
+            return torch.from_numpy(np.asarray(values != 0))
         if proto.data_type not in _FLOATS:
-            return torch.from_numpy(values.astype(np.int64))
+            return torch.from_numpy(np.asarray(values.astype(np.int64)))
         with np.errstate(all="ignore"):
             tensor = torch.from_numpy(np.array(values, np.float32, order="C"))
         if bool(torch.isnan(tensor).any()):

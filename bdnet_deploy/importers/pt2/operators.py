@@ -6,7 +6,17 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from bdnet_deploy.importers.torch.aten import BATCH_NORMS, CONVOLUTIONS, ELEMENTWISE, LINEARS, MOVES
+from bdnet_deploy.importers.torch.aten import (
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    LINEARS,
+    MATRIX_PRODUCTS,
+    MAX_POOLS,
+    MOVES,
+    REDUCTIONS,
+    SOFTMAXES,
+)
 
 #: Names in ``torch.ops.aten``, without the underscore of in-place variants.
 ATEN = (
@@ -15,6 +25,10 @@ ATEN = (
     | BATCH_NORMS
     | CONVOLUTIONS
     | LINEARS
+    | MATRIX_PRODUCTS
+    | MAX_POOLS
+    | REDUCTIONS
+    | SOFTMAXES
     | frozenset(
         "_log_softmax _softmax _to_copy acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d addbmm "
         "addcdiv addcmul all amax amin any arange argmax argmin asin asinh atan atanh baddbmm bmm broadcast_to "
