@@ -366,7 +366,12 @@ def load(
         shape = _input_shape(module, io, inputs)
     from bdnet_deploy.importers.torch import import_module
 
-    graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
+    try:
+        graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
+    except BdnetError as error:
+        if path is not None and Path(path).suffix.lower() in PROGRAMS:
+            error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
     if preprocess is not None or labels is not None:
         io = (
             preprocess

@@ -41,7 +41,9 @@ def model(
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
     )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
-    return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=8 if opset < 20 else 10)
+    return helper.make_model(
+        graph, opset_imports=imports, functions=list(functions), ir_version=8 if opset < 20 else 10
+    )
 
 
 def save(path: Path, proto: Any) -> Path:

@@ -7,6 +7,7 @@
 ``places``          which module of the user's model a node belongs to
 ``interpreter``     a module that runs the nodes with PyTorch
 ``operators``       what each operator does
+``rewrites``        groups of nodes that stand for one operator of PyTorch
 ``load``            the file's input, and :func:`read`
 ==================  ================================================================
 """

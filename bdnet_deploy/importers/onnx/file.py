@@ -69,11 +69,15 @@ class Node:
             raise self.damaged(f"its attribute '{name}' is no list of integers")
         return value
 
+    @property
+    def name(self) -> str:
+        return self.op.lstrip("\0")
+
     def damaged(self, why: str) -> ModelFileError:
-        return ModelFileError(f"the node {self.op} cannot be run", where=str(self.place), why=why)
+        return ModelFileError(f"the node {self.name} cannot be run", where=str(self.place), why=why)
 
     def refused(self, why: str, fix: str) -> UnsupportedError:
-        return UnsupportedError(f"'{self.op}' cannot be carried over", where=str(self.place), why=why, fix=fix)
+        return UnsupportedError(f"'{self.name}' cannot be carried over", where=str(self.place), why=why, fix=fix)
 
 
 @dataclass(frozen=True, eq=False)

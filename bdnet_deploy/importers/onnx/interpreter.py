@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from bdnet_deploy.errors import BdnetError, UnsupportedError
 from bdnet_deploy.importers.onnx.file import Body, File, Node, bodies, read_by
 from bdnet_deploy.importers.onnx.operators import find
+from bdnet_deploy.importers.onnx.rewrites import rewrite
 from bdnet_deploy.importers.torch.interpreter import Interpreter, Place
 from bdnet_deploy.importers.torch.recorder import is_traced
 
@@ -28,11 +30,14 @@ class OnnxModule(Interpreter):
 
     def __init__(self, file: File, input_name: str) -> None:
         super().__init__()
-        self._body = file.body
+        self._body = rewrite(file.body)
         self._input = input_name
-        self.channels_last = _only_transposed(file.body, input_name)
-        for node in file.body.nodes:
+        self.channels_last = _only_transposed(self._body, input_name)
+        for node in self._body.nodes:
             find(node)
+
+    def constants(self) -> Iterable[Tensor]:
+        return self._body.constants.values()
 
     def run(self, x: Tensor) -> Any:
         self.place = Place()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ from bdnet_deploy.importers.torch.interpreter import Imported, Interpreter, Plac
 
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 _GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-_MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
+_MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
 _MAX_NODES = 100_000
 _MAX_DEPTH = 8
 
@@ -98,6 +103,9 @@ class Pt2Module(Interpreter):
             for argument in node["inputs"]:
                 if "as_graph" in argument["arg"]:
                     self._check(argument["arg"]["as_graph"]["graph"], depth + 1)
+
+    def constants(self) -> Iterable[Tensor]:
+        return self._tensors.values()
 
     def run(self, x: Tensor) -> Any:
         self.place = Place()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,10 @@ class Interpreter(nn.Module):
 
     place: Place = Place()
 
+    def constants(self) -> Iterable[Tensor]:
+        """The tensors of the file."""
+        return ()
+
     def forward(self, x: Tensor) -> Any:
         if x.shape[0] == 1:
             with Bounded(self):
@@ -61,8 +65,9 @@ class Imported:
     io: IODescription | None = None
 
 
-#: Limits of one run: elements of one tensor, and multiply-accumulates of all operators together.
-MAX_ELEMENTS = 1 << 28
+#: Limits of one run: elements of one tensor (more where the file has such itself), and multiply-accumulates of all
+#: operators together.
+MAX_ELEMENTS = 1 << 25
 MAX_WORK = 1 << 41
 
 _KERNEL_ARGUMENT = {"avg_pool1d": 1, "avg_pool2d": 1, "avg_pool3d": 1, "max_pool2d_with_indices": 1, "max_pool1d": 1,
@@ -80,12 +85,13 @@ class Bounded(TorchDispatchMode):
         super().__init__()
         self._interpreter = interpreter
         self._work = 0
+        self._most = max(MAX_ELEMENTS, 4 * max((t.numel() for t in interpreter.constants()), default=0))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         shapes = _result_shapes(func, args, kwargs)
         elements = [math.prod(shape) for shape in shapes]
-        if max(elements, default=0) > MAX_ELEMENTS:
+        if max(elements, default=0) > self._most:
             self._refuse(f"a tensor of shape {'x'.join(map(str, max(shapes, key=math.prod)))}")
         self._work += sum(elements) * _work_per_element(func, args)
         if self._work > MAX_WORK:

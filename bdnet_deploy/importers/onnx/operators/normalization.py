@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdnet_deploy.importers.onnx.file import Node
-from bdnet_deploy.importers.onnx.operators.common import axis_of
+from bdnet_deploy.importers.onnx.operators.common import axis_of, integers
+from bdnet_deploy.importers.onnx.rewrites import GROUPS_BY_RESHAPE
 
 
 def _batch(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
@@ -37,6 +39,23 @@ def _group(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return F.group_norm(x, groups, scale, bias, node.get("epsilon", 1e-5))
 
 
+def _instance(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return F.group_norm(x, x.shape[1], scale, bias, node.get("epsilon", 1e-5))
+
+
+def _group_by_reshape(node: Node, x: Tensor, reshaped: Tensor, scale: Tensor, bias: Tensor, shape: Tensor) -> Tensor:
+    """See :mod:`bdnet_deploy.importers.onnx.rewrites`."""
+    wanted = integers(node, shape, "shape")
+    wanted = [reshaped.shape[i] if n == 0 and i < reshaped.dim() else n for i, n in enumerate(wanted)]
+    known = math.prod(n for n in wanted if n != -1)
+    wanted = [x.numel() // max(known, 1) if n == -1 else n for n in wanted]
+    groups = reshaped.shape[1] if reshaped.dim() > 2 else 0
+    if reshaped.shape[0] != 1 or x.shape[0] != 1 or wanted != list(x.shape) or not groups or x.shape[1] % groups:
+        return _instance(node, reshaped, scale, bias).reshape(wanted)
+    weight, offset = (t.repeat_interleave(x.shape[1] // groups) for t in (scale, bias))
+    return F.group_norm(x, groups, weight, offset, node.get("epsilon", 1e-5))
+
+
 def _rms(node: Node, x: Tensor, scale: Tensor) -> Tensor:
     axes = list(range(axis_of(node, x.dim(), -1), x.dim()))
     return x * torch.rsqrt((x * x).mean(axes, keepdim=True) + node.get("epsilon", 1e-5)) * scale
@@ -50,6 +69,8 @@ def _first_output_only(node: Node) -> None:
 OPERATORS: dict[str, Callable[..., Any]] = {
     "BatchNormalization": _batch,
     "GroupNormalization": _group,
+    "InstanceNormalization": _instance,
     "LayerNormalization": _layer,
     "RMSNormalization": _rms,
+    GROUPS_BY_RESHAPE: _group_by_reshape,
 }

@@ -23,10 +23,6 @@ _WHY: dict[str, tuple[str, str]] = {
         "SequenceInsert SequenceLength SequenceMap SplitToSequence".split(),
         _SEQUENCE,
     ),
-    "InstanceNormalization": (
-        "it normalizes by the statistics of each map, which are known only when the whole map is there",
-        "use batch normalization, or group normalization exported with opset 18 or later",
-    ),
     "NonMaxSuppression": ("how many boxes come out depends on the data", "deploy the network without it"),
     "NonZero": ("how many indices come out depends on the data", "use a mask, with Where"),
     "Trunc": ("cutting bits off an accumulator has no counterpart here", "export without truncation"),
