@@ -109,6 +109,53 @@ def test_the_same_layers_as_the_live_module(kind: str, folder: Path, live: Graph
     np.testing.assert_allclose(got, outputs, rtol=1e-4, atol=1e-4)
 
 
+class Between(torch.nn.Module):
+    """What stands between the binary layers of published networks: gates, norms, attention, resizing, moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.group = torch.nn.GroupNorm(2, 8)
+        self.gate = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(8, 8, 1), torch.nn.Hardsigmoid())
+        self.up = torch.nn.Upsample(scale_factor=2)
+        self.shuffle = torch.nn.PixelUnshuffle(2)
+        self.norm = torch.nn.LayerNorm(8)
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = torch.nn.Linear(8, 5)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.group(self.conv(x))
+        x = torch.nn.functional.gelu(x * self.gate(x))
+        x = torch.nn.functional.max_pool2d(self.up(x), 3, 2, 1)
+        x = torch.nn.functional.relu6(torch.cat([x[:, 4:], torch.flip(x[:, :4], (1,))], 1))
+        x = self.shuffle(x).reshape(1, 4, 8, 3, 3).mean(1)
+        t = self.norm(x.flatten(2).transpose(1, 2))
+        t = t + self.attention(t, t, t, need_weights=False)[0]
+        return self.fc(t.mean(1)).softmax(-1)
+
+
+@pytest.mark.parametrize("kind", ["dynamo", "opset 17", "pt2"])
+def test_what_stands_between_binary_layers(kind: str, tmp_path: Path) -> None:
+    suffix, shape = EXPORTERS[kind][0], (1, 3, 6, 6)
+    module, path = Between(), tmp_path / f"m{suffix}"
+    export = {"dynamo": export_today, "pt2": export_program}.get(kind)
+    if export is not None:
+        export(module, path, shape)
+    else:
+        export_before(module, path, shape, opset_version=17)
+    graph = bdnet_deploy.load(path).graph
+    names = [n.op.name for n in graph.nodes]
+    assert {"group_norm", "layer_norm", "softmax", "matmul", "max_pool"} <= set(names)
+    assert names.count("conv2d") + names.count("linear") == 5
+    x = torch.randn(5, *shape[1:], generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        expected = torch.cat([module(row[None]) for row in x]).numpy()
+    got = evaluate(graph, [to_nhwc(x.double())])[graph.outputs[0].name]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_sources_are_the_module_paths(folder: Path) -> None:
     for kind in ("opset 17", "unfolded", "pt2"):
         graph = bdnet_deploy.load(exported(kind, folder)).graph
