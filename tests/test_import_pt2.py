@@ -107,7 +107,7 @@ def test_only_tensor_functions_are_called(target: str, saved: Path, tmp_path: Pa
     refused(rewritten(saved, tmp_path / "m.pt2", {"model.json": call}), UnsupportedError, says)
 
 
-def test_nothing_on_the_list_is_random_or_takes_a_name() -> None:
+def test_nothing_on_the_list_is_random_or_opens_files() -> None:
     """Dropout does nothing in evaluation mode; attention has the argument for it."""
     random_in_training = {"dropout", "feature_dropout", "native_dropout", "scaled_dot_product_attention"}
     for name in ATEN - random_in_training:
@@ -115,8 +115,7 @@ def test_nothing_on_the_list_is_random_or_takes_a_name() -> None:
         for overload in packet.overloads() if packet is not None else ():
             operator = getattr(packet, overload)
             assert torch.Tag.nondeterministic_seeded not in operator.tags, operator
-            arguments = {str(a.type).removeprefix("Optional[").removesuffix("]"): a.name for a in operator._schema.arguments}
-            assert arguments.get("str", "equation") in ("equation", "approximate", "rounding_mode", "mode", "reduce"), operator
+            assert not any(word in a.name for a in operator._schema.arguments for word in ("file", "path")), operator
 
 
 def test_pickles_are_not_read(saved: Path, tmp_path: Path) -> None:
