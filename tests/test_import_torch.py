@@ -171,6 +171,37 @@ def test_sign_of_zero_is_zero() -> None:
         assert "sign(0) = 0" in graph.reasons["conv"]
 
 
+def test_sign_of_zero_by_coincidence_is_a_bit() -> None:
+    """Behind arithmetic that makes no zeros on purpose the third level is a near tie, and +1."""
+    torch.manual_seed(2)
+    graph = check(Quantized(torch.sign))
+    assert layers(graph)[1] == (BIT, BIT) and "conv" not in graph.reasons
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        F.relu,
+        lambda x: x.clamp(-1, 0),
+        lambda x: F.pad(x, (1, 1, 1, 1)),
+        lambda x: torch.cat([x, 0 * x.detach()], 1)[:, :6],
+    ],
+    ids=["relu", "limits", "padding", "zeros"],
+)
+def test_sign_of_zero_on_purpose_is_a_trit(before: Callable[[Tensor], Tensor]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(4, 6, 3), nn.Conv2d(6, 6, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = before(self.stem(x))
+            return F.conv2d(torch.sign(y), sign(self.conv.weight)) + y.mean((2, 3), keepdim=True)
+
+    torch.manual_seed(2)
+    assert layers(check(Net(), (1, 4, 9, 9)))[1] == (TRIT, BIT)
+
+
 def test_zero_one_levels_stay_real() -> None:
     torch.manual_seed(2)
     graph = check(Quantized(lambda x: (x >= 0.1).to(x.dtype)))

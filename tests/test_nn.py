@@ -252,3 +252,84 @@ def test_every_operator_is_visible_to_a_dispatch_mode() -> None:
     assert "aten.convolution.default" in seen
     assert seen.count("aten.ge.Scalar") == 3  # two planes and the weight
     assert all(name.startswith("aten.") for name in seen)
+
+
+@pytest.mark.parametrize("clip", [0.1, 1.0, 10.0])
+def test_tanh_windows_are_ir_nets(clip: float) -> None:
+    """k * t * (1 - tanh(t x)^2) with t = 1 / clip and k = max(1 / t, 1): arXiv 1909.10788."""
+    t = 1 / clip
+    x = torch.tensor(GRID)
+    expected = max(1 / t, 1) * t * (1 - np.tanh(np.array(GRID) * t) ** 2)
+    assert np.allclose(gradient(lambda v: bnn.sign_ste(v, clip, "tanh"), x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sign_layer_is_the_sign_of_zero_shift() -> None:
+    x = torch.tensor(GRID)
+    for kind in ("clipped", "quadratic"):
+        layer = bnn.Sign(clip=0.5, gradient=kind)
+        assert torch.equal(layer(x), bnn.sign_ste(x))
+        assert (gradient(layer, x) == gradient(lambda v, kind=kind: bnn.sign_ste(v, 0.5, kind), x)).all()
+    assert not list(bnn.Sign().parameters())
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (0.5, 0.75), (2.0, -0.25), (-1.0, 0.5)])
+def test_adabin_activation_levels(alpha: float, beta: float) -> None:
+    layer = bnn.AdaBinActivation()
+    with torch.no_grad():
+        layer.alpha.fill_(alpha), layer.beta.fill_(beta)
+    x = np.array([-3, -0.75, beta - 0.25, beta, beta + 0.25, 2], np.float32)
+    expected = alpha * (np.where((x - beta) / alpha >= 0, 1, -1) + beta)
+    assert (layer(torch.from_numpy(x)).detach().numpy() == expected.astype(np.float32)).all()
+
+
+def test_adabin_weights_are_mean_and_deviation_of_each_filter() -> None:
+    layer = bnn.AdaBinConv2d(6, 5, 3, 2, 1)
+    with torch.no_grad():
+        layer.weight.add_(0.1 * values(5, 1, 1, 1))
+    w = layer.weight.detach().double().numpy()
+    mean, std = w.mean((1, 2, 3), keepdims=True), w.std((1, 2, 3), keepdims=True)
+    expected = np.where(w >= mean, mean + std, mean - std)
+    got = layer.quantized_weight().detach().numpy()
+    assert np.allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert [len(np.unique(filter_)) for filter_ in got] == [2] * 5
+    x = values(2, 6, 7, 7)
+    assert torch.equal(layer(x), functional.conv2d(x, layer.quantized_weight(), None, 2, 1))
+
+
+def test_adabin_gradients_are_those_of_automatic_differentiation_but_for_the_sign() -> None:
+    """With t the scale: d sign(v) = k t (1 - tanh(t v)^2) dv, everything else is differentiated as it is written."""
+    layer = bnn.AdaBinConv2d(3, 4, 3, weight_clip=0.5).double()
+    direction = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    (layer.quantized_weight() * direction).sum().backward()
+    w = layer.weight.detach().clone().requires_grad_()
+    mean = w.mean((1, 2, 3), keepdim=True)
+    spread = (w - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
+    v = (w - mean) / spread
+    smooth = torch.tanh(2 * v)  # its derivative is the window
+    signs = torch.where(v >= 0, 1.0, -1.0).double() + smooth - smooth.detach()
+    ((signs * spread + mean) * direction).sum().backward()
+    assert torch.allclose(layer.weight.grad, w.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_maxout_has_two_slopes() -> None:
+    layer = bnn.Maxout(3)
+    slopes = np.array([[1.5, -0.5, 0.0], [0.25, -2.0, 3.0]], np.float32).reshape(2, 1, 3, 1, 1)
+    with torch.no_grad():
+        layer.positive.copy_(torch.from_numpy(slopes[0])), layer.negative.copy_(torch.from_numpy(slopes[1]))
+    x = values(4, 3, 5, 5)
+    expected = np.where(x.numpy() > 0, slopes[0], slopes[1]) * x.numpy()
+    assert (layer(x).detach().numpy() == expected).all()
+
+
+@pytest.mark.parametrize("size", [*range(1, 12), 55, 224])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 1), (3, 1), (3, 2), (4, 2), (5, 3), (1, 2)])
+def test_same_padding(size: int, kernel: int, stride: int) -> None:
+    before, after = bnn.same_padding(size, kernel, stride)
+    # ceil(size / stride) windows with as few zeros as that takes, no more than one more behind than before.
+    outputs = len(range(0, size, stride))
+    assert (size + before + after - kernel) // stride + 1 == outputs
+    assert before in (after, after - 1)
+    assert before + after == 0 or (outputs - 1) * stride + kernel == size + before + after
+    padded = bnn.SamePad2d(kernel, stride, value=1.0)(torch.zeros(1, 1, size, 3))
+    assert padded[0, 0, :, 0].sum() in (before + after, size + before + after)
+    assert padded.shape[2] == size + before + after and (padded[0, 0, before : before + size].sum(1) <= 3).all()

@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, evaluate  # noqa: E402
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
-from bdnet_deploy.nn import RSign, TernaryActivation  # noqa: E402
+from bdnet_deploy.nn import RSign, Sign, TernaryActivation  # noqa: E402
 
 MAP = (1, 4, 6, 6)
 BIT, TRIT = DType.BIT, DType.TRIT
@@ -46,8 +46,9 @@ def randomize(module: nn.Module) -> nn.Module:
             if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
                 m.running_mean += 0.3 * noise(m.running_mean)
                 m.running_var *= 1 + 0.5 * noise(m.running_var).abs()
-                m.weight += 0.3 * noise(m.weight)
-                m.bias += 0.3 * noise(m.bias)
+                if m.affine:
+                    m.weight += 0.3 * noise(m.weight)
+                    m.bias += 0.3 * noise(m.bias)
         for name, p in module.named_parameters():
             if any(word in name for word in ("threshold", "center", "half_width", "shift", "slope")):
                 p += 0.1 * noise(p)
@@ -65,7 +66,7 @@ def check(module: nn.Module, shape: tuple[int, ...] = MAP, *, batch: int = 4, to
     exact = copy.deepcopy(module).double().eval()
     levels: dict[str, Tensor] = {}
     for name, child in exact.named_modules():
-        if isinstance(child, RSign | TernaryActivation):
+        if isinstance(child, RSign | Sign | TernaryActivation):
             child.register_forward_hook(lambda _m, _i, y, name=name: levels.__setitem__(name, y))
     with torch.no_grad():
         # One by one: views with a batch of 1 in them are allowed.

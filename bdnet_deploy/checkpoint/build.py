@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bdnet_deploy import models
 from bdnet_deploy.checkpoint.read import Checkpoint, read
+from bdnet_deploy.cudaless import without_cuda
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, require
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _foreign(model: str, settings: dict[str, Any], file: str | os.PathLike[str] 
     torch = require("torch", extra="torch")
     factory = _factory(model)
     try:
-        module = factory(**settings)
+        with without_cuda():
+            module = factory(**settings)
     except Exception as error:  # the user's code may raise anything
         raise UsageError(
             f"{model} failed when called with {settings or 'no arguments'}",
@@ -149,7 +151,8 @@ def _factory(model: str) -> Any:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(package)
+        with without_cuda():
+            found: Any = importlib.import_module(package)
     except ModuleNotFoundError as error:
         missing = str(error.name)
         own = package == missing or package.startswith(f"{missing}.")
@@ -172,11 +175,32 @@ def _factory(model: str) -> Any:
     return found
 
 
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+def _same_names(state: State, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the names are those of the module.
+
+    Checkpoints older than PyTorch 0.4.1 lack the counter of batches, which inference does not read.
+    """
+    return {key for key in state if not key.endswith(_COUNTER)} == {key for key in shapes if not key.endswith(_COUNTER)}
+
+
+def _in_our_layout(arch: str | None, state: State, shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """The state under our names: as it is, or translated from the layout that the network's authors publish."""
+    translation = None if arch is None or _same_names(state, shapes) else models.published(arch)
+    translated = None if translation is None else translation(state, shapes)
+    return state if translated is None else translated
+
+
 def _load(module: nn.Module, state: State, where: str) -> None:
     """Put the arrays into the module; every name and shape must match."""
     torch = require("torch", extra="torch")
     own = module.state_dict()
-    # Checkpoints older than PyTorch 0.4.1 lack this counter, which inference does not read.
+    given = state
+    state = _in_our_layout(getattr(module, "bdnet_arch", None), state, _shapes(module))
+    translated = "" if state is given else " (published names, translated into ours)"
     missing = [key for key in own if key not in state and not key.endswith(_COUNTER)]
     unexpected = [key for key in state if key not in own]
     if missing or unexpected:
@@ -184,7 +208,7 @@ def _load(module: nn.Module, state: State, where: str) -> None:
         raise ModelFileError(
             "the weights do not fit the network",
             where=where,
-            why="; ".join(_listed(kind, names) for kind, names in parts if names),
+            why="; ".join(_listed(kind, names) for kind, names in parts if names) + translated,
             fix="check --arch or --model, and the options given with --set",
         )
     wrong = [
@@ -196,7 +220,7 @@ def _load(module: nn.Module, state: State, where: str) -> None:
         raise ModelFileError(
             "the weights do not fit the network",
             where=where,
-            why=_listed("shapes", wrong),
+            why=_listed("shapes", wrong) + translated,
             fix="check the options given with --set (width, classes, ...)",
         )
     tensors = {key: torch.zeros((), dtype=own[key].dtype) for key in own if key not in state}
@@ -224,22 +248,28 @@ def _shape(shape: Iterable[int]) -> str:
 
 
 def _no_architecture(checkpoint: Checkpoint) -> UsageError:
-    """Name the architectures whose defaults have exactly the keys of the state dict, else the nearest one."""
+    """Name the architectures whose defaults have exactly the keys of the state dict, ours or published, else the
+    nearest one; of those with the right keys the ones with the right shapes."""
     torch = require("torch", extra="torch")
     overlap: dict[str, float] = {}
-    given = {key for key in checkpoint.state_dict if not key.endswith(_COUNTER)}
+    same_shapes: list[str] = []
     for name in models.names():
         try:
             with torch.device("meta"):
-                own = {key for key in models.create(name).state_dict() if not key.endswith(_COUNTER)}
+                shapes = _shapes(models.create(name))
         except BdnetError:
             continue
+        state = _in_our_layout(name, checkpoint.state_dict, shapes)
+        given, own = ({key for key in keys if not key.endswith(_COUNTER)} for keys in (state, shapes))
         overlap[name] = len(own & given) / max(len(own | given), 1)
-    fitting = [name for name, share in overlap.items() if share == 1]
-    near = [name for name, share in overlap.items() if 0.5 <= share < 1]
+        if own == given and all(state[key].shape == shapes[key] for key in own):
+            same_shapes.append(name)
+    fitting = same_shapes or [name for name, share in overlap.items() if share == 1]
+    near = sorted((name for name, share in overlap.items() if 0.5 <= share < 1), key=lambda name: -overlap[name])
     why = "the file holds weights alone, not which network they belong to"
     if fitting:
-        fix = f"its names fit: {', '.join(fitting)}; e.g. --arch {fitting[0]}"
+        sizes = "" if same_shapes else ", with other options (--set ...)"
+        fix = f"its names fit: {', '.join(fitting)}; e.g. --arch {fitting[0]}{sizes}"
     elif near:
         fix = f"its names fit none exactly; nearest: --arch {near[0]}, with other options (--set ...)"
     else:

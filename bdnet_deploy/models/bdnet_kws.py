@@ -53,9 +53,10 @@ def bdnet_kws(config: KWSConfig) -> nn.Module:
     """
     require("torch", extra="torch")
     from bdnet_deploy.models.bdnet import BDNet
+    from bdnet_deploy.nn import same_padding
 
-    top, bottom = _same_padding(config.frames, _STEM[0])
-    left, right = _same_padding(config.coefficients, _STEM[1])
+    top, bottom = same_padding(config.frames, _STEM[0], _STRIDE)
+    left, right = same_padding(config.coefficients, _STEM[1], _STRIDE)
     return BDNet(
         widths=[config.width] * (config.blocks + 1),
         strides=[1] * config.blocks,
@@ -67,9 +68,3 @@ def bdnet_kws(config: KWSConfig) -> nn.Module:
         stem_kernel=_STEM,
         stem_padding=(left, right, top, bottom),
     )
-
-
-def _same_padding(size: int, kernel: int) -> tuple[int, int]:
-    """Zeros before and behind, so that there are ceil(size / stride) outputs; the odd one goes behind."""
-    total = max((-(-size // _STRIDE) - 1) * _STRIDE + kernel - size, 0)
-    return total // 2, total - total // 2

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bdnet_deploy.errors import UsageError, unknown_name
+from bdnet_deploy.models.published import Translation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,14 +17,22 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {}
 _CONFIGS: dict[str, type[Any]] = {}
+_PUBLISHED: dict[str, Translation] = {}
 
 
-def register(name: str, config: type[Config]) -> Callable[[Callable[[Config], nn.Module]], Callable[..., nn.Module]]:
+def register(
+    name: str, config: type[Config], published: Translation | None = None
+) -> Callable[[Callable[[Config], nn.Module]], Callable[..., nn.Module]]:
     """Register the decorated ``factory(config) -> module`` under ``name``.
 
     The name then stands for a function that takes the fields of ``config``, a dataclass with defaults, as
     keywords. Its modules remember how to be built again: ``bdnet_arch`` (the name) and ``bdnet_config``
     (every option, as plain JSON data).
+
+    Args:
+        name: the architecture's.
+        config: its options.
+        published: how the authors' checkpoints become ours, see :mod:`bdnet_deploy.models.published`.
     """
 
     def decorate(factory: Callable[[Config], nn.Module]) -> Callable[..., nn.Module]:
@@ -43,6 +52,8 @@ def register(name: str, config: type[Config]) -> Callable[[Callable[[Config], nn
         if name in _FACTORIES:
             raise ValueError(f"two architectures are named {name}")
         _FACTORIES[name], _CONFIGS[name] = build, config
+        if published is not None:
+            _PUBLISHED[name] = published
         return build
 
     return decorate
@@ -62,6 +73,11 @@ def _configure(name: str, config: type[Config], options: dict[str, Any]) -> Conf
 def names() -> list[str]:
     """The names of all architectures, sorted."""
     return sorted(_FACTORIES)
+
+
+def published(arch: str) -> Translation | None:
+    """How the authors' checkpoints of an architecture become ours, where that is known."""
+    return _PUBLISHED.get(arch)
 
 
 def options(arch: str) -> dict[str, Any]:

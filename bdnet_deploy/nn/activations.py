@@ -13,6 +13,25 @@ def _threshold(value: float, channels: int | None, learnable: bool) -> nn.Parame
     return nn.Parameter(torch.full((1, channels or 1, 1, 1), value), requires_grad=learnable)
 
 
+class Sign(nn.Module):
+    """Sign against zero: ``sign(x)`` in {-1, +1} with ``sign(0) = +1``. Input and output of any shape.
+
+    Args:
+        clip: half-width of the gradient window.
+        gradient: see :mod:`bdnet_deploy.nn.quantizers`.
+    """
+
+    def __init__(self, *, clip: float = 1.0, gradient: str = "clipped") -> None:
+        super().__init__()
+        self.clip, self.gradient = clip, gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign_ste(x, self.clip, self.gradient)
+
+    def extra_repr(self) -> str:
+        return f"clip={self.clip}, gradient={self.gradient}"
+
+
 class RSign(nn.Module):
     """Sign against a threshold: ``sign(x - threshold)`` in {-1, +1} (Liu et al., "ReActNet", ECCV 2020).
 

@@ -5,7 +5,9 @@ replaces the derivative of the step, zero almost everywhere, by a window around 
 
 * ``"clipped"``: 1 where ``|x| <= clip``, else 0 (Hubara et al., "Binarized Neural Networks", NeurIPS 2016);
 * ``"quadratic"``: ``max(0, 2 - 2|x|/clip) / clip``, the derivative of a piecewise quadratic approximation of
-  the step (Liu et al., "Bi-Real Net", ECCV 2018, where clip = 1).
+  the step (Liu et al., "Bi-Real Net", ECCV 2018, where clip = 1);
+* ``"tanh"``: ``max(1, 1/clip) * (1 - tanh(x/clip)^2)``, the derivative of a soft step that sharpens as clip falls
+  (Qin et al., "IR-Net", CVPR 2020, arXiv 1909.10788, where t = 1/clip and k = max(1/t, 1)).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-GRADIENTS = ("clipped", "quadratic")
+GRADIENTS = ("clipped", "quadratic", "tanh")
 
 
 class _SignSTE(torch.autograd.Function):
@@ -31,6 +33,8 @@ class _SignSTE(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         if ctx.gradient == "clipped":
             window = (x.abs() <= ctx.clip).to(x.dtype)
+        elif ctx.gradient == "tanh":
+            window = max(1.0, 1 / ctx.clip) * (1 - torch.tanh(x / ctx.clip) ** 2)
         else:
             window = (2 - 2 * x.abs() / ctx.clip).clamp(min=0) / ctx.clip
         return grads[0] * window, None, None
@@ -54,7 +58,7 @@ def sign_ste(x: Tensor, clip: float = 1.0, gradient: str = "clipped") -> Tensor:
 
     Args:
         x: real values.
-        clip: half-width of the window in which the gradient passes.
+        clip: half-width of the window in which the gradient passes; for ``"tanh"`` its scale.
         gradient: one of :data:`GRADIENTS`.
     """
     result: Tensor = _SignSTE.apply(x, clip, gradient)

@@ -41,7 +41,7 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
         )
         return
     wrong = found != expected
-    near = wrong & _near_ties(node, values) if isinstance(node.op, Sign | Ternarize) else np.zeros_like(wrong)
+    near = wrong & near_ties(node, values) if isinstance(node.op, Sign | Ternarize) else np.zeros_like(wrong)
     why = ""
     if (wrong & ~near).any():
         place = tuple(int(i) for i in np.argwhere(wrong & ~near)[0])
@@ -56,7 +56,7 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
     )
 
 
-def _near_ties(node: Node, values: Mapping[str, Array]) -> Array:
+def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
     """Where a real value lies so close to a threshold that another order of summation may flip the comparison."""
     source: Value = node.inputs[0]
     if not source.type.dtype.is_float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ from bdnet_deploy.importers.torch.rules import (
     sum_rule,
     unary_rule,
 )
+from bdnet_deploy.importers.torch.ties import is_structural
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
@@ -93,12 +95,29 @@ def import_module(
         UnsupportedError: an operator that the graph does not have, control flow that depends on the input, or parameters
             that are NaN or infinite; the place is named.
     """
+    return import_recorded(module, input_shape, name=name, sample=sample).graph
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A graph with the record that it was made from: ``emitted`` holds what of the record the graph's values are."""
+
+    graph: Graph
+    trace: Trace
+    emitted: Mapping[Source, Emitted]
+
+
+def import_recorded(
+    module: nn.Module, input_shape: Sequence[int], *, name: str = "model", sample: Tensor | None = None
+) -> Imported:
+    """As :func:`import_module`, with the record: to compare value by value."""
     x = _sample(module, tuple(int(n) for n in input_shape), sample)
     _check_parameters(module)
     with torch.random.fork_rng(devices=[]):
         trace = record(module, x)
+    builder = _Builder(trace, name)
     try:
-        return _Builder(trace, name).build()
+        return Imported(builder.build(), trace, builder.done)
     except GraphError as error:
         raise UnsupportedError("the model cannot be carried over", why=str(error), fix=_DEFAULT_ADVICE) from error
 
@@ -244,6 +263,8 @@ class _Builder:
     def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
+            if quantizer.tie and not is_structural(quantizer):
+                quantizer = quantizer.without_tie()
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer

@@ -8,7 +8,7 @@ PyTorch evaluates, tie rule included: the first float32 at which the level is re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class Quantizer:
     @property
     def binary(self) -> bool:
         return bool((self.low == self.high).all())
+
+    def without_tie(self) -> Quantizer:
+        """The same with +1 for the single float of the middle level."""
+        return replace(self, high=self.low, tie=False)
 
 
 def find_quantizer(target: Traced) -> Quantizer | str | None:

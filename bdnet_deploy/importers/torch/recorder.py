@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from bdnet_deploy.cudaless import without_cuda
 from bdnet_deploy.errors import BdnetError, UnsupportedError, UsageError
 from bdnet_deploy.importers.torch.interpreter import Interpreter
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, is_in_place, rebuild
@@ -39,7 +40,7 @@ def record(module: nn.Module, sample: Tensor) -> Trace:
     copied = _inert_copy(module)
     x = sample.clone()
     recorder = _Recorder(x)
-    with recorder.watch(copied), torch.no_grad(), _without_cuda(), _plain_attention():
+    with recorder.watch(copied), torch.no_grad(), without_cuda(), _plain_attention():
         try:
             with recorder:
                 result = copied(x)
@@ -89,7 +90,7 @@ def _check_replay(module: nn.Module, trace: Trace, sample: Tensor) -> None:
     """Run module and record on another input: they differ if the record depends on the first input's values."""
     generator = torch.Generator().manual_seed(1)
     other = sample.roll(1, -1) + torch.randn(sample.shape, generator=generator) * (sample.std(unbiased=False) + 1e-3)
-    with torch.no_grad(), _without_cuda():
+    with torch.no_grad(), without_cuda():
         expected = tree_flatten(_inert_copy(module)(other.clone()))[0]
         try:
             got = trace.replay(other)
@@ -108,20 +109,6 @@ def _check_replay(module: nn.Module, trace: Trace, sample: Tensor) -> None:
             why=why,
             fix="avoid .numpy(), .tolist(), randomness and edits of .data of activations in forward",
         )
-
-
-@contextlib.contextmanager
-def _without_cuda() -> Iterator[None]:
-    """Research code calls ``.cuda()`` in forward; without a GPU it means "where the rest is"."""
-    if torch.cuda.is_available():
-        yield
-        return
-    original = Tensor.cuda
-    Tensor.cuda = lambda self, *args, **kwargs: self
-    try:
-        yield
-    finally:
-        Tensor.cuda = original
 
 
 @contextlib.contextmanager
