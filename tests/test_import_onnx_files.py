@@ -542,4 +542,4 @@ def test_mutations(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_many_mutations(tmp_path: Path) -> None:
-    fuzz(tmp_path, 3000, 2)
+    fuzz(tmp_path, 1000, 2)

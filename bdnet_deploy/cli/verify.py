@@ -53,10 +53,10 @@ def command(
         _check_fit(files[-1], for_firmware, output if alone else None)
         if alone:
             return
-    from bdnet_deploy.model import TARGETS
+    from bdnet_deploy.model import PROGRAMS, TARGETS
 
     by_code = options["factory"] is not None or options["arch"] is not None
-    exported = len(files) == 1 and not by_code and files[0].suffix.lower() in TARGETS.values()
+    exported = len(files) == 1 and not by_code and files[0].suffix.lower() in set(TARGETS.values()) - set(PROGRAMS)
     if len(files) > 2 or (not files and not by_code) or exported:
         raise UsageError(
             f"verify takes a model and an exported file, not {len(files)} files",
