@@ -238,6 +238,8 @@ def test_inputs(tmp_path: Path) -> None:
     assert bdnet_deploy.load(free, inputs=[(1, 4, 5, 6)]).sample_shape == (5, 6, 4)
     refused(free, UsageError, "cannot have the shape 1x3x5x6", "NxXx".replace("Xx", "4xHx?"), inputs=[(1, 3, 5, 6)])
     refused(free, BdnetError, "several inputs", inputs=[(1, 4, 5, 6), (1, 2)])
+    for strange in ((1, 4, 1 << 40, 8), (1, 4, 0, 8), (1, -4, 8, 8)):
+        refused(save(tmp_path / "strange.onnx", model(relu, strange)), ModelFileError, "no network takes that")
     batch = save(tmp_path / "batch.onnx", model(relu, (8, 4, 8, 8)))
     refused(batch, UsageError, "the batch of the input 'x' is 8")
     proto = model(relu, SHAPE)

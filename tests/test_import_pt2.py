@@ -161,6 +161,17 @@ def test_damage(saved: Path, tmp_path: Path) -> None:
     refused(rewritten(saved, path, huge), ModelFileError)
 
 
+def test_strange_shapes(saved: Path, tmp_path: Path) -> None:
+    for size in ("x", 1 << 40, -1, 2.5, True):
+
+        def edit(program: dict[str, Any], size: Any = size) -> None:
+            program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"][2] = {"as_int": size}
+
+        refused(rewritten(saved, tmp_path / "m.pt2", {"models/model.json": edit}), ModelFileError)
+    no_outputs = {"models/model.json": lambda p: p["graph_module"]["signature"].update(output_specs=[{}])}
+    refused(rewritten(saved, tmp_path / "m.pt2", no_outputs), ModelFileError)
+
+
 def test_nan_is_named(tmp_path: Path) -> None:
     net = Net().eval()
     with torch.no_grad():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bdnet_deploy.errors import UsageError
+from bdnet_deploy.errors import ModelFileError, UsageError
 
 _LONGEST = 200
+_MOST = 1 << 25  # elements of an input
 
 
 def fixed_shape(
@@ -24,6 +26,7 @@ def fixed_shape(
         wanted: what the user gave.
 
     Raises:
+        ModelFileError: a shape that cannot be.
         UsageError: an axis other than the batch has no size and none was given, or what was given contradicts the file.
     """
     if wanted is not None:
@@ -47,6 +50,10 @@ def fixed_shape(
             fix=f"add --input, for example --input {example}",
         )
     shape = tuple(1 if d is None else d for d in dims)
+    if min(shape, default=1) < 1 or math.prod(shape) > _MOST:
+        raise ModelFileError(
+            f"the input '{name}' has the shape {_by(shape)}", why="no network takes that", fix="export it again"
+        )
     if shape and shape[0] != 1:
         raise UsageError(
             f"the batch of the input '{name}' is {shape[0]}",

@@ -16,7 +16,9 @@ from bdnet_deploy.importers.pt2.archive import TYPES, Archive, open_archive
 from bdnet_deploy.importers.pt2.operators import ATEN, CHECKS, PYTHON
 from bdnet_deploy.importers.torch.interpreter import Imported, Interpreter, Place
 
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
+_DAMAGE = (
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
 _GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 _MEMORY_FORMATS = {
     1: torch.contiguous_format,
@@ -51,6 +53,8 @@ def _input_shape(program: dict[str, Any], name: str, wanted: Sequence[int] | Non
     if TYPES.get(meta["dtype"]) not in ("float16", "bfloat16", "float32", "float64"):
         raise UnsupportedError(f"the input '{text(name)}' is not of a float type", fix="export with a float input")
     sizes = [size.get("as_int") for size in meta["sizes"]]
+    if any(type(size) not in (int, type(None)) for size in sizes):
+        raise ValueError("the sizes of its input are no numbers")
     axes = [str(s) if s is not None else text(d["as_expr"]["expr_str"], 20) for s, d in zip(sizes, meta["sizes"])]
     return fixed_shape(text(name), sizes, "x".join(axes), wanted)
 
