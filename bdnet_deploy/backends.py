@@ -101,7 +101,8 @@ class TorchBackend:
         with torch.no_grad():
             tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1), np.float32))
             parts = [self.module(part) for part in tensor.split(32)]
-        return np.asarray(torch.cat(parts).double().numpy())
+        outputs = torch.cat(parts).double().numpy()
+        return np.moveaxis(outputs, 1, -1) if outputs.ndim > 2 else np.asarray(outputs)
 
 
 class IntegerBackend(ABC):

@@ -136,6 +136,22 @@ class Model:
         _check_limit(limit)
         return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
+    def check_binary(self, allow_real: Iterable[str] = ()) -> None:
+        """Refuse the model if a convolution or linear layer is real, but for the first one and classifiers.
+
+        First is a layer that no other precedes, a classifier one that no other follows.
+
+        Args:
+            allow_real: layers that may be real too: names, or patterns with ``*`` and ``?``.
+
+        Raises:
+            UnsupportedError: names every other real layer with its reason.
+            UsageError: no layer is so called.
+        """
+        from bdnet_deploy.analysis.recognised import check_binary
+
+        check_binary(self.graph, allow_real)
+
     def inspect(
         self,
         *,
@@ -144,7 +160,7 @@ class Model:
         cache: int | None = None,
         push_rows: bool = False,
     ) -> Report:
-        """Layers, shapes, MACs, weights, and why a layer is not binary.
+        """Layers, shapes, MACs, weights, what each layer was recognised as, and why it is not binary.
 
         Args:
             numerics: also how our runtime would use memory with these numerics. Needs no samples: the ranges of fixed
@@ -344,6 +360,7 @@ def load(
     inputs: Sequence[Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | IODescription | None = None,
     labels: Sequence[str] | None = None,
+    strict: bool = False,
 ) -> Model:
     """Import a PyTorch or ONNX model.
 
@@ -357,6 +374,7 @@ def load(
         inputs: input shapes as torch sees them (of an ``.onnx`` file: as the file has them), batch first; by default what
             the file says.
         preprocess, labels: the I/O description, where the checkpoint has none.
+        strict: see :meth:`Model.check_binary`.
 
     Raises:
         ModelFileError: the file is missing, damaged, or of another kind.
@@ -395,7 +413,10 @@ def load(
         )
     source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
-    return Model(graph.name, graph, io, source, digest, notes, module)
+    loaded = Model(graph.name, graph, io, source, digest, notes, module)
+    if strict:
+        loaded.check_binary()
+    return loaded
 
 
 def _read_program(path: Path, inputs: Sequence[Sequence[int]] | None) -> Imported:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bdnet_deploy.graph import Affine, Node, Sign, Ternarize, TwoSlope
-from bdnet_deploy.plan.lowering import Lowering, rule
+from bdnet_deploy.graph import Affine, DType, Node, Sign, Ternarize, TwoSlope
+from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
 from bdnet_deploy.plan.plan import PlanStep, hwc
 
 
@@ -13,14 +13,16 @@ def pointwise(low: Lowering, node: Node) -> None:
     first = low.acc_term(node) if isinstance(node.op, Affine) else 0
     value, repeats = low.unrepeated(node.inputs[first])
     source = low.tensors[value]
+    packed = source.dtype.is_packed  # the format has no packed accumulators: their values, as sums of one
     step = PlanStep(
-        kernel=None,
+        kernel=f"bd_box_sum_{LETTER[source.dtype]}_i16" if packed else None,
         epilogue_kernel="",
         nodes=[],
         inputs=[source],
         trunk=None,
         packed=None,
         out_shape=hwc(value.type.shape),
-        acc_dtype=source.dtype,
+        acc_dtype=DType.I16 if packed else source.dtype,
+        groups=value.type.channels if packed else 1,
     )
     low.fuse(step, node.inputs[first], head=node, repeats=repeats)
