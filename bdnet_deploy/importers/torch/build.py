@@ -60,9 +60,11 @@ from bdnet_deploy.importers.torch.rules import (
     quantize_rule,
     reduce_rule,
     softmax_rule,
+    staircase_rule,
     sum_rule,
     unary_rule,
 )
+from bdnet_deploy.importers.torch.staircase import Staircase, find_staircase
 from bdnet_deploy.importers.torch.ties import is_structural
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
 from bdnet_deploy.importers.torch.training import explain_unfinished
@@ -73,7 +75,7 @@ _ADVICE = {
 }
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
-_PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS
+_PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS | MAX_POOLS
 _SILENT = IDENTITY | MOVES
 
 
@@ -270,6 +272,11 @@ class _Builder:
             if quantizer.tie and not is_structural(quantizer):
                 quantizer = quantizer.without_tie()
             return quantize_rule(self.graph, step, quantizer, want)
+        staircase = find_staircase(traced)
+        if isinstance(staircase, Staircase):
+            self.near_misses[traced] = staircase.reason
+            return staircase_rule(self.graph, step, staircase, want)
+        quantizer = staircase or quantizer
         if quantizer is not None:
             self.near_misses[traced] = quantizer
         one = len(step.inputs) == 1
