@@ -175,7 +175,7 @@ def test_unsupported_operators_are_named(tmp_path: Path) -> None:
         ("FusedConv", "com.microsoft", "belongs to a runtime"),
         ("Frobnicate", "mine", "the domain 'mine' is not read"),
         ("Trunc", QONNX, "cutting bits"),
-        ("QuantizeLinear", "", "quantized already"),
+        ("QLinearConv", "", "quantized to integers already"),
     ):
         nodes = [
             make_node(op, ["x", "c", "c"], ["t"], name="/body/body.1/odd/It", domain=domain),

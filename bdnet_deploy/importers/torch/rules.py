@@ -145,7 +145,7 @@ def staircase_rule(graph: Graph, step: Step, found: Staircase, want: Layout | No
 
     def emit(emitted: Emitted) -> Emitted:
         padding, fill = emitted.padding, found(emitted.pad_value)
-        if emitted.padded and np.ptp(fill) == 0:
+        if emitted.padded and np.ptp(fill) == 0 and fill[0] in (-1.0, 0.0, 1.0):
             emitted = replace(emitted, padding=(0, 0, 0, 0))
         else:
             padding = (0, 0, 0, 0)

@@ -200,7 +200,9 @@ def _holds(cone: Cone, found: Staircase, bottom: Array, width: Array) -> bool:
     probes = max(min(_PROBES, (1 << 18) // len(bottom)), 16)
     k = np.unique(np.linspace(0, count - 2, min(count - 1, probes)).astype(np.int64))[:, None]
     threshold = bottom + k * width
-    margin = _NEAR * (np.abs(threshold) + width)
+    # Code may add a zero point first, which is as large as the other end.
+    largest = np.maximum(np.abs(bottom), np.abs(threshold[-1]))
+    margin = _NEAR * (np.abs(threshold) + width + largest / 4)
     beyond = 4.0 ** np.arange(8)[:, None] * count * width
     x = [threshold - margin, threshold + margin, threshold - width / 2, threshold + width / 2]
     x = np.concatenate([*x, threshold[:1] - beyond, threshold[-1:] + beyond]).astype(np.float32)

@@ -36,7 +36,11 @@ def quantize(q: Quantizer, node: Node) -> Value:
 
 
 def _is(x: Value, dtype: DType, quant: Quant) -> bool:
-    return x.type.dtype is dtype and quant.same(x.type.quant)
+    """Whether ``x`` is such integers already, but for the rounding of a scale to float32."""
+    given = x.type.quant
+    if x.type.dtype is not dtype or given is None or np.ndim(given.scale) or np.ndim(given.zero_point):
+        return False
+    return bool(given.zero_point == quant.zero_point and abs(given.scale - quant.scale) <= 1e-6 * quant.scale)
 
 
 def _limited(q: Quantizer, limits: list[Node], x: Value) -> Value:
@@ -59,30 +63,33 @@ def _clamp(q: Quantizer, name: str, x: Value, limits: list[Array], source: str) 
 def _rounded(
     q: Quantizer, node: Node, xs: list[Value], muls: list[Array], add: Array, dtype: DType, quant: Quant
 ) -> Value:
-    """An affine map to the integers of ``quant``; by way of 16 bits where the factors ask for it."""
+    """An affine map to the integers of ``quant``; where its factors do not fit 16 bits, what comes nearest.
+
+    Where one unit of a wide sum is more than half a step, nearly all saturates: limited 16 bits are between. Integers of 16
+    bits cannot be filled by factors of 16 bits: they become coarser ones, within the model's limits.
+    """
     name, source = node.name, node.source
     y = _exactly(q, name, xs, muls, add, dtype, quant, source)
+    low, high = (float(quant.scale * (end - quant.zero_point)) for end in dtype.range)
+    if y is None and dtype is DType.I8:
+        one, zeros = np.ones(len(add)), np.zeros(len(add))
+        need = np.full(len(add), max(-low, high) / DType.I16.range[1])
+        wide = q.affine_to(f"{name}.wide", xs, muls, add, need, DType.I16, source, True)
+        ends = [np.floor(low / q.vectors(wide)[0]), np.ceil(high / q.vectors(wide)[0])]
+        limited = _clamp(q, f"{name}.limits", wide, ends, source)
+        q.magnitudes[limited] = np.abs(ends).max(0)
+        y = _exactly(q, name, [limited], [one], zeros, dtype, quant, source)
     if y is not None:
         return y
-    low, high = (float(quant.scale * (end - quant.zero_point)) for end in dtype.range)
-    reach = np.full(len(add), max(-low, high))
-    if dtype is DType.I8:  # 16 bits of the same range are finer
-        fine = q.affine_to(f"{name}.fine", xs, muls, add, reach / DType.I16.range[1], DType.I16, source, True)
-        one, zero = np.ones(len(add)), np.zeros(len(add))
-        y = _exactly(q, name, [fine], [one], zero, dtype, quant, source)
-        if y is None:
-            raise q.unsupported(node, f"{q.new.numerics} cannot carry the parameters before this quantizer")
-        return y
-    # Factors of 16 bits do not fill integers of 16 bits: coarser ones, within the limits of the model's.
     need = np.full(len(add), float(quant.scale))
     while True:
-        zero_point = float(np.rint(quant.zero_point * quant.scale / need[0]))
-        fixed = q.fit(q.terms(xs, muls), add + zero_point * need, need, source or name, keep=False)
+        zero = float(np.rint(quant.zero_point * quant.scale / need[0]))
+        fixed = q.fit(q.terms(xs, muls), add + zero * need, need, source or name, keep=False)
         if fixed.scale.max() == need[0]:
             break
         need = np.full_like(need, fixed.scale.max())
-    coarse = q.fixed(f"{name}.coarse", xs, fixed, dtype, Quant.of(need[0], zero_point), source)
-    ends = [np.full(len(add), np.rint(end / need[0] + zero_point)) for end in (low, high)]
+    coarse = q.fixed(f"{name}.coarse", xs, fixed, dtype, Quant.of(need[0], zero), source)
+    ends = [np.rint(end / need + zero) for end in (low, high)]
     return _clamp(q, name, coarse, [np.clip(end, *dtype.range) for end in ends], source)
 
 
