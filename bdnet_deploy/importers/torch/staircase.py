@@ -85,7 +85,8 @@ def find_staircase(target: Traced) -> Staircase | str | None:
     """The staircase whose output is ``target``; the reason where it is nearly one; None where there is none.
 
     Of the sources that it can be a function of, the one with the fewest affine maps around the quantizer, and of these
-    the farthest: what only cuts off (a ReLU before) is then among the limits.
+    the farthest: what only cuts off (a ReLU before) is then among the limits. A division in front of steps of 1 is part of
+    the quantizer, where it rounds as the division does.
     """
     reason: str | None = None
     found: Staircase | None = None
@@ -99,7 +100,7 @@ def find_staircase(target: Traced) -> Staircase | str | None:
         except NotElementwiseError:
             continue
         if isinstance(result, Staircase):
-            found = result if found is None or result.cost <= found.cost else found
+            found = result if found is None or _is_better(result, found) else found
         elif found is not None:
             break
         else:
@@ -107,6 +108,11 @@ def find_staircase(target: Traced) -> Staircase | str | None:
         if found is not None and any(reader not in cone.steps for reader in cone.source.readers):
             break
     return found or reason
+
+
+def _is_better(farther: Staircase, found: Staircase) -> bool:
+    divided = found.step == 1.0 and not farther.shift.any()
+    return farther.cost <= found.cost + int(divided)
 
 
 def _fit(cone: Cone) -> Staircase | str | None:
