@@ -447,7 +447,9 @@ def by_hand(x: np.ndarray, scale: float, zero: int, kind: str, w: np.ndarray) ->
     info = np.iinfo(kind)
     levels = (np.clip(np.rint(x / np.float32(scale)) + zero, info.min, info.max) - zero) * scale
     pooled = levels.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5)).transpose(0, 1, 3, 2)
-    return torch.nn.functional.conv2d(torch.from_numpy(pooled).double(), torch.from_numpy(w).double(), padding=1).numpy()
+    return torch.nn.functional.conv2d(
+        torch.from_numpy(pooled).double(), torch.from_numpy(w).double(), padding=1
+    ).numpy()
 
 
 def test_a_network_that_onnxruntime_quantized(tmp_path: Path) -> None:

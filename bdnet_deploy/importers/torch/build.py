@@ -76,7 +76,7 @@ _ADVICE = {
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
 _PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS | MAX_POOLS
-_SILENT = IDENTITY | MOVES
+_SILENT = IDENTITY | MOVES | MAX_POOLS
 
 
 def import_module(
@@ -163,6 +163,7 @@ class _Builder:
         self.rules: dict[Source, Rule] = {}
         self.layers: dict[str, int] = {}  # source name -> how many convolutions bear it
         self.near_misses: dict[Traced, str] = {}  # functions that are nearly quantizers -> what is missing
+        self.levels: dict[Traced, str] = {}  # quantizers of more than three levels -> how many
 
     def build(self) -> Graph:
         shape = self.trace.input.shape
@@ -274,7 +275,7 @@ class _Builder:
             return quantize_rule(self.graph, step, quantizer, want)
         staircase = find_staircase(traced)
         if isinstance(staircase, Staircase):
-            self.near_misses[traced] = staircase.reason
+            self.levels[traced] = staircase.reason
             return staircase_rule(self.graph, step, staircase, want)
         quantizer = staircase or quantizer
         if quantizer is not None:
@@ -332,6 +333,8 @@ class _Builder:
         while traced.step is not None:
             if traced in self.near_misses:
                 return self.near_misses[traced]
+            if traced in self.levels:
+                return reason if named else self.levels[traced]
             step = traced.step
             if not named and step.name not in _SILENT:
                 place = f" ({step.path})" if step.path else ""
