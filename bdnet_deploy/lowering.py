@@ -16,6 +16,7 @@ from bdnet_deploy.passes import (
     QuantizeReport,
     Ranges,
     calibrate,
+    collapse_repeats,
     fold_thresholds,
     merge_affine,
     prune_channels,
@@ -97,7 +98,7 @@ def lower(
     """
     if numerics not in NUMERICS:
         raise unknown_name("numerics", numerics, NUMERICS)
-    real = merge_affine(graph)
+    real = merge_affine(collapse_repeats(graph))
     notes: list[str] = []
     report = seen = None
     if numerics == "float":

@@ -253,6 +253,21 @@ class Model:
 
         return verify(self, Path(artifact), inputs=inputs, calibrate=calibrate, limit=limit)
 
+    def verify_import(self, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20) -> Report:
+        """Compare the graph with the PyTorch module that it was imported from, value by value, then end to end.
+
+        Args:
+            inputs: samples to compare on; None: random ones.
+            limit: use at most so many samples.
+
+        Raises:
+            MismatchError: they differ; ``error.report`` is the report, and the first divergent layer is named.
+            UsageError: the model did not come from PyTorch.
+        """
+        from bdnet_deploy.analysis.verify import verify_import
+
+        return verify_import(self, inputs=inputs, limit=limit)
+
     def evaluate(
         self,
         data: PathLike | Samples,

@@ -371,6 +371,19 @@ def test_streamed_files(model: Model, tmp_path: Path, numerics: str, options: di
         assert "blocks.0.pw.conv" in str(error)
 
 
+def test_the_import_itself(model: Model) -> None:
+    """Without an exported file: the graph against PyTorch, layer by layer."""
+    done = invoke("verify", DIGITS / "model.pt", "--limit", "3", "--format", "json")
+    assert done.exit_code == 0
+    rows = json.loads(done.stdout)["tables"]["comparisons"]["rows"]
+    assert {row["result"] for row in rows} <= {"equal", "equal but near ties", "not judged"}
+    assert sum("sign" in row["layer"] or "ternarize" in row["layer"] for row in rows) == 8
+    assert invoke("verify", DIGITS / "model.pt", "--calibrate", DIGITS / "test.npz").exit_code == 2
+    # A flipped weight in the graph that is compared is found, and named.
+    imported = model.verify_import(limit=2)
+    assert imported.facts["verdict"] == "equal"
+
+
 def test_a_model_by_code(model: Model, tmp_path: Path) -> None:
     """verify takes the same models as export: here an architecture with random weights."""
     path = tmp_path / "random.bdn"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
     from bdnet_deploy.samples import Samples
 
-__all__ = ["VerifyError", "verify"]
+__all__ = ["VerifyError", "verify", "verify_import"]
 
 _FOREIGN = (".tflite", ".onnx")
 _OWN = (".bdn", ".c")
@@ -52,16 +52,9 @@ def verify(
         )
     if calibrate is not None and suffix in _FOREIGN:
         raise UsageError(f"{suffix} files are float: no calibration samples", fix="leave --calibrate out")
-    if inputs is None:
-        x = random_inputs(model.graph, samples=min(limit, _RANDOM))[0]
-    else:
-        x = model.samples(inputs, limit=limit).x
+    x, facts = _samples(model, inputs, min(limit, _RANDOM) if inputs is None else limit)
+    facts = {"model": model.name, "artifact": artifact.name, **facts}
     verdicts = Verdicts()
-    facts: dict[str, Value] = {
-        "model": model.name,
-        "artifact": artifact.name,
-        "samples": f"{len(x)} random inputs" if inputs is None else f"{len(x)} given",
-    }
     try:
         if suffix in _FOREIGN:
             facts.update(verify_foreign(model, artifact, x, verdicts))
@@ -70,16 +63,44 @@ def verify(
     except ModelFileError as error:
         error.where = error.where or str(artifact)
         raise
+    fix = f"export it again: bdnet-deploy export {model.source or 'MODEL'} --target {suffix[1:]}"
+    return _judged(facts, verdicts, f"the file differs from model '{model.name}'", where=str(artifact), fix=fix)
+
+
+def verify_import(model: Model, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20) -> Report:
+    """See :meth:`bdnet_deploy.model.Model.verify_import`."""
+    module = model.module()
+    from bdnet_deploy.analysis.comparing.imported import compare_import
+    from bdnet_deploy.importers.torch import import_recorded
+
+    x, facts = _samples(model, inputs, limit)
+    facts = {"model": model.name, "compared with": "PyTorch", **facts}
+    shape = model.graph.inputs[0].type.shape
+    verdicts = Verdicts()
+    compare_import(import_recorded(module, (1, shape[-1], *shape[1:-1]), name=model.name), x, verdicts)
+    fix = "please report it, with the layer's code"
+    return _judged(facts, verdicts, f"model '{model.name}' was imported wrongly", where=None, fix=fix)
+
+
+def _samples(model: Model, inputs: PathLike | Array | Samples | None, limit: int) -> tuple[Array, dict[str, Value]]:
+    """Inputs as the graph takes them, and what they are."""
+    if inputs is None:
+        x = random_inputs(model.graph, samples=limit)[0]
+        return x, {"samples": f"{len(x)} random inputs"}
+    x = model.samples(inputs, limit=limit).x
+    return x, {"samples": f"{len(x)} given"}
+
+
+def _judged(facts: dict[str, Value], verdicts: Verdicts, what: str, *, where: str | None, fix: str) -> Report:
+    """The report.
+
+    Raises:
+        VerifyError: something differs; the first such layer is named.
+    """
     facts["verdict"] = "equal" if verdicts.first is None else "differs"
     report = Report("verify", facts, [verdicts.table, verdicts.summary()])
-    if verdicts.first is not None:
-        check, layer, why = verdicts.first
-        place = f"in layer '{layer}' ({check})" if layer else f"({check})"
-        raise VerifyError(
-            report,
-            f"the file differs from model '{model.name}' {place}",
-            where=str(artifact),
-            why=why or None,
-            fix=f"export it again: bdnet-deploy export {model.source or 'MODEL'} --target {suffix[1:]}",
-        )
-    return report
+    if verdicts.first is None:
+        return report
+    check, layer, why = verdicts.first
+    place = f"in layer '{layer}' ({check})" if layer else f"({check})"
+    raise VerifyError(report, f"{what} {place}", where=where or layer, why=why or None, fix=fix)

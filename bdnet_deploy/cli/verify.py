@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bdnet_deploy.cli import common
 from bdnet_deploy.errors import UsageError
 
+if TYPE_CHECKING:
+    from bdnet_deploy.report import Report
+
 
 @common.command("verify")
-@click.argument("files", type=common.PATH, nargs=-1, required=True, metavar="[MODEL] ARTIFACT")
+@click.argument("files", type=common.PATH, nargs=-1, metavar="[MODEL] [ARTIFACT]")
 @common.code_options
 @click.option(
     "--inputs", "samples", type=common.PATH, metavar="DATA", help="Samples to compare on  [default: random ones]."
@@ -35,11 +39,10 @@ def command(
 
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
     code 4 when they differ; the first divergent layer is named. Every byte of a fixed16 or fixed8 file is compared when
-    --calibrate has the samples that it was exported with. With --for-firmware a .bdn alone is enough: does it run there?
+    --calibrate has the samples that it was exported with. Without ARTIFACT the model as imported is compared with
+    PyTorch, value by value. With --for-firmware a .bdn alone is enough: does it run there?
     Exit code 3 when it does not.
     """
-    from bdnet_deploy.analysis.verify import VerifyError
-
     if for_firmware is not None:
         alone = len(files) == 1 and options["factory"] is None and options["arch"] is None
         if alone and not (samples is None and calibrate is None and calibrate_limit is None):
@@ -50,16 +53,33 @@ def command(
         _check_fit(files[-1], for_firmware, output if alone else None)
         if alone:
             return
-    if len(files) > 2 or (len(files) == 1 and options["factory"] is None and options["arch"] is None):
+    from bdnet_deploy.model import TARGETS
+
+    by_code = options["factory"] is not None or options["arch"] is not None
+    exported = len(files) == 1 and not by_code and files[0].suffix.lower() in TARGETS.values()
+    if len(files) > 2 or (not files and not by_code) or exported:
         raise UsageError(
             f"verify takes a model and an exported file, not {len(files)} files",
             fix="bdnet-deploy verify model.pt model.tflite, or --model package.module:factory model.tflite",
         )
-    *source, artifact = files
-    model = common.load_model(source[0] if source else None, **options)
+    has_artifact = len(files) == 2 or (by_code and len(files) == 1)
+    source = files[0] if len(files) == 2 or (not by_code and files) else None
+    model = common.load_model(source, **options)
+    if not has_artifact:
+        if calibrate is not None or calibrate_limit is not None:
+            raise UsageError("--calibrate is for exported files, and none is named", fix="leave it out")
+        _show(lambda: model.verify_import(inputs=samples, limit=limit), output)
+        return
     calibration = common.calibration_samples(model, calibrate, calibrate_limit)
+    _show(lambda: model.verify(files[-1], inputs=samples, calibrate=calibration, limit=limit), output)
+
+
+def _show(verify: Callable[[], Report], output: common.Output) -> None:
+    """Print the report, also of a comparison that ends in an error."""
+    from bdnet_deploy.analysis.verify import VerifyError
+
     try:
-        report = model.verify(artifact, inputs=samples, calibrate=calibration, limit=limit)
+        report = verify()
     except VerifyError as error:
         output.show(error.report)
         raise

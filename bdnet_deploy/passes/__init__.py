@@ -1,5 +1,6 @@
 """Small rewrites of the graph, one a file: pattern, check (with the reason where it does not apply), rewrite."""
 
+from bdnet_deploy.passes.collapse_repeats import collapse_repeats
 from bdnet_deploy.passes.fold_thresholds import fold_thresholds
 from bdnet_deploy.passes.merge_affine import merge_affine
 from bdnet_deploy.passes.prune_channels import prune_channels
@@ -15,6 +16,7 @@ __all__ = [
     "Ranges",
     "batch_size",
     "calibrate",
+    "collapse_repeats",
     "fold_thresholds",
     "merge_affine",
     "prune_channels",
