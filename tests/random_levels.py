@@ -40,7 +40,8 @@ def scaled_levels(b: Builder, y: Value) -> Value:
     if kind == 1 and min(y.type.shape[1:3]) > 1:
         return b.add(AvgPool((2, 2), (2, 1)), real)
     if kind == 2 and y.type.channels <= 35:
-        return b.add(Concat(), *([real, y] if b.chance(0.5) else [y, real]))
+        beside = b.add(Repeat(2), y) if y.type.channels <= 20 and b.chance(0.5) else y
+        return b.add(Concat(), *([real, beside] if b.chance(0.5) else [beside, real]))
     if kind == 3:
         return b.affine(y, b.add(Reduce("max" if b.chance(0.5) else "sum", "map"), real), gain=1.0)
     return real
