@@ -72,7 +72,7 @@ def check_host(lowered: Lowered, x: Array) -> Array:
     """The host library gives the reference's bytes; the real numbers that these stand for."""
     q = lowered.encode(x)
     expected = evaluate(lowered.graph, [q])[lowered.graph.outputs[0].name]
-    assert np.array_equal(HostModel(write_bdn(lowered.plan)).run(q)[0], expected)
+    assert np.array_equal(HostModel(write_bdn(lowered.plan)).run(q)[0].reshape(expected.shape), expected)
     return lowered.decode(expected)
 
 
@@ -198,6 +198,57 @@ def test_row_by_row(numerics: str) -> None:
         model = HostModel(write_bdn(plan))
         assert np.array_equal(model.run(x)[0], expected)
         assert np.array_equal(model.run_rows(x[0])[0][0], expected[0])
+
+
+@pytest.mark.parametrize("op", [AddMap(), MulMap()], ids=str)
+@pytest.mark.parametrize("shared", [False, True])
+def test_maps_of_maps_are_one(op: Op, shared: bool) -> None:
+    """Where nothing else reads what lies between."""
+    rng = np.random.default_rng(8)
+    net, data = tall("small")
+    inner = net.add(op, net.x, *net.parameters(data))
+    y = net.add(op, inner, *net.parameters(rng.normal(size=data.shape)))
+    if shared:
+        y = net.affine(y, inner, rng=rng)
+    samples = rng.normal(size=(5, 6, 7, 5))
+    lowered = net.lowered(y, "float", samples)
+    assert sum(node.op == op for node in lowered.graph.nodes) == (2 if shared else 1)
+    real = evaluate(net.graph, [samples])[y.name]
+    assert np.abs(check_host(lowered, samples) - real).max() <= 1e-5 * np.abs(real).max()
+
+
+def test_imported_embeddings() -> None:
+    """Position embedding, a threshold and a factor per pixel: the import is PyTorch's, and runs in every numerics."""
+    torch = pytest.importorskip("torch")
+    from bdnet_deploy.analysis.comparing.imported import compare_import
+    from bdnet_deploy.analysis.comparing.verdicts import Verdicts
+    from bdnet_deploy.importers.torch import import_module, import_recorded
+
+    class Patches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.mix = torch.nn.Conv2d(3, 16, 2, stride=2), torch.nn.Conv2d(16, 16, 3, padding=1)
+            self.position, self.limit = torch.randn(1, 16, 5, 5), torch.randn(1, 1, 5, 5)
+            self.gain = torch.rand(1, 16, 5, 5) + 0.5
+            self.head = torch.nn.Linear(16, 4)
+
+        def forward(self, x: Any) -> Any:
+            x = self.patch(x) + self.position
+            t = torch.where(x - self.limit >= 0, 1.0, -1.0)
+            w = torch.where(self.mix.weight >= 0, 0.1, -0.1)
+            x = x + torch.nn.functional.conv2d(t, w, padding=1) * self.gain
+            return self.head(x.mean((2, 3)))
+
+    rng = np.random.default_rng(9)
+    samples = rng.normal(size=(12, 10, 10, 3))
+    verdicts = Verdicts()
+    compare_import(import_recorded(Patches().eval(), (1, 3, 10, 10)), samples, verdicts)
+    assert verdicts.first is None, verdicts.first
+    graph = import_module(Patches().eval(), (1, 3, 10, 10))
+    assert [n.op.name for n in graph.nodes].count("add_map") == 2
+    for numerics in NUMERICS:
+        check_host(lower(graph, numerics, samples=samples), samples)
 
 
 @pytest.mark.parametrize(
