@@ -19,6 +19,7 @@ _EXPORTS = {
     "BdnetError": "bdnet_deploy.errors",
     "Column": "bdnet_deploy.report",
     "IODescription": "bdnet_deploy.iodesc",
+    "Interpreter": "bdnet_deploy.interpreter",
     "Model": "bdnet_deploy.model",
     "Report": "bdnet_deploy.report",
     "Table": "bdnet_deploy.report",

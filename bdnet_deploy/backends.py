@@ -101,7 +101,8 @@ class TorchBackend:
         with torch.no_grad():
             tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1), np.float32))
             parts = [self.module(part) for part in tensor.split(32)]
-        return np.asarray(torch.cat(parts).double().numpy())
+        outputs = torch.cat(parts).double().numpy()
+        return np.moveaxis(outputs, 1, -1) if outputs.ndim > 2 else np.asarray(outputs)
 
 
 class IntegerBackend(ABC):
@@ -171,12 +172,20 @@ class ForeignBackend:
 
         self.name = {"lce": "Larq Compute Engine", "onnxruntime": "onnxruntime"}[kind]
         self.kind = kind
-        self.data = foreign_bytes(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind])
+        self.original = model._tflite if kind == "lce" else None
+        if self.original is None:
+            self.data = foreign_bytes(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind])
 
     def predict(self, x: Array, progress: Step | None = None) -> Array:
         if self.kind == "lce":
             from bdnet_deploy.peers import lce
 
+            if self.original is not None:  # the file that the model came from
+                from bdnet_deploy.importers.tflite.reader import read
+
+                source = read(self.original)
+                y = lce.run(self.original, source.inputs[0].encode(x))[0]
+                return source.outputs[0].decode(y).astype(np.float64)
             return np.asarray(lce.run(self.data, x)[0], np.float64)
         from bdnet_deploy.peers import onnxruntime
 

@@ -28,6 +28,8 @@ PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
 #: Export targets -> file suffix.
 TARGETS = {"bdn": ".bdn", "c": ".c", "onnx": ".onnx", "tflite": ".tflite"}
+#: Suffixes of Keras models, which are converted before they are imported.
+KERAS = (".h5", ".hdf5", ".keras")
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class Model:
         io: what inputs and outputs mean, or None.
         source: the file it came from, if any.
         source_sha256: of that file.
+        notes: what differs from the file, in sentences.
     """
 
     name: str
@@ -47,7 +50,10 @@ class Model:
     io: IODescription | None = None
     source: Path | None = None
     source_sha256: str | None = None
+    notes: list[str] = field(default_factory=list)
     _module: nn.Module | None = None
+    #: The ``.tflite`` that the graph was made of.
+    _tflite: bytes | None = None
     _lowered: dict[tuple[str, str], Lowered] = field(default_factory=dict)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -131,6 +137,22 @@ class Model:
         _check_limit(limit)
         return report_calibration(self, calibrate, numerics, limit=limit, progress=progress)
 
+    def check_binary(self, allow_real: Iterable[str] = ()) -> None:
+        """Refuse the model if a convolution or linear layer is real, but for the first one and classifiers.
+
+        First is a layer that no other precedes, a classifier one that no other follows.
+
+        Args:
+            allow_real: layers that may be real too: names, or patterns with ``*`` and ``?``.
+
+        Raises:
+            UnsupportedError: names every other real layer with its reason.
+            UsageError: no layer is so called.
+        """
+        from bdnet_deploy.analysis.recognised import check_binary
+
+        check_binary(self.graph, allow_real)
+
     def inspect(
         self,
         *,
@@ -139,7 +161,7 @@ class Model:
         cache: int | None = None,
         push_rows: bool = False,
     ) -> Report:
-        """Layers, shapes, MACs, weights, and why a layer is not binary.
+        """Layers, shapes, MACs, weights, what each layer was recognised as, and why it is not binary.
 
         Args:
             numerics: also how our runtime would use memory with these numerics. Needs no samples: the ranges of fixed
@@ -155,6 +177,7 @@ class Model:
         from bdnet_deploy.analysis.memory import mixes_table, timeline_table
 
         report = inspect_graph(self.graph, io=self.io)
+        report.tables[0].notes += self.notes
         if numerics is None:
             if ram is not None or cache is not None or push_rows:
                 raise UsageError(
@@ -271,15 +294,19 @@ class Model:
     def evaluate(
         self,
         data: PathLike | Samples,
-        backends: Sequence[str] = ("pytorch", "host:float"),
+        backends: Sequence[str] | None = None,
         *,
         calibrate: PathLike | Array | Samples | None = None,
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        """Top-1 accuracy of several back ends side by side, and how often they agree with the first."""
+        """Top-1 accuracy of several back ends side by side, and how often they agree with the first.
+
+        ``backends``: by default ``pytorch``, or ``reference`` for a model that is not from there, and ``host:float``.
+        """
         from bdnet_deploy.analysis.evaluate import evaluate
 
+        backends = backends or ("reference" if self._module is None else "pytorch", "host:float")
         return evaluate(self, data, backends, calibrate=calibrate, limit=limit, progress=progress)
 
     def profile(
@@ -339,41 +366,99 @@ def load(
     inputs: Sequence[Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | IODescription | None = None,
     labels: Sequence[str] | None = None,
+    strict: bool = False,
 ) -> Model:
-    """Import a PyTorch model.
+    """Import a model of PyTorch, or of Larq.
 
     Args:
-        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``. Code in it never runs.
+        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``. Code in it never runs. Or a
+            ``.tflite`` file, or a Keras model (``.h5``, ``.keras``) with the packages that convert it; these say all that
+            ``arch`` to ``inputs`` could.
         arch: an architecture of :mod:`bdnet_deploy.models`.
         model: ``"package.module:factory"``, the user's own code, instead of ``path``.
         settings: arguments of ``arch`` or ``model``.
         weights: a state dict for ``model``.
         inputs: input shapes as torch sees them, batch first; by default what the checkpoint says.
         preprocess, labels: the I/O description, where the checkpoint has none.
+        strict: see :meth:`Model.check_binary`.
 
     Raises:
         ModelFileError: the file is missing, damaged, or of another kind.
         UnsupportedError: a layer that cannot be carried over; it is named.
     """
+    for file in (path, weights):
+        if file is not None:
+            _check_source(Path(file), tflite=file is path)
+    loaded = _load(path, arch, model, settings, weights, inputs, preprocess, labels)
+    if strict:
+        loaded.check_binary()
+    return loaded
+
+
+def _load(
+    path: PathLike | None,
+    arch: str | None,
+    model: str | None,
+    settings: Mapping[str, Any] | None,
+    weights: PathLike | None,
+    inputs: Sequence[Sequence[int]] | None,
+    preprocess: Mapping[str, Any] | IODescription | None,
+    labels: Sequence[str] | None,
+) -> Model:
+    """See :func:`load`."""
+    if path is not None and Path(path).suffix.lower() in (".tflite", *KERAS):
+        if any(v for v in (arch, model, settings, weights, inputs)):
+            raise UsageError(
+                f"a {Path(path).suffix} file says itself what its layers and its input are",
+                where=str(path),
+                fix="leave --arch, --model, --set, --weights and --input out",
+            )
+        return _load_larq(Path(path), preprocess, labels)
     from bdnet_deploy.checkpoint import load_module
     from bdnet_deploy.importers.torch import import_module
 
-    for file in (path, weights):
-        if file is not None:
-            _check_source(Path(file))
     module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
     io = getattr(module, "bdnet_io", None)
     shape = _input_shape(module, io, inputs)
     graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
-    if preprocess is not None or labels is not None:
-        io = (
-            preprocess
-            if isinstance(preprocess, IODescription)
-            else IODescription.from_settings(preprocess, labels, graph.inputs[0].type.shape[1:])
-        )
+    io = _described(io, graph, preprocess, labels)
     source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
     digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
-    return Model(graph.name, graph, io, source, digest, module)
+    return Model(graph.name, graph, io, source, digest, _module=module)
+
+
+def _described(
+    io: IODescription | None,
+    graph: Graph,
+    preprocess: Mapping[str, Any] | IODescription | None,
+    labels: Sequence[str] | None,
+) -> IODescription | None:
+    """The I/O description that the caller gives, or else the file's."""
+    if preprocess is None and labels is None:
+        return io
+    if isinstance(preprocess, IODescription):
+        return preprocess
+    return IODescription.from_settings(preprocess, labels, graph.inputs[0].type.shape[1:])
+
+
+def _load_larq(path: Path, preprocess: Mapping[str, Any] | IODescription | None, labels: Sequence[str] | None) -> Model:
+    """A ``.tflite``, or a Keras model by way of one."""
+    from bdnet_deploy.importers import keras
+    from bdnet_deploy.importers.artifact import load_bytes
+    from bdnet_deploy.importers.tflite.reader import read
+
+    content = load_bytes(path)
+    data = content if path.suffix.lower() == ".tflite" else keras.convert(path)
+    try:
+        imported = read(data)
+    except BdnetError as error:
+        error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
+    graph = imported.graph
+    graph.name = path.stem
+    io = _described(imported.io, graph, preprocess, labels)
+    digest = hashlib.sha256(content).hexdigest()
+    return Model(path.stem, graph, io, path, digest, imported.notes, _tflite=data)
 
 
 def _check_limit(limit: int | None) -> None:
@@ -381,11 +466,11 @@ def _check_limit(limit: int | None) -> None:
         raise UsageError(f"a limit of {limit} samples", fix="a whole number from 1")
 
 
-def _check_source(path: Path) -> None:
-    """Refuse what is not there, and exported files, which no framework reads back."""
+def _check_source(path: Path, *, tflite: bool) -> None:
+    """Refuse what is not there, and exported files that are not read back; ``tflite`` ones may be."""
     if not path.exists():
         raise no_such_file(path)
-    if path.suffix.lower() in TARGETS.values() and path.is_file():
+    if path.suffix.lower() in TARGETS.values() and path.is_file() and not (tflite and path.suffix.lower() == ".tflite"):
         raise ModelFileError(
             f"this is an exported {path.suffix} file, not a PyTorch model",
             where=str(path),

@@ -14,7 +14,7 @@ import numpy as np
 
 import bdnet_deploy
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Affine, Conv2d, DType, GlobalAvgPool, Graph, Linear, Node, Value
+from bdnet_deploy.graph import Affine, BoxSum, Conv2d, DType, GlobalAvgPool, Graph, Linear, Node, Value
 from bdnet_deploy.iodesc import IODescription
 
 #: Key of our JSON in the metadata of a file.
@@ -29,6 +29,20 @@ def refuse(node: Node, why: str, *, target: str, fix: str | None = None) -> Unsu
     """The error for a node that ``target`` cannot carry; it names the value and the user's layer."""
     where = f"{node.source} ({node.name})" if node.source and node.source != node.name else node.name
     return UnsupportedError(f"{node.op.name} cannot be exported to {target}", where=where, why=why, fix=fix)
+
+
+def without_unpacking(graph: Graph) -> Graph:
+    """The graph without the sums of one pixel and one channel that make numbers of bits for our kernels.
+
+    In a file of float32 the bits are numbers.
+    """
+    graph = graph.copy()
+    for node in graph.nodes:
+        x = node.inputs[0]
+        if node.op == BoxSum((1, 1), groups=x.type.channels):
+            graph.redirect(node.output, x)
+    graph.prune()
+    return graph
 
 
 def check_graph(graph: Graph, target: str, known: Collection[str]) -> dict[Value, int]:

@@ -23,6 +23,7 @@ from bdnet_deploy.export.foreign import (
     check_graph,
     describe,
     integer_threshold,
+    without_unpacking,
 )
 from bdnet_deploy.graph import (
     REPLICATE,
@@ -39,7 +40,7 @@ from bdnet_deploy.graph import (
 )
 from bdnet_deploy.iodesc import IODescription
 
-__all__ = ["TO_NCHW", "TO_NHWC", "write"]
+__all__ = ["OPERATORS", "TO_NCHW", "TO_NHWC", "write"]
 
 Array = npt.NDArray[Any]
 TARGET = "ONNX"
@@ -60,6 +61,7 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
         MissingPackageError: the package onnx is not installed.
     """
+    graph = without_unpacking(graph)
     writer = _Writer(graph)
     onnx = writer.onnx
     model = onnx.helper.make_model(
@@ -344,3 +346,5 @@ _EMIT: dict[str, Callable[[_Writer, Node], None]] = {
     "ternarize": _ternarize,
     "two_slope": _two_slope,
 }
+#: Names of the operators that can be written.
+OPERATORS = frozenset(_EMIT)

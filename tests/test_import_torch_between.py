@@ -95,6 +95,7 @@ STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "sum of channels": (lambda x: x.sum(1, keepdim=True), "reduce"),
     "max of channels": (lambda x: x.max(1, keepdim=True)[0], "reduce"),
     "pool over channels": (lambda x: F.avg_pool1d(x.flatten(2).transpose(1, 2), 2).mean(1), ""),
+    "mean of one pixel": (lambda x: x[:, :, :1, :1].mean((2, 3)) * 2, ""),
     # normalizations and attention
     "softmax": (lambda x: torch.softmax(x.mean((2, 3)), 1), "global_avg_pool softmax"),
     "softmax of a map": (lambda x: torch.softmax(x, 1), "softmax"),

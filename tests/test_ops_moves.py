@@ -98,7 +98,9 @@ def random_move(rng: np.random.Generator, shape: tuple[int, int, int], dtype: DT
     if kind == 2:
         return Shuffle(int(rng.choice([g for g in range(1, shape[2] + 1) if shape[2] % g == 0])))
     if kind == 3:
-        return Gather(tuple(int(i) for i in rng.integers(0, shape[2], rng.integers(1, 70))))
+        return Gather(
+            *(tuple(rng.integers(0, shape[a], rng.integers(a == 2, 70 if a == 2 else 9)).tolist()) for a in (2, 0, 1))
+        )
     if kind == 4:
         return Upsample((int(rng.integers(1, 4)), int(rng.integers(1, 4))))
     return Flip(tuple(int(a) for a in range(3) if rng.random() < 0.5))
@@ -203,7 +205,9 @@ def test_quantize_reference() -> None:
         (Pad((1, 0, 0, 0, 0, 0), value=0.5), (1, 4, 4, 8), DType.I16, "no i16 is 0.5"),
         (Pad((1, 0, 0, 0, 0, 0)), (1, 8), DType.I16, "vector has no height"),
         (Shuffle(3), (1, 4, 4, 8), DType.I8, "8 channels in 3 groups"),
-        (Gather((0, 8)), (1, 4, 4, 8), DType.I8, "0 to 8 of 8"),
+        (Gather((0, 8)), (1, 4, 4, 8), DType.I8, "0 to 8 of 8 channels"),
+        (Gather(rows=(4,)), (1, 4, 4, 8), DType.I8, "4 to 4 of 4 rows"),
+        (Gather(), (1, 4, 4, 8), DType.I8, "no indices"),
         (Upsample((2, 0)), (1, 4, 4, 8), DType.I8, "must be positive"),
         (Flip((3,)), (1, 4, 4, 8), DType.I8, "axes"),
         (PixelShuffle(3), (1, 4, 4, 8), DType.I8, "blocks of 9"),

@@ -34,22 +34,28 @@ class Counts:
 
 def counts(arch: str, **config: object) -> Counts:
     with torch.device("meta"):
-        module = models.create(arch, **config).eval()
-        result = Counts()
+        return counts_of(models.create(arch, **config))
 
-        def hook(layer: torch.nn.Module, _inputs: object, y: torch.Tensor) -> None:
-            work = layer.weight[0].numel() * y[0].numel()
-            if isinstance(layer, BinaryConv2d):
-                result.binary_macs += work
-                result.bits += layer.weight.numel()
-            else:
-                result.real_macs += work
 
-        for layer in module.modules():
-            if isinstance(layer, LAYERS):
-                layer.register_forward_hook(hook)
-        height, width, channels = module.input_shape
-        result.logits = tuple(module(torch.zeros(2, channels, height, width)).shape)
+def counts_of(module: torch.nn.Module) -> Counts:
+    """Of a network on any device."""
+    result = Counts()
+
+    def hook(layer: torch.nn.Module, _inputs: object, y: torch.Tensor) -> None:
+        work = layer.weight[0].numel() * y[0].numel()
+        if isinstance(layer, BinaryConv2d):
+            result.binary_macs += work
+            result.bits += layer.weight.numel()
+        else:
+            result.real_macs += work
+
+    for layer in module.modules():
+        if isinstance(layer, LAYERS):
+            layer.register_forward_hook(hook)
+    height, width, channels = module.input_shape
+    x = torch.zeros(2, channels, height, width, device=next(module.parameters()).device)
+    with torch.no_grad():
+        result.logits = tuple(module.eval()(x).shape)
     result.parameters = sum(p.numel() for p in module.parameters())
     result.statistics = sum(b.numel() for name, b in module.named_buffers() if ".running_" in f".{name}")
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bdnet_deploy.analysis.macs import KINDS, RULES, count_macs, node_kind, node_macs
+from bdnet_deploy.analysis.recognised import find_layers, owner
 from bdnet_deploy.bitplanes import words
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Value
 from bdnet_deploy.iodesc import IODescription, describe_io
@@ -49,7 +50,7 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
         stride = node.op.strides[0] if isinstance(node.op, Conv2d) else 1
         window = f"{w.shape[1]}x{w.shape[2]}/{stride}" if isinstance(node.op, Conv2d) else "linear"
         layers.add(
-            layer=node.source or node.name,
+            layer=node.name if owner(node) else node.source or node.name,
             kind=kind,
             input=f"{_dtype(x.dtype)} {_shape(x.shape)}",
             output=_shape(node.output.type.shape),
@@ -57,9 +58,18 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
             macs=node_macs(node),
             weight_bytes=weight_bytes(node.inputs[1], kind.startswith("depth-wise")),
         )
-        if kind == "full-precision":
-            reasons.add(layer=node.source or node.name, reason=graph.reasons.get(node.source))
     layers.notes.append("Full-precision weights count one byte each (int8).")
+    found = find_layers(graph)
+    recognised = Table(
+        "what layers were recognised as", [Column("layer"), Column("recognised", "recognised as")], key="recognised"
+    )
+    if any(layer.line for layer in found):
+        recognised.columns.append(Column("line", "run in"))
+    for layer in found:
+        row: dict[str, Cell] = {"layer": layer.name, "recognised": layer.form}
+        recognised.add(**row, **({"line": layer.line} if layer.line else {}))
+        if layer.reason or not layer.binary:
+            reasons.add(layer=layer.name, reason=layer.reason)
     macs = count_macs(graph)
     kinds = Table(
         "multiply-accumulates", [Column("kind"), Column("macs", "MACs", align="right", format=",")], key="macs"
@@ -85,10 +95,10 @@ def inspect_graph(graph: Graph, *, io: IODescription | None = None, title: str =
         "inputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.inputs),
         "outputs": ", ".join(f"{v.name} {_shape(v.type.shape)}" for v in graph.outputs),
         "preprocessing": describe_io(io),
-        "binary_layers": f"{sum(r['kind'] != 'full-precision' for r in layers.rows)} of {len(layers.rows)}",
+        "binary_layers": f"{sum(layer.binary for layer in found)} of {len(found)}",
         "weight_bytes": total,
     }
-    return Report("inspect", facts, [layers, *([reasons] if reasons.rows else []), kinds, operations])
+    return Report("inspect", facts, [layers, recognised, *([reasons] if reasons.rows else []), kinds, operations])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ import bdnet_deploy
 from bdnet_deploy.cli import console
 from bdnet_deploy.errors import BdnetError, unknown_name
 
-COMMANDS = ("demo", "export", "inspect", "verify", "evaluate", "run", "profile", "boards", "cores", "doctor")
+COMMANDS = ("demo", "export", "inspect", "verify", "evaluate", "run", "profile", "boards", "cores", "ops", "doctor")
 """Every command in the order of ``--help``: ``command`` in the module of that name beside this file."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it

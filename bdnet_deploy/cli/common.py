@@ -186,6 +186,38 @@ cache = click.option(
 push_rows = click.option(
     "--push-rows", is_flag=True, help="Take the input row by row (a camera): no buffer holds it whole."
 )
+
+
+def strict(function: _F) -> _F:
+    """``--strict`` and ``--allow-real``; see :func:`check_strict`."""
+    options = [
+        click.option(
+            "--strict", is_flag=True,
+            help="Refuse (exit code 1) if a layer stays real, but for the first one and classifiers.",
+        ),
+        click.option(
+            "--allow-real", metavar="LAYER", multiple=True,
+            help="With --strict: this layer may be real too; * and ? are wildcards; may be repeated.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def check_strict(model: Model, strict: bool, allow_real: tuple[str, ...]) -> None:
+    """What ``--strict`` asks for.
+
+    Raises:
+        UnsupportedError: a layer that should be binary is real.
+        UsageError: ``--allow-real`` without ``--strict``, or a layer that does not exist.
+    """
+    if strict:
+        model.check_binary(allow_real)
+    elif allow_real:
+        raise UsageError("--allow-real goes with --strict", fix="add --strict")
+
+
 for_firmware = click.option(
     "--for-firmware",
     type=PATH,
@@ -245,7 +277,10 @@ def load_model(
     from bdnet_deploy.model import load
 
     console.note(f"importing {source or factory or arch}")
-    return load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)
+    model = load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)
+    for text in model.notes:
+        console.note(text)
+    return model
 
 
 @dataclass(frozen=True)

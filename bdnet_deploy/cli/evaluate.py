@@ -24,9 +24,8 @@ from bdnet_deploy.cli import common, console
     "backends",
     metavar="NAME[:NUMERICS]",
     multiple=True,
-    default=("pytorch", "host:float"),
-    show_default=True,
-    help="pytorch, reference, host, lce, onnxruntime, or a core; may be repeated.",
+    help="pytorch, reference, host, lce, onnxruntime, or a core; may be repeated  [default: pytorch (reference for a "
+    ".tflite) and host:float].",
 )
 @common.calibrate
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most so many samples.")

@@ -37,6 +37,7 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 )
 @click.option("--reserve-arena", type=common.Size(), default=0, metavar="SIZE", help="c: arena for later models.")
 @click.option("--reserve-model", type=common.Size(), default=0, metavar="SIZE", help="c: room for later models.")
+@common.strict
 @common.report_options
 def command(
     target: str,
@@ -52,6 +53,8 @@ def command(
     keep_kernels: str | None,
     reserve_arena: int,
     reserve_model: int,
+    strict: bool,
+    allow_real: tuple[str, ...],
     output: common.Output,
     **options: Any,
 ) -> None:
@@ -62,6 +65,7 @@ def command(
     """
 
     model = common.load_model(**options)
+    common.check_strict(model, strict, allow_real)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     with console.steps() as progress:
         artifact = model.export(

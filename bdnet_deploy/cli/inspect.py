@@ -28,6 +28,7 @@ from bdnet_deploy.cli import common, console
 @common.ram
 @common.cache
 @common.push_rows
+@common.strict
 @common.report_options
 def command(
     numerics: str | None,
@@ -37,10 +38,12 @@ def command(
     ram: int | None,
     cache: int | None,
     push_rows: bool,
+    strict: bool,
+    allow_real: tuple[str, ...],
     output: common.Output,
     **options: Any,
 ) -> None:
-    """Show MODEL layer by layer: shapes, dtypes, MACs, weights, and why a layer is not binary.
+    """Show MODEL layer by layer: shapes, dtypes, MACs, weights, what it was recognised as, and why it is not binary.
 
     With --calibrate also what fixed point (fixed16, unless --numerics says otherwise) makes of it: per edge between
     layers the range seen and representable and the values that saturated, per layer the signs that stay as in float,
@@ -52,6 +55,7 @@ def command(
     if calibrate is not None and numerics == "float":
         raise UsageError("float needs no calibration", fix="--numerics fixed16 or --numerics fixed8")
     model = common.load_model(**options)
+    common.check_strict(model, strict, allow_real)
     report = model.inspect(numerics=numerics, ram=ram, cache=cache, push_rows=push_rows)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     if samples is not None:

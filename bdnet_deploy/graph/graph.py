@@ -53,7 +53,7 @@ class Graph:
 
     ``numerics`` is ``"real"`` as imported (parameters in double, arithmetic in double), then ``"float"``,
     ``"fixed16"`` or ``"fixed8"``, whose references define every byte. ``reasons`` maps the source name of each
-    layer that could be binary but is not to the reason.
+    layer that could be binary but is not to the reason, ``lines`` each layer's to the user's source line, where known.
     """
 
     name: str = "model"
@@ -62,6 +62,7 @@ class Graph:
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
     # -- building -----------------------------------------------------------------------------------------------
@@ -110,7 +111,9 @@ class Graph:
 
     def copy(self) -> Graph:
         """The same graph over new nodes and values (constant data shared)."""
-        new = Graph(self.name, self.numerics, reasons=dict(self.reasons), _names=set(self._names))
+        new = Graph(
+            self.name, self.numerics, reasons=dict(self.reasons), lines=dict(self.lines), _names=set(self._names)
+        )
         values: dict[Value, Value] = {}
 
         def of(value: Value) -> Value:

@@ -12,6 +12,42 @@ from bdnet_deploy.models.bdnet_options import BDNetOptions
 from bdnet_deploy.nn import BDBlockHalf
 
 
+def half(
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int,
+    options: BDNetOptions,
+    *,
+    depthwise: bool = False,
+    uneven: bool = False,
+    linear: bool = False,
+) -> BDBlockHalf:
+    """One convolution with its residual as the options say; all that is not depth-wise goes by the point-wise ones."""
+    ternary = options.ternary == "both" or (options.ternary == "depthwise" and depthwise)
+    return BDBlockHalf(
+        c_in,
+        c_out,
+        kernel,
+        stride,
+        groups=c_in if depthwise else 1,
+        activation="ternary" if ternary else "binary",
+        residual=options.residual_dw if depthwise else options.residual_pw,
+        thresholds=options.thresholds,
+        threshold_per=options.threshold_per,
+        half_width=options.half_width,
+        gradient=options.gradient,
+        activation_clip=options.activation_clip,
+        alpha=options.alpha,
+        weights=options.weights_dw if depthwise else options.weights_pw,
+        weight_std=options.weight_std,
+        weight_clip=options.weight_clip,
+        bn_momentum=options.bn_momentum,
+        uneven=uneven,
+        linear=linear,
+    )
+
+
 class BDNet(nn.Module):
     """MobileNet V1's skeleton with binary convolutions (BD-Net, arXiv 2511.17633).
 
@@ -31,6 +67,7 @@ class BDNet(nn.Module):
         options: how the paper is read.
         stem_kernel: height and width of the stem.
         stem_padding: zeros (left, right, top, bottom) around the image; None: half the kernel on each side.
+        separable: False makes each block one 3x3 convolution.
     """
 
     def __init__(
@@ -45,6 +82,7 @@ class BDNet(nn.Module):
         options: BDNetOptions,
         stem_kernel: tuple[int, int] = (3, 3),
         stem_padding: tuple[int, int, int, int] | None = None,
+        separable: bool = True,
     ) -> None:
         super().__init__()
         if len(strides) != len(widths) - 1:
@@ -57,45 +95,28 @@ class BDNet(nn.Module):
             raise ValueError(f"input_size is {input_size}; it is a multiple of {total}, the product of all strides")
         self.input_shape = (height, width, in_channels)
         self.stem_padding = stem_padding
-        half = (0, 0) if stem_padding else (stem_kernel[0] // 2, stem_kernel[1] // 2)
-        self.stem = nn.Conv2d(in_channels, widths[0], stem_kernel, stem_stride, half, bias=False)
+        padding = (0, 0) if stem_padding else (stem_kernel[0] // 2, stem_kernel[1] // 2)
+        self.stem = nn.Conv2d(in_channels, widths[0], stem_kernel, stem_stride, padding, bias=False)
         self.stem_bn = nn.BatchNorm2d(widths[0])
         blocks: list[nn.Module] = []
         for c_in, c_out, stride in zip(widths[:-1], widths[1:], strides, strict=True):
-            depthwise = self._half(c_in, c_in, 3, stride, options)
-            blocks.append(nn.ModuleDict({"dw": depthwise, "pw": self._half(c_in, c_out, 1, 1, options)}))
+            if separable:
+                pair = {
+                    "dw": half(c_in, c_in, 3, stride, options, depthwise=True),
+                    "pw": half(c_in, c_out, 1, 1, options),
+                }
+            else:
+                pair = {"conv": half(c_in, c_out, 3, stride, options)}
+            blocks.append(nn.ModuleDict(pair))
         self.blocks = nn.ModuleList(blocks)
         self.classifier = nn.Linear(widths[-1], classes)
-
-    @staticmethod
-    def _half(c_in: int, c_out: int, kernel: int, stride: int, options: BDNetOptions) -> BDBlockHalf:
-        depthwise = kernel > 1
-        ternary = options.ternary == "both" or (options.ternary == "depthwise" and depthwise)
-        return BDBlockHalf(
-            c_in,
-            c_out,
-            kernel,
-            stride,
-            groups=c_in if depthwise else 1,
-            activation="ternary" if ternary else "binary",
-            residual=options.residual_dw if depthwise else options.residual_pw,
-            thresholds=options.thresholds,
-            threshold_per=options.threshold_per,
-            half_width=options.half_width,
-            gradient=options.gradient,
-            activation_clip=options.activation_clip,
-            alpha=options.alpha,
-            weights=options.weights_dw if depthwise else options.weights_pw,
-            weight_std=options.weight_std,
-            weight_clip=options.weight_clip,
-            bn_momentum=options.bn_momentum,
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stem_padding is not None:
             x = functional.pad(x, self.stem_padding)
         x = self.stem_bn(self.stem(x))
         for block in self.blocks:
-            x = block["pw"](block["dw"](x))
+            for convolution in block.values():
+                x = convolution(x)
         logits: Tensor = self.classifier(torch.mean(x, (2, 3)))
         return logits

@@ -31,6 +31,8 @@ class BDBlockHalf(nn.Module):
         gradient, activation_clip: of the activation, see :mod:`bdnet_deploy.nn.quantizers`.
         alpha, weights, weight_std, weight_clip: see :class:`BinaryConv2d`.
         bn_momentum: momentum of the running statistics.
+        uneven: of the residual, see :class:`BroadcastResidual`.
+        linear: end behind the residual, without RPReLU.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class BDBlockHalf(nn.Module):
         weight_std: float | None = None,
         weight_clip: float = 1.5,
         bn_momentum: float = 0.1,
+        uneven: bool = False,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS or residual not in RESIDUALS:
@@ -81,9 +85,11 @@ class BDBlockHalf(nn.Module):
                 *shape, alpha=alpha, weights=weights, weight_std=weight_std, weight_clip=weight_clip
             )
         self.residual = residual
-        self.shortcut = BroadcastResidual(in_channels, out_channels, stride) if residual != "none" else None
+        self.shortcut = None
+        if residual != "none":
+            self.shortcut = BroadcastResidual(in_channels, out_channels, stride, uneven=uneven)
         self.bn = nn.BatchNorm2d(out_channels, momentum=bn_momentum)
-        self.rprelu = RPReLU(out_channels)
+        self.rprelu = nn.Identity() if linear else RPReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(self.activation(x))

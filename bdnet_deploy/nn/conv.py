@@ -31,6 +31,8 @@ class BinaryConv2d(nn.Module):
             ``alpha="mean"`` it sets the size of the output: 1e-3, usual before a post-BN, would make a
             convolution that meets its residual before the BN vanish.
         weight_clip: latent weights beyond it receive no gradient.
+        center: subtract the mean of each output channel's weights before the sign (BinaryBERT, BiT, BinaryViT);
+            alpha stays the mean of the |W| as they were.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class BinaryConv2d(nn.Module):
         weights: str = "binary",
         weight_std: float | None = None,
         weight_clip: float = 1.5,
+        center: bool = False,
     ) -> None:
         super().__init__()
         if alpha not in ALPHAS or weights not in WEIGHTS:
@@ -53,6 +56,7 @@ class BinaryConv2d(nn.Module):
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.groups = stride, padding, groups
         self.alpha, self.weights, self.weight_clip = alpha, weights, weight_clip
+        self.center = center
         fan_in = in_channels // groups * kernel_size**2
         std = math.sqrt(2 / fan_in) if weight_std is None else weight_std
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels // groups, kernel_size, kernel_size) * std)
@@ -64,7 +68,8 @@ class BinaryConv2d(nn.Module):
         if self.weights == "real":
             return self.weight
         if self.weights == "binary":
-            levels = sign_ste(self.weight, self.weight_clip)
+            latent = self.weight - self.weight.mean((1, 2, 3), keepdim=True) if self.center else self.weight
+            levels = sign_ste(latent, self.weight_clip)
         else:
             levels = ternary_weight_ste(self.weight, self.weight_clip)
         if self.alpha == "one":

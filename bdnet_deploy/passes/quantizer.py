@@ -58,7 +58,7 @@ class Quantizer:
         self.ranges = ranges
         self.trunk = {"fixed16": DType.I16, "fixed8": DType.I8}[numerics]
         self.input_types = inputs
-        self.new = Graph(graph.name, numerics, reasons=dict(graph.reasons))
+        self.new = Graph(graph.name, numerics, reasons=dict(graph.reasons), lines=dict(graph.lines))
         self.values: dict[Value, Value] = {}
         #: Largest absolute integer that a new value can take, per channel, where less than its dtype allows.
         self.magnitudes: dict[Value, Array] = {}

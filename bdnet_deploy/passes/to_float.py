@@ -11,7 +11,7 @@ from bdnet_deploy.graph import Affine, Dequantize, DType, Graph, Sign, Ternarize
 
 def to_float(graph: Graph) -> Graph:
     """The real graph ``graph`` in f32 arithmetic, whose references define every byte."""
-    new = Graph(graph.name, "float", reasons=dict(graph.reasons))
+    new = Graph(graph.name, "float", reasons=dict(graph.reasons), lines=dict(graph.lines))
     values: dict[Value, Value] = {}
     for value in graph.inputs:
         values[value] = new.input(value.name, value.type.shape, DType.F32)

@@ -19,7 +19,7 @@ The file carries, under the metadata name ``bdnet_deploy``, a JSON object for ou
 
 from __future__ import annotations
 
-from bdnet_deploy.export.foreign import METADATA_KEY, describe
+from bdnet_deploy.export.foreign import METADATA_KEY, describe, without_unpacking
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
 from bdnet_deploy.export.tflite.lowering import Lowering
 from bdnet_deploy.graph import Graph
@@ -42,6 +42,7 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
     Raises:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
     """
+    graph = without_unpacking(graph)
     low = Lowering(graph)
     low.model.metadata[METADATA_KEY] = describe(
         graph,

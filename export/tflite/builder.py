@@ -17,7 +17,8 @@ from bdnet_deploy.export.tflite.schema import ABSENT, Array, Model, Operator, Te
 SAME, VALID = 0, 1
 F32, I32, I8 = TensorKind.FLOAT32, TensorKind.INT32, TensorKind.INT8
 #: Versions of the built-in operators that int8 needs.
-_INT8_VERSION = {"ADD": 2, "PAD": 2, "PADV2": 2, "DEQUANTIZE": 2, "DEPTHWISE_CONV_2D": 3}
+_INT8_VERSION = {"ADD": 2, "PAD": 2, "PADV2": 2, "DEQUANTIZE": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3}
+_INT8_VERSION |= {"FULLY_CONNECTED": 4, "MUL": 2, "AVERAGE_POOL_2D": 2, "MAX_POOL_2D": 2, "RESHAPE": 1, "MEAN": 2}
 
 
 class Builder:
@@ -128,17 +129,18 @@ class Builder:
         pad_values: int = 0,
         strides: tuple[int, int] = (1, 1),
         dilation: tuple[int, int] = (1, 1),
+        activation: int = 0,
     ) -> int:
         """Binary convolution of packed x and OHWI weights.
 
-        With multiplier and bias (both (O,) float32): ``dot * multiplier + bias``. With threshold ((O,) int32): packed
+        With multiplier and bias (both (O,) float32): ``activation(dot) * multiplier + bias``. With threshold ((O,) int32): packed
         bits, -1 where more than threshold products are negative.
         """
         options = {
             "channels_in": channels_in,
             "dilation_height_factor": dilation[0],
             "dilation_width_factor": dilation[1],
-            "fused_activation_function": 0,
+            "fused_activation_function": activation,
             "pad_values": pad_values,
             "padding": padding,
             "stride_height": strides[0],

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import flatbuffers
 import numpy as np
 
-from bdnet_deploy.errors import ModelFileError
+from bdnet_deploy.errors import ModelFileError, UnsupportedError
+from bdnet_deploy.export.tflite.operator_names import NAMES
 from bdnet_deploy.export.tflite.schema import (
     BUILTINS,
     CUSTOM,
@@ -22,13 +23,16 @@ from bdnet_deploy.export.tflite.schema import (
     Array,
     Model,
     Operator,
+    Signature,
     Tensor,
     TensorKind,
 )
 
 _ALIGNMENT = 16
-# Far above what we write; without them overlapping vectors of a hostile file could keep the reader busy for days.
-_MAX_RANK, _MAX_OPERANDS, _MAX_STRING, _MAX_METADATA = 8, 4096, 4096, 16
+# Far above what converters write; without them overlapping vectors of a hostile file could keep the reader busy for days.
+_MAX_RANK, _MAX_OPERANDS, _MAX_STRING, _MAX_METADATA, _MAX_SIGNATURES = 8, 4096, 1 << 16, 64, 64
+#: Names of a sound file lie side by side, so that together they are no longer than the file; shared ones count twice.
+_NAMES_PER_BYTE = 4
 _T = TypeVar("_T")
 
 
@@ -57,6 +61,7 @@ def to_bytes(model: Model) -> bytes:
     metadata_vector = _offsets(b, metadata)
     code_vector = _offsets(b, [_write_code(b, name, version) for name, version in codes])
     buffer_vector = _offsets(b, [_table(b, [("offset", _scalars(b, data, _ALIGNMENT))]) for data in buffers.contents])
+    signatures = [("offset", _offsets(b, [_write_signature(b, s) for s in model.signatures]))]
     root = _table(
         b,
         [
@@ -67,6 +72,7 @@ def to_bytes(model: Model) -> bytes:
             ("offset", buffer_vector),
             ("offset", 0),
             ("offset", metadata_vector),
+            *(signatures if model.signatures else []),
         ],
     )
     b.Finish(root, file_identifier=IDENTIFIER)
@@ -90,7 +96,7 @@ class _Buffers:
         return self._known[content]
 
 
-def _table(b: flatbuffers.Builder, fields: Sequence[tuple[str, int] | tuple[str, int, int]]) -> int:
+def _table(b: flatbuffers.Builder, fields: Sequence[tuple[str, Any] | tuple[str, Any, int]]) -> int:
     """A table whose slot i holds ``fields[i]``: (kind, value) or (kind, value, default of the schema)."""
     b.StartObject(len(fields))
     for slot, (kind, value, *rest) in enumerate(fields):
@@ -103,6 +109,8 @@ def _table(b: flatbuffers.Builder, fields: Sequence[tuple[str, int] | tuple[str,
             b.PrependInt32Slot(slot, value, default)
         elif kind == "bool":
             b.PrependBoolSlot(slot, bool(value), bool(default))
+        elif kind == "f32":
+            b.PrependFloat32Slot(slot, value, default)
         else:
             {"u32": b.PrependUint32Slot, "u8": b.PrependUint8Slot}[kind](slot, value, default)
     return int(b.EndObject())
@@ -130,14 +138,26 @@ def _write_tensor(b: flatbuffers.Builder, tensor: Tensor, buffer: int) -> int:
     quantization = 0
     if tensor.scale is not None:
         scale = _scalars(b, np.atleast_1d(tensor.scale).astype("<f4"))
-        zero_point = _scalars(b, np.zeros(np.size(tensor.scale), "<i8"))
+        zeros = np.zeros(np.size(tensor.scale)) if tensor.zero_point is None else np.atleast_1d(tensor.zero_point)
+        zero_point = _scalars(b, zeros.astype("<i8"))
         values: list[tuple[str, int]] = [("offset", 0), ("offset", 0), ("offset", scale), ("offset", zero_point)]
         quantization = _table(b, [*values, ("u8", 0), ("offset", 0), ("i32", tensor.axis)])
     shape = _scalars(b, np.array(tensor.shape, "<i4"))
+    signature = _scalars(b, np.array(tensor.signature, "<i4")) if tensor.signature else 0
     name = b.CreateString(tensor.name)
-    return _table(
-        b, [("offset", shape), ("i8", int(tensor.kind)), ("u32", buffer), ("offset", name), ("offset", quantization)]
-    )
+    fields = [("offset", shape), ("i8", int(tensor.kind)), ("u32", buffer), ("offset", name), ("offset", quantization)]
+    if signature:
+        fields += [("bool", 0), ("offset", 0), ("offset", signature)]
+    return _table(b, fields)
+
+
+def _write_signature(b: flatbuffers.Builder, signature: Signature) -> int:
+    def tensors(names: dict[str, int]) -> int:
+        entries = [(b.CreateString(name), index) for name, index in names.items()]
+        return _offsets(b, [_table(b, [("offset", name), ("u32", index)]) for name, index in entries])
+
+    inputs, outputs, key = tensors(signature.inputs), tensors(signature.outputs), b.CreateString(signature.key)
+    return _table(b, [("offset", inputs), ("offset", outputs), ("offset", key), ("offset", 0), ("u32", 0)])
 
 
 def _write_operator(b: flatbuffers.Builder, op: Operator, code: int) -> int:
@@ -160,17 +180,21 @@ def _write_code(b: flatbuffers.Builder, name: str, version: int) -> int:
     builtin = BUILTINS.get(name)
     code = builtin.code if builtin else CUSTOM
     custom = 0 if builtin else b.CreateString(name)
-    return _table(b, [("i8", code), ("offset", custom), ("i32", version, 1), ("i32", code)])
+    # The first field is the code of old readers; 127 sends them to the last one.
+    return _table(b, [("i8", min(code, 127)), ("offset", custom), ("i32", version, 1), ("i32", code)])
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def from_bytes(data: bytes) -> Model:
-    """Read a file that :func:`to_bytes` could have written.
+    """Read a file of one subgraph, by whatever converter.
+
+    An operator that is not among :data:`~bdnet_deploy.export.tflite.schema.BUILTINS` has its name and no options; a tensor of an element type that is not among TensorKind's is refused.
 
     Raises:
-        ModelFileError: it is no TensorFlow Lite file, damaged, or uses more of the format than we write.
+        ModelFileError: it is no TensorFlow Lite file, or damaged.
+        UnsupportedError: it has several subgraphs, or tensors of other types, or data outside of its tables.
     """
     if data[4:8] != IDENTIFIER:
         raise ModelFileError("this is not a TensorFlow Lite file", why="the identifier TFL3 is missing")
@@ -183,8 +207,10 @@ def from_bytes(data: bytes) -> Model:
 class _View:
     """A table at ``position``. Every access is checked; errors are ValueError or struct.error."""
 
-    def __init__(self, data: bytes, position: int = 0) -> None:
+    def __init__(self, data: bytes, position: int = 0, budget: list[int] | None = None) -> None:
         self.data, self.position = data, position
+        #: Bytes of names that may still be read, one number for the whole file.
+        self.budget = [_NAMES_PER_BYTE * len(data)] if budget is None else budget
 
     def _unpack(self, fmt: str, position: int) -> Any:
         if position < 0:
@@ -192,7 +218,7 @@ class _View:
         return struct.unpack_from("<" + fmt, self.data, position)[0]
 
     def root(self) -> _View:
-        return _View(self.data, self._unpack("I", 0))
+        return _View(self.data, self._unpack("I", 0), self.budget)
 
     def _field(self, slot: int) -> int:
         """Position of a field, 0 when absent."""
@@ -205,13 +231,17 @@ class _View:
         position = self._field(slot)
         return int(self._unpack(fmt, position)) if position else default
 
+    def real(self, slot: int) -> float:
+        position = self._field(slot)
+        return float(self._unpack("f", position)) if position else 0.0
+
     def _target(self, slot: int) -> int:
         position = self._field(slot)
         return position + self._unpack("I", position) if position else 0
 
     def table(self, slot: int) -> _View | None:
         target = self._target(slot)
-        return _View(self.data, target) if target else None
+        return _View(self.data, target, self.budget) if target else None
 
     def vector(self, slot: int, dtype: str) -> Array:
         target, size = self._target(slot), np.dtype(dtype).itemsize
@@ -225,12 +255,15 @@ class _View:
     def tables(self, slot: int, read: Callable[[_View], _T]) -> list[_T]:
         offsets = self.vector(slot, "<u4")
         base = self._target(slot) + 4
-        return [read(_View(self.data, base + 4 * i + int(offset))) for i, offset in enumerate(offsets)]
+        return [read(_View(self.data, base + 4 * i + int(o), self.budget)) for i, o in enumerate(offsets)]
 
     def string(self, slot: int) -> str:
         content = self.vector(slot, "u1")
         if content.size > _MAX_STRING:
             raise ValueError(f"a name of {content.size} bytes")
+        self.budget[0] -= content.size
+        if self.budget[0] < 0:
+            raise ValueError("names that overlap")
         return content.tobytes().decode("utf-8")
 
     def ints(self, slot: int, limit: int = _MAX_OPERANDS) -> tuple[int, ...]:
@@ -244,10 +277,14 @@ def _read_model(root: _View) -> Model:
     if root.scalar(0, "I") != VERSION:
         raise ValueError(f"version {root.scalar(0, 'I')}, expected {VERSION}")
     codes = root.tables(1, _read_code)
-    buffers = root.tables(4, lambda v: v.vector(0, "u1"))
+    buffers = root.tables(4, _read_buffer)
     subgraphs = root.tables(2, lambda v: v)
     if len(subgraphs) != 1:
-        raise ValueError(f"{len(subgraphs)} subgraphs, expected one")
+        raise UnsupportedError(
+            f"the TensorFlow Lite file has {len(subgraphs)} subgraphs, and one is expected",
+            why="further ones are branches, loops or several models in one file",
+            fix="convert a model without control flow, one model a file",
+        )
     graph = subgraphs[0]
     if root.vector(6, "<u4").size > _MAX_METADATA:
         raise ValueError("too many metadata entries")
@@ -258,8 +295,10 @@ def _read_model(root: _View) -> Model:
         outputs=list(graph.ints(2)),
         metadata=dict(root.tables(6, lambda v: (v.string(0), buffers[v.scalar(1, "I")].tobytes()))),
         description=root.string(3),
+        signatures=_read_signatures(root),
     )
     used = [*model.inputs, *model.outputs, *(i for op in model.operators for i in op.outputs)]
+    used += [i for s in model.signatures for names in (s.inputs, s.outputs) for i in names.values()]
     if any(not 0 <= i < len(model.tensors) for i in used) or any(
         not -1 <= i < len(model.tensors) for op in model.operators for i in op.inputs
     ):
@@ -267,19 +306,52 @@ def _read_model(root: _View) -> Model:
     return model
 
 
-_BUILTIN_NAMES = {builtin.code: name for name, builtin in BUILTINS.items()}
+#: Element types that have no TensorKind.
+_OTHER_KINDS = {5: "string", 8: "complex64", 10: "float64", 11: "complex128", 12: "uint64", 13: "resource"}
+_OTHER_KINDS |= {14: "variant", 15: "uint32", 16: "uint16", 17: "int4", 18: "bfloat16", 19: "int2"}
 
 
 def _read_code(view: _View) -> tuple[str, int]:
     code = max(view.scalar(0, "b"), view.scalar(3, "i"))
-    if code != CUSTOM and code not in _BUILTIN_NAMES:
-        raise ValueError(f"built-in operator {code}, which bdnet-deploy never writes")
-    name = view.string(1) if code == CUSTOM else _BUILTIN_NAMES[code]
+    name = view.string(1) if code == CUSTOM else _builtin_name(code)
+    if code == CUSTOM and (name in BUILTINS or name in NAMES or name.startswith("BUILTIN_")):
+        raise ValueError(f"a custom operator with the name of a built-in one, {name}")
     return name, view.scalar(2, "i", 1)
 
 
+def _builtin_name(code: int) -> str:
+    return NAMES[code] if 0 <= code < len(NAMES) else f"BUILTIN_{code}"
+
+
+def _read_buffer(view: _View) -> Array:
+    if view.scalar(2, "Q") > 1:
+        raise UnsupportedError(
+            "the constants of this TensorFlow Lite file lie behind its tables", why="as in files above 2 GB"
+        )
+    return view.vector(0, "u1")
+
+
+def _read_signatures(root: _View) -> list[Signature]:
+    def tensors(view: _View, slot: int) -> dict[str, int]:
+        if view.vector(slot, "<u4").size > _MAX_OPERANDS:
+            raise ValueError("too many names in a signature")
+        return dict(view.tables(slot, lambda v: (v.string(0), v.scalar(1, "I"))))
+
+    if root.vector(7, "<u4").size > _MAX_SIGNATURES:
+        raise ValueError("too many signatures")
+    return root.tables(7, lambda v: Signature(v.string(2), tensors(v, 0), tensors(v, 1)))
+
+
 def _read_tensor(view: _View, buffers: list[Array]) -> Tensor:
-    kind = TensorKind(view.scalar(1, "b"))
+    code = view.scalar(1, "b")
+    if code not in set(TensorKind):
+        raise UnsupportedError(
+            f"a tensor has elements of type {_OTHER_KINDS.get(code, code)}, which cannot be imported",
+            where=view.string(3),
+        )
+    kind = TensorKind(code)
+    if view.table(6) is not None:
+        raise UnsupportedError("a tensor is sparse", where=view.string(3), fix="convert the model without sparsity")
     shape = view.ints(0, _MAX_RANK)
     content = buffers[view.scalar(2, "I")]
     data = None
@@ -289,6 +361,9 @@ def _read_tensor(view: _View, buffers: list[Array]) -> Tensor:
         data = content.view(kind.numpy).reshape(shape)
     quantization = view.table(4)
     scale = quantization.vector(2, "<f4") if quantization else np.zeros(0, "<f4")
+    zero_point = quantization.vector(3, "<i8") if quantization else np.zeros(0, "<i8")
+    if scale.size and zero_point.size not in (0, scale.size):
+        raise ValueError(f"{scale.size} scales and {zero_point.size} zero points")
     return Tensor(
         name=view.string(3),
         shape=shape,
@@ -296,6 +371,8 @@ def _read_tensor(view: _View, buffers: list[Array]) -> Tensor:
         data=data,
         scale=scale if scale.size else None,
         axis=quantization.scalar(6, "i") if quantization else 0,
+        zero_point=zero_point if scale.size and zero_point.any() else None,
+        signature=view.ints(7, _MAX_RANK),
     )
 
 
@@ -308,5 +385,8 @@ def _read_operator(view: _View, codes: list[tuple[str, int]]) -> Operator:
     options = view.table(4)
     formats = {"i8": "b", "i32": "i", "bool": "?"}
     for slot, (key, kind, default) in enumerate(BUILTINS[name].options):
-        op.options[key] = options.scalar(slot, formats[kind], default) if options else default
+        if kind == "f32":
+            op.options[key] = options.real(slot) if options else 0.0
+        else:
+            op.options[key] = options.scalar(slot, formats[kind], default) if options else default
     return op

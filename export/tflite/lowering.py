@@ -358,3 +358,5 @@ _EMIT: dict[str, Any] = {
     "conv2d": convolution.plain,
     "linear": convolution.plain,
 }
+#: Names of the operators that can be written.
+OPERATORS = frozenset(_EMIT)

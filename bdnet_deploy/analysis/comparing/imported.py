@@ -116,9 +116,9 @@ def _as_graph(tensor: Tensor, emitted: Emitted) -> Array:
 def _compare(value: Value, values: Mapping[Value, Array], total: _Sums) -> None:
     local = dict(values)
     del local[value]
-    for node in _between(value, local):
-        arrays = [v.data if v.data is not None else local[v] for v in node.inputs]
-        local[node.output] = node.op.reference([v.type for v in node.inputs], arrays, node.output.type)
+    for inner in _between(value, local):
+        arrays = [v.data if v.data is not None else local[v] for v in inner.inputs]
+        local[inner.output] = inner.op.reference([v.type for v in inner.inputs], arrays, inner.output.type)
     found, expected = local[value], values[value]
     total.compared += expected.size
     node = value.node

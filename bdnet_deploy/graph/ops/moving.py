@@ -189,21 +189,31 @@ class Shuffle(Move):
 @register
 @dataclass(frozen=True)
 class Gather(Move):
-    """Channels by a list: ``y[..., j] = x[..., indices[j]]``, each as often as it occurs."""
+    """Elements by lists of indices: ``y[i, j, k] = x[rows[i], columns[j], indices[k]]``, each as often as it occurs.
+
+    ``indices`` are channels. An empty list takes the axis as it is.
+    """
 
     indices: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
 
     def tables(self, x: TensorType) -> Tables:
-        check(len(self.indices) > 0, "no indices")
-        check(
-            min(self.indices) >= 0 and max(self.indices) < x.channels,
-            f"indices {min(self.indices)} to {max(self.indices)} of {x.channels} channels",
-        )
-        rows, columns, _ = _whole(x)
-        return rows, columns, np.array(self.indices)
+        lists = (self.rows, self.columns, self.indices)
+        check(any(lists), "no indices")
+        tables = []
+        for what, size, taken in zip(("rows", "columns", "channels"), map_shape(x.shape), lists, strict=True):
+            check(
+                not taken or 0 <= min(taken) <= max(taken) < size,
+                f"indices {min(taken, default=0)} to {max(taken, default=0)} of {size} {what}",
+            )
+            tables.append(np.array(taken) if taken else np.arange(size))
+        return tables[0], tables[1], tables[2]
 
     def move(self, x: Array) -> Array:
-        return x[..., list(self.indices)]
+        for axis, taken in enumerate((self.rows, self.columns, self.indices), start=1):
+            x = np.take(x, taken, axis) if taken else x
+        return x
 
 
 @register

@@ -29,6 +29,7 @@ from bdnet_deploy.importers.torch.aten import (
 from bdnet_deploy.importers.torch.constants import constant_affine, constant_map
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
+    FIRST_LAYER,
     average_pool,
     batch_norm,
     emit_product,
@@ -65,6 +66,7 @@ from bdnet_deploy.importers.torch.rules import (
 )
 from bdnet_deploy.importers.torch.ties import is_structural
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
+from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
@@ -118,9 +120,11 @@ def import_recorded(
         trace = record(module, x)
     builder = _Builder(trace, name)
     try:
-        return Imported(builder.build(), trace, builder.done)
+        graph = builder.build()
     except GraphError as error:
         raise UnsupportedError("the model cannot be carried over", why=str(error), fix=_DEFAULT_ADVICE) from error
+    explain_unfinished(graph, module)
+    return Imported(graph, trace, builder.done)
 
 
 def _sample(module: nn.Module, shape: tuple[int, ...], sample: Tensor | None) -> Tensor:
@@ -303,6 +307,7 @@ class _Builder:
 
         def emit(emitted: Emitted) -> Emitted:
             source = self._layer_name(step)
+            self.graph.lines[source] = step.line
             y = emit_product(self.graph, step, emitted, source, self._why_real(x))
             if emitted.tie and source not in self.graph.reasons:
                 why = "activation is 1.58-bit, because sign(0) = 0; (x >= 0) makes it 1-bit"
@@ -332,7 +337,7 @@ class _Builder:
             if step.name not in _PASSING or len(step.inputs) != 1:
                 return reason
             traced = step.inputs[0]
-        return "first layer: its input is real"
+        return FIRST_LAYER
 
 
 def _is_discrete(traced: Traced) -> bool:

@@ -27,8 +27,12 @@ from bdnet_deploy.graph import (
 from bdnet_deploy.importers.torch.aten import LINEARS, MATRIX_PRODUCTS, UNARY, shown
 from bdnet_deploy.importers.torch.emitted import Emitted, affine, real
 from bdnet_deploy.importers.torch.layout import Layout
+from bdnet_deploy.importers.torch.levels import Levels, levels_of, of_filters, product
 from bdnet_deploy.importers.torch.trace import Step, Traced
 from bdnet_deploy.importers.torch.weights import Weights, recognise_weights
+
+#: The reason of layers that read the model's input.
+FIRST_LAYER = "first layer: its input is real"
 
 
 def refuse(step: Step, why: str, fix: str) -> UnsupportedError:
@@ -71,31 +75,45 @@ def emit_product(graph: Graph, step: Step, x: Emitted, source: str, activation: 
     """
     op, w, bias = _linear(step, x) if step.name in LINEARS | MATRIX_PRODUCTS else _conv(step, x)
     weights = recognise_weights(w)
-    groups = op.groups if isinstance(op, Conv2d) else 1
-    inputs = w.shape[-1] * groups
-    levels = _levels_as_input(x, groups, w.shape[0])
-    reasons = [r for r in (None if x.packed and levels else activation, weights) if isinstance(r, str)]
-    if x.packed and levels is None:
-        reasons[0] = "activation: its levels are not one -c, +c (or -c, 0, +c) for all channels"
-    if levels is None:
-        value = real(graph, replace(x, padding=(0, 0, 0, 0)), step.where)
-        flip, after, pad = np.ones(inputs), np.ones(w.shape[0]), x.pad_value
-    else:
-        value, (flip, after, pad) = x.value, levels
-    binary = isinstance(weights, Weights) and x.packed and levels is not None
-    data, dtype = (weights.levels, weights.dtype) if binary and isinstance(weights, Weights) else (w, DType.F64)
-    if binary and isinstance(weights, Weights):
-        after = after * weights.alpha
-    elif reasons:
+    padded = isinstance(op, Conv2d) and any(op.padding)
+    levels = levels_of(x, op.groups if isinstance(op, Conv2d) else 1, w.shape[0], padded) if x.packed else activation
+    if isinstance(levels, Levels) and isinstance(weights, Weights):
+        return product(graph, op, levels, weights, bias, source)
+    reasons = [r for r in (levels, weights) if isinstance(r, str)]
+    if isinstance(weights, Weights) and activation != FIRST_LAYER:
+        reasons.append(f"its weights have {'two' if weights.dtype is DType.BIT else 'three'} levels")
+    if reasons:
         graph.reasons[source] = "; ".join(reasons)
-    constant = graph.constant(f"{source}.weight", _flip_inputs(data, flip, op), dtype)
+    return _real_product(graph, op, x, w, bias, step, source)
+
+
+def _real_product(
+    graph: Graph, op: Conv2d | Linear, x: Emitted, w: Array, bias: Array | None, step: Step, source: str
+) -> Value:
+    """With weights as they are. The input may be levels -1, 0 and +1 all the same."""
+    groups = op.groups if isinstance(op, Conv2d) else 1
+    levels = levels_of(x, groups, w.shape[0], isinstance(op, Conv2d) and any(op.padding)) if x.packed else None
+    if isinstance(levels, Levels) and levels.border is None and not levels.offset.any():
+        value, after = levels.value, levels.size
+        w = w * of_filters(levels.flip, groups, w.shape)
+        pad = levels.pad
+    else:
+        value, after = real(graph, replace(x, padding=(0, 0, 0, 0)), step.where), np.ones(w.shape[0])
+        pad = _real_padding(x, step)
     if isinstance(op, Conv2d):
-        op = _with_pad_value(op, step, x, pad)
-    y = graph.add(op, [value, constant], source, source=source)
-    if binary or bias is not None or np.any(after != 1.0):
-        name = f"{source}.scale" if binary else f"{source}.bias"
-        y = affine(graph, [y], [after], np.zeros(w.shape[0]) if bias is None else bias, name, source)
+        op = replace(op, pad_value=pad)
+    y = graph.add(op, [value, graph.parameter(f"{source}.weight", w)], source, source=source)
+    if bias is not None or np.any(after != 1.0):
+        y = affine(graph, [y], [after], np.zeros(w.shape[0]) if bias is None else bias, f"{source}.bias", source)
     return y
+
+
+def _real_padding(x: Emitted, step: Step) -> int:
+    if not x.padded:
+        return 0
+    if x.pad_value not in (-1.0, 0.0, 1.0):
+        raise refuse(step, f"its input is padded with {x.pad_value:g}", "pad with -1, 0 or +1")
+    return int(x.pad_value)
 
 
 def _conv(step: Step, x: Emitted) -> tuple[Conv2d, Array, Array | None]:
@@ -161,42 +179,6 @@ def _pair(value: Any, row: int | None = None) -> tuple[int, int]:
     if len(values) == 1:
         return (values[0] if row is None else row, values[0])
     return values[0], values[1]
-
-
-def _levels_as_input(x: Emitted, groups: int, outputs: int) -> tuple[Array, Array, float] | None:
-    """(sign per input channel, scale per output channel, padding in levels), or None where no scale can move behind.
-
-    A depth-wise layer can take another scale per channel, since each output sees one input channel.
-    """
-    if not x.packed or np.abs(x.offset()).max() > 1e-6 * np.abs(x.scale()).max() or not x.scale().any():
-        return None
-    scale = x.scale()
-    size, flip = np.abs(scale), np.where(scale < 0, -1.0, 1.0)
-    if np.ptp(size) <= 1e-6 * size.max():
-        after = np.full(outputs, float(size[0]) if np.ptp(size) == 0 else float(size.mean()))
-    elif groups == len(size) and not (x.padded and x.pad_value):
-        after = np.repeat(size, outputs // groups)
-    else:
-        return None
-    pad = x.pad_value / float(after[0])
-    if abs(pad - round(pad)) > 1e-6 or abs(round(pad)) > 1 or (round(pad) and np.ptp(flip)):
-        return None
-    return flip, after, float(round(pad) * flip[0])
-
-
-def _flip_inputs(w: Array, flip: Array, op: Op) -> Array:
-    """``w`` (O, [kh, kw,] I / groups) with the weights of input channels in ``flip`` (I,) negated."""
-    groups = op.groups if isinstance(op, Conv2d) else 1
-    signs = np.repeat(flip.reshape(groups, -1), w.shape[0] // groups, axis=0)
-    return w * signs.reshape(w.shape[0], *[1] * (w.ndim - 2), -1).astype(w.dtype)
-
-
-def _with_pad_value(op: Conv2d, step: Step, x: Emitted, pad: float) -> Conv2d:
-    if not x.padded:
-        return op
-    if pad not in (-1.0, 0.0, 1.0):
-        raise refuse(step, f"its input is padded with {x.pad_value:g}", "pad with -1, 0 or +1")
-    return replace(op, pad_value=int(pad))
 
 
 def batch_norm(step: Step) -> tuple[Array, Array]:

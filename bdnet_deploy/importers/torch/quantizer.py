@@ -19,6 +19,7 @@ from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
+_MOST_LEVELS = 256
 # Beyond it, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
 _BOUND = np.float32(2.0**20)
 # Thresholds of channels that never change: finite, so that later arithmetic stays finite.
@@ -47,6 +48,11 @@ class Quantizer:
     @property
     def binary(self) -> bool:
         return bool((self.low == self.high).all())
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether it has two levels of which the one below the threshold is 0."""
+        return self.binary and bool((np.abs(self.add - self.mul) <= 1e-6 * np.abs(self.mul)).all())
 
     def without_tie(self) -> Quantizer:
         """The same with +1 for the single float of the middle level."""
@@ -103,8 +109,8 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     spread = np.where(states == 1, grid, np.nan)
     counts = (states == 1).any(0)
     if counts.any() and (np.nanmax(spread[:, counts], 0) - np.nanmin(spread[:, counts], 0) > near[counts]).any():
-        levels = len(np.unique(np.round(grid / near[None])))
-        return f"activation: it takes {levels} levels, not 2 or 3" if levels <= 256 else None
+        levels = _count_levels(f, *_thresholds(f, lo, hi, channels), near)
+        return f"activation: it takes {levels} levels, not 2 or 3" if levels <= _MOST_LEVELS else None
     low, high = _thresholds(f, lo, hi, channels)
     return _levels(cone, low, high, steps)
 
@@ -124,20 +130,30 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
         if (np.abs(inside - middle) > 1e-3 * size)[:, between].any():
             return "activation: its three levels are not equally spaced"
     mul, add = (hi - lo) / 2, (hi + lo) / 2
-    size = np.abs(mul)
+    always_middle = False
     if not steps.all():
-        # A channel that never changes sits on one of the levels of the others.
-        common = float(np.median(size[steps]))
-        if (np.abs(np.abs(lo[~steps]) - common) > 1e-4 * common).any():
-            return "activation: channels that never change have levels of their own"
-        low, high = low.copy(), high.copy()
-        low[~steps] = high[~steps] = np.where(lo[~steps] > 0, -_NEVER, _NEVER)
-        mul[~steps], add[~steps] = common, 0.0
+        # A channel that never changes: on one of the levels of the others if it can be, else by an offset of its own.
+        common, centre = float(np.median(np.abs(mul[steps]))), float(np.median(add[steps]))
+        level = np.where(lo > centre, 1.0, -1.0)
+        if between.any():
+            level = np.where(np.abs(lo - centre) <= 1e-4 * common, 0.0, level)
+        always_middle = bool((level == 0)[~steps].any())
+        own = lo - level * common
+        own = np.where(np.abs(own - centre) <= 1e-4 * common, centre, own)
+        low, high = np.where(steps, low, -level * _NEVER), np.where(steps, high, -level * _NEVER)
+        low, high = np.where(steps | (level != 0), low, -_NEVER), np.where(steps | (level != 0), high, _NEVER)
+        mul, add = np.where(steps, mul, common), np.where(steps, add, own)
     exact = np.round(np.stack([mul, add]) * 4) / 4
     mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
     single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
-    tie = bool(between.any() and single.all())
+    tie = bool(between.any() and single.all()) and not always_middle
     return Quantizer(cone.source, low, high, mul, add, tie, cone.layout)
+
+
+def _count_levels(f: Callable[[Array], Array], low: Array, high: Array, near: Array) -> int:
+    """Levels of the channel that has the most, from the value below ``low`` to that from ``high`` on."""
+    values = np.sort(f(np.linspace(low - (high - low), high + (high - low), 3073).astype(np.float32)), axis=0)
+    return int(1 + (np.diff(values.astype(np.float64), axis=0) > near).sum(axis=0).max())
 
 
 def _thresholds(f: Callable[[Array], Array], lo: Array, hi: Array, channels: int) -> tuple[Array, Array]:

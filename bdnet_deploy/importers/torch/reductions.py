@@ -101,6 +101,8 @@ def _recognise(source: Traced, target: Traced, x: Array, y: Array) -> Reduction 
 def _candidates(shape: tuple[int, ...], results: int) -> Iterator[tuple[tuple[Op, ...], float]]:
     """Operators, and factors behind them, that make so many results of a map of that shape."""
     channels, pixels = shape[-1], math.prod(shape[:-1])
+    if results == channels * pixels:  # over axes of length 1
+        yield (), 1.0
     if results == channels and pixels > 1:
         yield (GlobalAvgPool(),), 1.0
         yield (GlobalAvgPool(),), float(pixels)

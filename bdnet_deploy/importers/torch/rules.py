@@ -134,14 +134,18 @@ def quantize_rule(graph: Graph, step: Step, quantizer: Quantizer, want: Layout |
         if emitted.padded:
             fill = _level_of_padding(quantizer, emitted.pad_value, step)
         x = real(graph, replace(emitted, padding=(0, 0, 0, 0)), step.where)
+        mul, add = quantizer.mul, quantizer.add
         if quantizer.binary:
+            dtype = DType.UBIT if quantizer.unsigned else DType.BIT
             bits = {"threshold": quantizer.low}
-            value = _with_parameters(graph, Sign(), x, bits, name_of(step, ".sign"), step.path)
+            value = _with_parameters(graph, Sign(dtype), x, bits, name_of(step, ".sign"), step.path)
+            if quantizer.unsigned:
+                mul, add = 2 * mul, 0 * add
         else:
             trits = {"low": quantizer.low, "high": quantizer.high}
             value = _with_parameters(graph, Ternarize(), x, trits, name_of(step, ".ternary"), step.path)
         channels = (value.type.channels,)
-        mul, add = np.broadcast_to(quantizer.mul, channels), np.broadcast_to(quantizer.add, channels)
+        mul, add = np.broadcast_to(mul, channels), np.broadcast_to(add, channels)
         return Emitted(value, mul, add, padding, fill, tie=quantizer.tie, layout=emitted.layout)
 
     return Rule([(quantizer.source, quantizer.layout or want)], emit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,18 +14,30 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """``levels * alpha[o]`` are the weights: levels of ``dtype`` BIT or TRIT (int8, the weights' shape), alpha (O,)."""
+    """``levels * alpha[o] + beta[o]`` are the weights.
+
+    ``levels``: of ``dtype`` BIT or TRIT (int8, the weights' shape). ``alpha``, ``beta``: (O,); ``beta`` is not zero where
+    the two levels are not -a and +a (AdaBin, arXiv 2208.08084).
+    """
 
     dtype: DType
     levels: Array
     alpha: Array
+    beta: Array
+
+    @property
+    def asymmetric(self) -> bool:
+        return bool(self.beta.any())
+
+    def reshaped(self, shape: tuple[int, ...]) -> Weights:
+        return replace(self, levels=self.levels.reshape(shape).astype(np.int8))
 
 
 def recognise_weights(w: Array) -> Weights | str:
-    """The levels of weights ``w`` (O, ...) whose output channels are -a and +a or -a, 0 and +a; else the reason.
+    """The levels of weights ``w`` (O, ...) if each output channel has two, or three: -a, 0 and +a; else the reason.
 
-    ``alpha`` is the mean of |w| (where not zero) in double. A channel of zeros has alpha 0. One tap per channel always
-    has two levels at most, and three taps three: they stay real.
+    ``alpha`` is the mean of |w| (where not zero) in double. A channel of zeros has alpha 0. A channel of few taps has few
+    levels whatever they are: one tap stays real, as do two that are not -a and +a and three that are not +-a or 0.
     """
     rows = np.asarray(w, np.float64).reshape(w.shape[0], -1)
     size = np.abs(rows)
@@ -39,24 +51,47 @@ def recognise_weights(w: Array) -> Weights | str:
     at_level = np.abs(size / scale - 1) <= TOLERANCE
     at_zero = size / scale <= TOLERANCE
     empty = largest[:, 0] == 0
+    none = np.zeros(len(rows))
     if not bool((at_level | at_zero).all()):
-        return _why_real(rows, scale)
+        two = _two_levels(rows, scale)
+        return two.reshaped(w.shape) if two is not None and taps > 2 else _why_real(rows, scale)
     if not at_zero[~empty].any():
-        levels = np.where(rows < 0, -1, 1)
-        return Weights(DType.BIT, levels.reshape(w.shape).astype(np.int8), size.mean(axis=1))
+        return Weights(DType.BIT, np.where(rows < 0, -1, 1), size.mean(axis=1), none).reshaped(w.shape)
     if taps <= 3:
         return f"{taps} weights per output channel, too few to tell ternary from real"
     levels = np.where(at_zero, 0, np.where(rows < 0, -1, 1))
     kept = np.maximum((levels != 0).sum(axis=1), 1)
     alpha = (size * (levels != 0)).sum(axis=1) / kept
-    return Weights(DType.TRIT, levels.reshape(w.shape).astype(np.int8), alpha)
+    return Weights(DType.TRIT, levels, alpha, none).reshaped(w.shape)
+
+
+def _two_levels(rows: Array, scale: Array) -> Weights | None:
+    """Of rows (O, taps) with two levels each, or one: +-1 for the upper and the lower one, half their distance, their middle.
+
+    A channel whose levels are -a and +a, or that has a single one, keeps a middle of exactly 0.
+    """
+    middle = (rows.max(1) + rows.min(1)) / 2
+    single = np.ptp(rows, axis=1) <= TOLERANCE * scale[:, 0]
+    symmetric = single | (np.abs(middle) <= TOLERANCE * scale[:, 0])
+    levels = np.where(rows < np.where(symmetric, 0.0, middle)[:, None], -1, 1)
+    above, below = levels > 0, levels < 0
+    upper = (rows * above).sum(1) / np.maximum(above.sum(1), 1)
+    lower = (rows * below).sum(1) / np.maximum(below.sum(1), 1)
+    alpha = np.where(symmetric, np.abs(rows).mean(1), (upper - lower) / 2)
+    beta = np.where(symmetric, 0.0, (upper + lower) / 2)
+    off = np.abs(levels * alpha[:, None] + beta[:, None] - rows)
+    return Weights(DType.BIT, levels, alpha, beta) if (off <= 2 * TOLERANCE * scale).all() else None
+
+
+def _count(rows: Array, scale: Array) -> int:
+    """The largest number of levels that a row has."""
+    ordered = np.sort(rows / scale, axis=1)
+    # A new level wherever the gap is larger than the tolerance.
+    return int((1 + (np.diff(ordered, axis=1) > TOLERANCE).sum(axis=1)).max())
 
 
 def _why_real(rows: Array, scale: Array) -> str:
-    ordered = np.sort(rows / scale, axis=1)
-    # A new level wherever the gap is larger than the tolerance.
-    counts = 1 + (np.diff(ordered, axis=1) > TOLERANCE).sum(axis=1)
-    most = int(counts.max())
-    if most == 2 and rows.shape[1] > 2:
-        return "weights have two levels of different size: asymmetric levels not supported yet"
+    most = _count(rows, scale)
+    if most == 2:
+        return "two weights per output channel of different size, whose levels say nothing"
     return f"weights have {most} levels"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.builder import F32, Builder
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
@@ -44,7 +45,10 @@ class _File:
 
 
 def _open(source: bytes | str | Path) -> _File:
-    model = from_bytes(load_bytes(source))
+    try:
+        model = from_bytes(load_bytes(source))
+    except UnsupportedError as error:
+        raise ModelFileError(f"this {_KIND} file was not written by bdnet-deploy", why=error.what) from error
     description = load_description(model.metadata.get(METADATA_KEY), _KIND)
     return _File(model, description, {t.name: i for i, t in enumerate(model.tensors)})
 

@@ -1,0 +1,24 @@
+"""Reads ``.tflite`` files: :func:`import_tflite` makes a Graph of one, by Larq's converter or ours.
+
+The other names read what only our own files have, for ``verify``.
+"""
+
+from bdnet_deploy.importers.tflite.own import (
+    IntegerSign,
+    read_description,
+    read_parameters,
+    read_thresholds,
+    read_weights,
+    split_layers,
+)
+from bdnet_deploy.importers.tflite.reader import import_tflite
+
+__all__ = [
+    "IntegerSign",
+    "import_tflite",
+    "read_description",
+    "read_parameters",
+    "read_thresholds",
+    "read_weights",
+    "split_layers",
+]

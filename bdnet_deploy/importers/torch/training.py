@@ -1,0 +1,41 @@
+"""Layers whose weights are still on their way to two levels: what of the module says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import nn
+
+from bdnet_deploy.graph import Graph
+
+#: What quantizers that harden during training call the number that they harden by.
+_TEMPERATURES = frozenset({"t", "tau", "temp", "temperature"})
+#: Below it a clamp of w / temperature has two levels.
+_HARD = 1e-6
+_LEVELS = re.compile(r"weights have \d+ levels")
+
+
+def explain_unfinished(graph: Graph, module: nn.Module) -> None:
+    """Add to the reason of each layer with weights of many levels the temperature that its module holds."""
+    modules = dict(module.named_modules())
+    for source, reason in graph.reasons.items():
+        path = source.partition("#")[0]
+        if not _LEVELS.search(reason) or path not in modules:
+            continue
+        found = next((t for t in _temperatures(modules[path], path) if t[2] > _HARD), None)
+        if found is not None:
+            kind, name, value = found
+            graph.reasons[source] = f"{reason}; its {kind} '{name}' is {value:.4g}: training is not finished"
+
+
+def _temperatures(module: nn.Module, path: str) -> Iterator[tuple[str, str, float]]:
+    """Kind, name and value of the scalars of a module and of its parts (parametrizations, quantizers) so called."""
+    tensors = [("buffer", *named) for named in module.named_buffers()]
+    tensors += [("parameter", *named) for named in module.named_parameters()]
+    for kind, name, tensor in tensors:
+        if name.rpartition(".")[2].lower() in _TEMPERATURES and tensor.numel() == 1:
+            yield kind, f"{path}.{name}", float(tensor)
+    for name, value in vars(module).items():
+        if name.lower() in _TEMPERATURES and isinstance(value, int | float) and not isinstance(value, bool):
+            yield "attribute", f"{path}.{name}", float(value)
