@@ -23,7 +23,7 @@ _EXPORTS = {
     "Model": "bdnet_deploy.model",
     "Report": "bdnet_deploy.report",
     "Table": "bdnet_deploy.report",
-    "load": "bdnet_deploy.model",
+    "load": "bdnet_deploy.loading",
     "save": "bdnet_deploy.checkpoint",
 }
 

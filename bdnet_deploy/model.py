@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError, unknown_name
-from bdnet_deploy.files import no_such_file
+from bdnet_deploy.errors import UsageError, unknown_name
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered, lower
@@ -28,8 +26,6 @@ PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
 #: Export targets -> file suffix.
 TARGETS = {"bdn": ".bdn", "c": ".c", "onnx": ".onnx", "tflite": ".tflite"}
-#: Suffixes of Keras models, which are converted before they are imported.
-KERAS = (".h5", ".hdf5", ".keras")
 
 
 @dataclass(eq=False)
@@ -42,7 +38,7 @@ class Model:
         io: what inputs and outputs mean, or None.
         source: the file it came from, if any.
         source_sha256: of that file.
-        notes: what differs from the file, in sentences.
+        notes: what the import decided, in sentences: that a dynamic batch is 1, what differs from the file.
     """
 
     name: str
@@ -50,7 +46,7 @@ class Model:
     io: IODescription | None = None
     source: Path | None = None
     source_sha256: str | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
     _module: nn.Module | None = None
     #: The ``.tflite`` that the graph was made of.
     _tflite: bytes | None = None
@@ -59,7 +55,7 @@ class Model:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def module(self) -> nn.Module:
-        """The trainable torch module.
+        """The torch module: trainable, or of an ``.onnx`` or ``.pt2`` file one that runs its nodes.
 
         Raises:
             UsageError: the model did not come from PyTorch.
@@ -356,157 +352,6 @@ class Model:
         return np.concatenate([backend.predict(x) for x in self.samples(data, limit=limit).parts()])
 
 
-def load(
-    path: PathLike | None = None,
-    *,
-    arch: str | None = None,
-    model: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    weights: PathLike | None = None,
-    inputs: Sequence[Sequence[int]] | None = None,
-    preprocess: Mapping[str, Any] | IODescription | None = None,
-    labels: Sequence[str] | None = None,
-    strict: bool = False,
-) -> Model:
-    """Import a model of PyTorch, or of Larq.
-
-    Args:
-        path: a checkpoint: ours (``bdnet_deploy.save``), or any state dict with ``arch``. Code in it never runs. Or a
-            ``.tflite`` file, or a Keras model (``.h5``, ``.keras``) with the packages that convert it; these say all that
-            ``arch`` to ``inputs`` could.
-        arch: an architecture of :mod:`bdnet_deploy.models`.
-        model: ``"package.module:factory"``, the user's own code, instead of ``path``.
-        settings: arguments of ``arch`` or ``model``.
-        weights: a state dict for ``model``.
-        inputs: input shapes as torch sees them, batch first; by default what the checkpoint says.
-        preprocess, labels: the I/O description, where the checkpoint has none.
-        strict: see :meth:`Model.check_binary`.
-
-    Raises:
-        ModelFileError: the file is missing, damaged, or of another kind.
-        UnsupportedError: a layer that cannot be carried over; it is named.
-    """
-    for file in (path, weights):
-        if file is not None:
-            _check_source(Path(file), tflite=file is path)
-    loaded = _load(path, arch, model, settings, weights, inputs, preprocess, labels)
-    if strict:
-        loaded.check_binary()
-    return loaded
-
-
-def _load(
-    path: PathLike | None,
-    arch: str | None,
-    model: str | None,
-    settings: Mapping[str, Any] | None,
-    weights: PathLike | None,
-    inputs: Sequence[Sequence[int]] | None,
-    preprocess: Mapping[str, Any] | IODescription | None,
-    labels: Sequence[str] | None,
-) -> Model:
-    """See :func:`load`."""
-    if path is not None and Path(path).suffix.lower() in (".tflite", *KERAS):
-        if any(v for v in (arch, model, settings, weights, inputs)):
-            raise UsageError(
-                f"a {Path(path).suffix} file says itself what its layers and its input are",
-                where=str(path),
-                fix="leave --arch, --model, --set, --weights and --input out",
-            )
-        return _load_larq(Path(path), preprocess, labels)
-    from bdnet_deploy.checkpoint import load_module
-    from bdnet_deploy.importers.torch import import_module
-
-    module = load_module(path, arch=arch, model=model, set_=settings, weights=weights)
-    io = getattr(module, "bdnet_io", None)
-    shape = _input_shape(module, io, inputs)
-    graph = import_module(module, shape, name=_model_name(path, arch, model, weights))
-    io = _described(io, graph, preprocess, labels)
-    source = Path(path if path is not None else weights) if path or weights else None  # type: ignore[arg-type]
-    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source else None
-    return Model(graph.name, graph, io, source, digest, _module=module)
-
-
-def _described(
-    io: IODescription | None,
-    graph: Graph,
-    preprocess: Mapping[str, Any] | IODescription | None,
-    labels: Sequence[str] | None,
-) -> IODescription | None:
-    """The I/O description that the caller gives, or else the file's."""
-    if preprocess is None and labels is None:
-        return io
-    if isinstance(preprocess, IODescription):
-        return preprocess
-    return IODescription.from_settings(preprocess, labels, graph.inputs[0].type.shape[1:])
-
-
-def _load_larq(path: Path, preprocess: Mapping[str, Any] | IODescription | None, labels: Sequence[str] | None) -> Model:
-    """A ``.tflite``, or a Keras model by way of one."""
-    from bdnet_deploy.importers import keras
-    from bdnet_deploy.importers.artifact import load_bytes
-    from bdnet_deploy.importers.tflite.reader import read
-
-    content = load_bytes(path)
-    data = content if path.suffix.lower() == ".tflite" else keras.convert(path)
-    try:
-        imported = read(data)
-    except BdnetError as error:
-        error.where = f"{path}: {error.where}" if error.where else str(path)
-        raise
-    graph = imported.graph
-    graph.name = path.stem
-    io = _described(imported.io, graph, preprocess, labels)
-    digest = hashlib.sha256(content).hexdigest()
-    return Model(path.stem, graph, io, path, digest, imported.notes, _tflite=data)
-
-
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} samples", fix="a whole number from 1")
-
-
-def _check_source(path: Path, *, tflite: bool) -> None:
-    """Refuse what is not there, and exported files that are not read back; ``tflite`` ones may be."""
-    if not path.exists():
-        raise no_such_file(path)
-    if path.suffix.lower() in TARGETS.values() and path.is_file() and not (tflite and path.suffix.lower() == ".tflite"):
-        raise ModelFileError(
-            f"this is an exported {path.suffix} file, not a PyTorch model",
-            where=str(path),
-            fix="give the model.pt that it was exported from; to compare the two: "
-            f"bdnet-deploy verify model.pt {path.name}",
-        )
-
-
-def _model_name(path: PathLike | None, arch: str | None, model: str | None, weights: PathLike | None) -> str:
-    if path is not None or weights is not None:
-        return Path(path or weights or "").stem
-    return arch or (model or "model").rpartition(":")[2]
-
-
-def _input_shape(
-    module: nn.Module, io: IODescription | None, inputs: Sequence[Sequence[int]] | None
-) -> tuple[int, ...]:
-    """The first input's shape, batch first, channels before space."""
-    if inputs:
-        if len(inputs) > 1:
-            raise BdnetError("models with several inputs cannot be imported yet", where="--input")
-        shape = tuple(inputs[0])
-        if len(shape) < 2:
-            raise UsageError(f"a shape has a batch and channels at least, not {'x'.join(map(str, shape))}",
-                             where="--input", fix="batch first, as PyTorch sees it: --input 1x3x224x224")  # fmt: skip
-        if shape[0] != 1 and len(shape) in (2, 3):
-            raise UsageError(f"{'x'.join(map(str, shape))} has no batch", where="--input",
-                             fix=f"--input {'x'.join(map(str, (1,) * (4 - len(shape)) + shape))}")  # fmt: skip
-        if shape[0] != 1:
-            raise UsageError(f"the batch of {'x'.join(map(str, shape))} is not 1", where="--input",
-                             fix=f"--input {'x'.join(map(str, (1, *shape[1:])))}")  # fmt: skip
-        return shape
-    if io is not None and io.inputs and io.inputs[0].shape:
-        *space, channels = io.inputs[0].shape
-        return (1, channels, *space)
-    if hasattr(module, "bdnet_arch"):  # ours know their (H, W, C)
-        height, width, channels = module.input_shape
-        return (1, channels, height, width)
-    raise UsageError("the model does not say the shape of its input", fix="add --input 1x3x224x224 (batch first)")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bdnet_deploy import errors
-from bdnet_deploy.model import Model, load
+from bdnet_deploy.loading import load
+from bdnet_deploy.model import Model
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
 SEED = 1

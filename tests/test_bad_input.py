@@ -132,7 +132,7 @@ def test_torchscript() -> None:
 
 
 def test_exported_files_are_no_models() -> None:
-    for kind in ("onnx", "bdn", "c"):
+    for kind in ("bdn", "c"):
         Path(f"model.{kind}").write_bytes(b"x")
         refused("inspect", f"model.{kind}", code=1, says=("not a PyTorch model", "verify"))
 

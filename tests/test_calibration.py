@@ -633,7 +633,7 @@ def test_the_fullest_channel_counts_from_the_middle_of_what_is_representable() -
 @pytest.fixture
 def loaded(digits: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
     """The commands get this model instead of reading the file again and again."""
-    monkeypatch.setattr("bdnet_deploy.model.load", lambda *args, **kwargs: digits)
+    monkeypatch.setattr("bdnet_deploy.loading.load", lambda *args, **kwargs: digits)
     return digits
 
 

@@ -16,7 +16,8 @@ from bdnet_deploy.analysis.evaluate import check_bytes
 from bdnet_deploy.emulator import Emulator
 from bdnet_deploy.errors import MismatchError
 from bdnet_deploy.firmware import build_digits, target
-from bdnet_deploy.model import Model, Progress, load
+from bdnet_deploy.loading import load
+from bdnet_deploy.model import Model, Progress
 from bdnet_deploy.report import Column, Report, Table
 from bdnet_deploy.targets import Board
 from bdnet_deploy.toolchain.uf2 import write_uf2

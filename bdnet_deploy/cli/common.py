@@ -274,7 +274,7 @@ def load_model(
             "name one model: a file, or --model package.module:factory",
             fix="bdnet-deploy inspect model.pt, or bdnet-deploy inspect --model bdnet_deploy.models:bdnet_mobilenet_v1",
         )
-    from bdnet_deploy.model import load
+    from bdnet_deploy.loading import load
 
     console.note(f"importing {source or factory or arch}")
     model = load(source, arch=arch, model=factory, settings=settings, weights=weights, inputs=inputs or None)

@@ -53,10 +53,11 @@ def command(
         _check_fit(files[-1], for_firmware, output if alone else None)
         if alone:
             return
+    from bdnet_deploy.loading import PROGRAMS
     from bdnet_deploy.model import TARGETS
 
     by_code = options["factory"] is not None or options["arch"] is not None
-    exported = len(files) == 1 and not by_code and files[0].suffix.lower() in TARGETS.values()
+    exported = len(files) == 1 and not by_code and files[0].suffix.lower() in set(TARGETS.values()) - set(PROGRAMS)
     if len(files) > 2 or (not files and not by_code) or exported:
         raise UsageError(
             f"verify takes a model and an exported file, not {len(files)} files",

@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from bdnet_deploy.cudaless import without_cuda
-from bdnet_deploy.errors import UnsupportedError, UsageError
+from bdnet_deploy.errors import BdnetError, UnsupportedError, UsageError
+from bdnet_deploy.importers.torch.interpreter import Interpreter
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, is_in_place, rebuild
 
 # Operators that hand a value of a tensor to Python.
@@ -43,7 +44,7 @@ def record(module: nn.Module, sample: Tensor) -> Trace:
         try:
             with recorder:
                 result = copied(x)
-        except UnsupportedError:
+        except BdnetError:
             raise
         except Exception as error:  # whatever the user's forward raises
             raise _does_not_run(recorder.path, sample, error) from error
@@ -143,6 +144,11 @@ def _user_line() -> str:
     return ""
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a tensor of a recorded run depends on its input."""
+    return hasattr(tensor, _TAG)
+
+
 class _Recorder(TorchDispatchMode):
     def __init__(self, x: Tensor) -> None:
         super().__init__()
@@ -150,16 +156,25 @@ class _Recorder(TorchDispatchMode):
         setattr(x, _TAG, self.trace.input)
         self._count = 1
         self._stack: list[str] = []
+        self._interpreter: Interpreter | None = None
         self._written: dict[int, int] = {}  # memory of a traced tensor -> count at its last in-place change
         self._constants_written: dict[int, Tensor] = {}  # constant memory that now holds values of the input
 
     @property
     def path(self) -> str:
+        if self._interpreter is not None:
+            return self._interpreter.place.path
         return self._stack[-1] if self._stack else ""
+
+    @property
+    def line(self) -> str:
+        return _user_line() if self._interpreter is None else self._interpreter.place.line
 
     @contextlib.contextmanager
     def watch(self, module: nn.Module) -> Iterator[None]:
-        """Keep the stack of running modules."""
+        """Keep the stack of running modules. A module that interprets a file says itself where it is."""
+        if isinstance(module, Interpreter):
+            self._interpreter = module
         handles = []
         for name, child in module.named_modules():
             if name:
@@ -172,7 +187,7 @@ class _Recorder(TorchDispatchMode):
                 handle.remove()
 
     def refuse(self, what: str, why: str, fix: str) -> UnsupportedError:
-        line = _user_line()
+        line = self.line
         place = self.path or "the model itself"
         return UnsupportedError(what, where=f"{place} ({line})" if line else place, why=why, fix=fix)
 
@@ -218,7 +233,7 @@ class _Recorder(TorchDispatchMode):
             recorded = (_frozen(args[0]), *(rebuild(a, self._leaf) for a in args[1:]))
         else:
             recorded = tuple(rebuild(a, self._leaf) for a in args)
-        step = Step(func, recorded, {k: rebuild(a, self._leaf) for k, a in kwargs.items()}, self.path, _user_line())
+        step = Step(func, recorded, {k: rebuild(a, self._leaf) for k, a in kwargs.items()}, self.path, self.line)
         if kwargs.get("out") is not None:
             raise self.refuse(
                 f"'{step.name}' writes into an existing tensor", "out= is not recorded", "assign the result instead"
