@@ -78,13 +78,12 @@ class Wide(nn.Module):
 
 
 def main(folder: Path) -> None:
-    for kind, module in (("", Net()), ("wide-", Wide())):
-        write(folder, kind, module)
+    for kind, module in (("", Net), ("wide-", Wide)):
+        torch.manual_seed(0)
+        write(folder, kind, module().train())
 
 
 def write(folder: Path, kind: str, net: nn.Module) -> None:
-    torch.manual_seed(0)
-    net.train()
     with torch.no_grad():
         for _ in range(3):
             net(torch.randn(16, 3, 8, 8))

@@ -332,13 +332,13 @@ class _Builder:
 
     def _why_real(self, activation: Traced) -> str:
         """Why the input of a layer is not made of bits or trits."""
-        traced, named = activation, False
+        traced, named, mixed = activation, False, False
         reason = ""
         while traced.step is not None:
             if traced in self.near_misses:
                 return self.near_misses[traced]
             if traced in self.levels:
-                return reason if named else self.levels[traced]
+                return reason if mixed else self.levels[traced]
             step = traced.step
             if not named and step.name not in _SILENT:
                 place = f" ({step.path})" if step.path else ""
@@ -346,6 +346,7 @@ class _Builder:
                 named = True
             if step.name not in _PASSING or len(step.inputs) != 1:
                 return reason
+            mixed |= step.name in REDUCTIONS  # sums of levels have more
             traced = step.inputs[0]
         return FIRST_LAYER
 
