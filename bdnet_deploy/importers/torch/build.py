@@ -16,9 +16,9 @@ from bdnet_deploy.importers.torch.aten import (
     CONSTANT_AFFINE,
     CONVOLUTIONS,
     DISCRETE,
-    ELEMENTWISE,
     IDENTITY,
     LINEARS,
+    LOG_SOFTMAXES,
     MATRIX_PRODUCTS,
     MAX_POOLS,
     MOVES,
@@ -26,6 +26,7 @@ from bdnet_deploy.importers.torch.aten import (
     SOFTMAXES,
     shown,
 )
+from bdnet_deploy.importers.torch.cone import is_elementwise
 from bdnet_deploy.importers.torch.constants import constant_affine
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
@@ -39,6 +40,13 @@ from bdnet_deploy.importers.torch.layers import (
 )
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
+from bdnet_deploy.importers.torch.pairs import (
+    find_choice,
+    find_remainder,
+    positive_divisor,
+    without_divisor,
+    without_lower_level,
+)
 from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
 from bdnet_deploy.importers.torch.recorder import record
@@ -58,6 +66,7 @@ from bdnet_deploy.importers.torch.rules import (
     pad_rule,
     product_rule,
     quantize_rule,
+    quotient_rule,
     reduce_rule,
     softmax_rule,
     sum_rule,
@@ -69,7 +78,7 @@ from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
-    "log_softmax": "return the logits: softmax does not change the order of the classes",
+    "min": "if it is the range of an activation's quantizer, fix that range before importing",
 }
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
@@ -232,13 +241,13 @@ class _Builder:
             return affine_rule(self.graph, step, (x, layout), mul, add)
         if name in MAX_POOLS and traced is step.outputs[0]:
             return max_pool_rule(self.graph, step)
-        if name in SOFTMAXES:
+        if name in SOFTMAXES or name in LOG_SOFTMAXES:
             return softmax_rule(self.graph, step)
         if name in ("native_layer_norm", "native_group_norm") and traced is step.outputs[0]:
             return norm_rule(self.graph, step)
         if name in REDUCTIONS:
             return self._reduction(traced, step)
-        if name in ELEMENTWISE and not is_move(traced):
+        if is_elementwise(step) and not is_move(traced):
             return self._elementwise(traced, step, want)
         if name in IDENTITY and len(step.inputs) == 1:
             x = step.inputs[0]
@@ -248,7 +257,7 @@ class _Builder:
             return pad_rule(self.graph, step)
         if is_move(traced):
             return move_rule(self.graph, find_moves(traced), want)
-        if name in ELEMENTWISE:
+        if is_elementwise(step):
             return self._elementwise(traced, step, want)
         raise self._unsupported(step, "the graph has no such operator")
 
@@ -267,8 +276,10 @@ class _Builder:
     def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
+            quantizer = without_divisor(quantizer)
             if quantizer.tie and not is_structural(quantizer):
                 quantizer = quantizer.without_tie()
+            quantizer = without_lower_level(quantizer)
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer
@@ -287,6 +298,16 @@ class _Builder:
             return limits_rule(self.graph, step, limits, want)
         if one and (function := unary_function(step)):
             return unary_rule(self.graph, step, function, want)
+        remainder = find_remainder(traced)
+        if remainder is not None:
+            source, factor = remainder
+            return affine_rule(self.graph, step, (source, want), np.full(1, factor), np.zeros(1))
+        choice = find_choice(traced)
+        if choice is not None:
+            return comparison_rule(self.graph, choice.comparison, want, choice.on, choice.off)
+        divisor = positive_divisor(step)
+        if divisor is not None and (step.name == "reciprocal" or isinstance(step.argument("self"), Traced)):
+            return quotient_rule(self.graph, step, divisor, want)
         if len(step.inputs) == 2 or (step.name == "mul" and _of_itself(step)):
             if step.name in ("add", "sub", "rsub"):
                 return sum_rule(self.graph, step, want)
@@ -331,7 +352,10 @@ class _Builder:
                 reason = f"activation: '{shown(step.name)}'{place} before this layer does not saturate to levels"
                 named = True
             if step.name not in _PASSING or len(step.inputs) != 1:
-                return reason
+                return (
+                    reason
+                    or f"activation: '{shown(step.name)}' before this layer joins tensors that are not all levels"
+                )
             traced = step.inputs[0]
         return FIRST_LAYER
 

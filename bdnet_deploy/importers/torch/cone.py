@@ -56,7 +56,7 @@ class Cone:
         shape[0] = len(x)
         if self.axis is not None:
             shape[self.axis if self.axis or len(self.source.shape) > 1 else 1] = x.shape[1]
-        probe = torch.tensor(x, dtype=dtype).reshape(shape)
+        probe = torch.tensor(x, dtype=torch.bool if self.source.dtype is torch.bool else dtype).reshape(shape)
         env = {self.source: probe}
 
         def leaf(arg: Any) -> Any:
@@ -106,8 +106,22 @@ def varying_axes(tensor: Tensor, rank: int) -> set[int]:
     }
 
 
-def cones(target: Traced) -> Iterator[Cone]:
-    """The cones that end in ``target``, the nearest single source first; none whose constants vary along two axes."""
+def is_elementwise(step: Step) -> bool:
+    """Whether each element of a step's one result depends on the same element of its operands alone."""
+    if step.name == "index_put":  # x[mask] = number
+        indices, values = step.argument("indices"), step.argument("values")
+        if len(indices) != 1 or step.argument("accumulate") or not isinstance(values, Tensor) or values.numel() != 1:
+            return False
+        (mask,) = indices
+        return getattr(mask, "dtype", None) is torch.bool and tuple(mask.shape) == step.argument("self").shape
+    return step.name in ELEMENTWISE and not step.many
+
+
+def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
+    """The cones that end in ``target``, the nearest single source first; none whose constants vary along two axes.
+
+    Their sources are of a float type, or with ``booleans`` truth values.
+    """
     body: list[Step] = []
     axes: set[int] = set()
     rank = len(target.shape)
@@ -116,10 +130,10 @@ def cones(target: Traced) -> Iterator[Cone]:
     while heap:
         _, traced = heapq.heappop(heap)
         pending.discard(traced)
-        if not pending and body and traced.dtype.is_floating_point:
+        if not pending and body and (traced.dtype is torch.bool if booleans else traced.dtype.is_floating_point):
             yield Cone(traced, target, sorted(body, key=_order), next(iter(axes), None))
         step = traced.step
-        if step is None or step.name not in ELEMENTWISE or step.many or len(body) >= _MAX_STEPS:
+        if step is None or not is_elementwise(step) or len(body) >= _MAX_STEPS:
             return
         body.append(step)
         for constant in _constants(step):

@@ -103,6 +103,9 @@ def _candidates(shape: tuple[int, ...], results: int) -> Iterator[tuple[tuple[Op
     channels, pixels = shape[-1], math.prod(shape[:-1])
     if results == channels * pixels:  # over axes of length 1
         yield (), 1.0
+    if results == 1 and min(channels, pixels) > 1:
+        yield (GlobalAvgPool(), GroupMean(channels)), 1.0
+        yield (GlobalAvgPool(), GroupMean(channels)), float(channels * pixels)
     if results == channels and pixels > 1:
         yield (GlobalAvgPool(),), 1.0
         yield (GlobalAvgPool(),), float(pixels)
