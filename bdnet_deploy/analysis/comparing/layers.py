@@ -10,7 +10,7 @@ import numpy as np
 from bdnet_deploy.analysis.comparing.decoded import layer_of
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.errors import UsageError
-from bdnet_deploy.graph import Affine, Array, Node, Sign, Ternarize, Value
+from bdnet_deploy.graph import AddMap, Affine, Array, Node, Sign, Ternarize, Value
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
@@ -69,6 +69,10 @@ def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
         for term, factor in zip(producer.inputs[:terms], producer.inputs[terms:], strict=False):
             assert factor.data is not None
             largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+    if producer is not None and isinstance(producer.op, AddMap):
+        term, constant = producer.inputs
+        assert constant.data is not None
+        largest = np.maximum(largest, np.maximum(np.abs(values[term.name]), np.abs(constant.data)))
     close = np.zeros(x.shape, bool)
     for threshold in node.inputs[1:]:
         assert threshold.data is not None

@@ -19,6 +19,7 @@ from bdnet_deploy.importers.torch.aten import (
     LINEARS,
     MAX_POOLS,
 )
+from bdnet_deploy.importers.torch.bounds import is_nonnegative
 from bdnet_deploy.importers.torch.cone import is_elementwise
 from bdnet_deploy.importers.torch.constants import constant_affine
 from bdnet_deploy.importers.torch.layers import batch_norm
@@ -35,8 +36,8 @@ def is_structural(quantizer: Quantizer) -> bool:
     while pending:
         traced, ties = pending.pop()
         step = traced.step
-        if step is None:
-            return True  # an input may hold any number often
+        if step is None or (_among(np.zeros(1), ties) and is_nonnegative(traced)):
+            return True  # an input may hold any number often, and what is cut off below zero holds many zeros
         before: list[Traced] = []
         if step.name == "constant_pad_nd" or is_move(traced):
             found = find_moves(traced)
