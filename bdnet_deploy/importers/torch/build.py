@@ -370,7 +370,7 @@ def _is_discrete(traced: Traced) -> bool:
 
 def _lies_otherwise(x: Traced, layout: Layout | None) -> bool:
     """Whether a layer has made ``x`` with another axis as its channel: two transposes cost more than a constant map."""
-    while x.step is not None and x.step.name in ELEMENTWISE and x.step.inputs and x.step.inputs[0].shape == x.shape:
+    while x.step is not None and is_elementwise(x.step) and x.step.inputs and x.step.inputs[0].shape == x.shape:
         x = x.step.inputs[0]
     rank, made = len(x.shape), layout
     if x.step is None or x.step.name in CONVOLUTIONS | BATCH_NORMS | MAX_POOLS:
