@@ -55,6 +55,7 @@ from bdnet_deploy.importers.torch.rules import (
     Rule,
     Source,
     affine_rule,
+    broadcast_rule,
     comparison_rule,
     limits_rule,
     lines_rule,
@@ -287,9 +288,12 @@ class _Builder:
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
-            if factors is not None and not _lies_otherwise(step.inputs[0], factors[2]):
+            broadcast = step.inputs[0].shape != traced.shape
+            if factors is not None and (broadcast or not _lies_otherwise(step.inputs[0], factors[2])):
                 mul, add, layout = factors
                 suffix = ".scale" if np.any(mul != 1.0) else ".shift"
+                if broadcast:
+                    return broadcast_rule(self.graph, step, layout or want, mul, add, suffix)
                 return affine_rule(self.graph, step, (step.inputs[0], layout or want), mul, add, suffix)
             per_pixel = constant_map(step) if step.name != "neg" else None
             if per_pixel is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,23 +27,23 @@ class NotElementwiseError(Exception):
 class Cone:
     """The steps that lead from ``source`` to ``target``, both of one shape, element by element.
 
-    ``layout`` says along which axis the function differs (its constants do); None: it is one function for all
-    elements, and there is one channel to probe.
+    ``layout`` says of which channels the function differs (its constants do), along ``axes``; None: it is one function
+    for all elements, and there is one channel to probe.
     """
 
     source: Traced
     target: Traced
     steps: list[Step]
-    axis: int | None = None
+    axes: tuple[int, ...] = ()
     _constants: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout | None:
-        return None if self.axis is None else layout_of_axis(self.source.shape, self.axis)
+        return layout_of_axes(self.source.shape, set(self.axes)) if self.axes else None
 
     @property
     def channels(self) -> int:
-        return 1 if self.axis is None else self.source.shape[self.axis]
+        return math.prod(self.source.shape[axis] for axis in self.axes)
 
     def __call__(self, x: Array, *, double: bool) -> Array:
         """The function's values at ``x`` (P, C), P probes of every channel, in float32 or in double arithmetic.
@@ -54,8 +55,8 @@ class Cone:
         rank = max(len(self.source.shape), 2)
         shape = [1] * rank
         shape[0] = len(x)
-        if self.axis is not None:
-            shape[self.axis if self.axis or len(self.source.shape) > 1 else 1] = x.shape[1]
+        for axis in self.axes:
+            shape[axis if axis or len(self.source.shape) > 1 else 1] = self.source.shape[axis]
         probe = torch.tensor(x, dtype=torch.bool if self.source.dtype is torch.bool else dtype).reshape(shape)
         env = {self.source: probe}
 
@@ -82,7 +83,7 @@ class Cone:
         if key not in self._constants:
             small = tensor
             for axis in range(tensor.dim()):
-                if axis - tensor.dim() + len(self.source.shape) != self.axis:
+                if axis - tensor.dim() + len(self.source.shape) not in self.axes:
                     small = small.narrow(axis, 0, min(1, small.shape[axis]))
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]
@@ -92,7 +93,15 @@ def layout_of_axis(shape: tuple[int, ...], axis: int) -> Layout | None:
     """The layout whose channel is that axis; None where there is none."""
     rank = len(shape)
     for layout in (Layout.FIRST, Layout.LAST, Layout.SWAPPED):
-        if fits(shape, layout) and layout.axis(rank) == axis:
+        if fits(shape, layout) and layout.axes(rank) == (axis,):
+            return layout
+    return None
+
+
+def layout_of_axes(shape: tuple[int, ...], axes: set[int]) -> Layout | None:
+    """The layout whose channels lie along these axes, or these and more; None where there is none."""
+    for layout in (Layout.FIRST, Layout.LAST, Layout.SWAPPED):
+        if fits(shape, layout) and axes <= set(layout.axes(len(shape))):
             return layout
     return None
 
@@ -131,7 +140,8 @@ def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
         _, traced = heapq.heappop(heap)
         pending.discard(traced)
         if not pending and body and (traced.dtype is torch.bool if booleans else traced.dtype.is_floating_point):
-            yield Cone(traced, target, sorted(body, key=_order), next(iter(axes), None))
+            layout = layout_of_axes(target.shape, axes) if axes else None
+            yield Cone(traced, target, sorted(body, key=_order), layout.axes(rank) if layout else ())
         step = traced.step
         if step is None or not is_elementwise(step) or len(body) >= _MAX_STEPS:
             return
@@ -140,7 +150,7 @@ def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
             if constant.dim() > rank:
                 return
             axes |= varying_axes(constant, rank)
-        if len(axes) > 1 or (axes and layout_of_axis(target.shape, *axes) is None):
+        if axes and layout_of_axes(target.shape, axes) is None:
             return
         for argument in step.inputs:
             if argument.shape != target.shape:

@@ -74,7 +74,7 @@ def find_choice(target: Traced) -> Choice | None:
     """The two numbers between which a comparison of two tensors chooses, however that is written."""
     for cone in cones(target, booleans=True):
         step = cone.source.step
-        if cone.axis is not None or step is None or step.name not in _COMPARISONS or len(step.inputs) != 2:
+        if cone.axes or step is None or step.name not in _COMPARISONS or len(step.inputs) != 2:
             continue
         try:
             off, on = cone(np.array([[0.0], [1.0]]), double=True).ravel().tolist()

@@ -79,7 +79,7 @@ def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
 
 
 def _recognise(source: Traced, target: Traced, x: Array, y: Array) -> Reduction | None:
-    if len(source.shape) > 4:
+    if len(source.shape) > 5:
         return None
     order = (Layout.FIRST, Layout.LAST) if len(source.shape) != 3 else (Layout.LAST, Layout.FIRST)
     for before in order:

@@ -34,7 +34,7 @@ from bdnet_deploy.importers.torch.cone import layout_of_axis
 from bdnet_deploy.importers.torch.constants import two_term_signs
 from bdnet_deploy.importers.torch.emitted import Emitted, affine, in_layout, moved, real, unpadded
 from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
-from bdnet_deploy.importers.torch.layout import Layout, from_graph, graph_shape, to_graph
+from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.moves import Moved, emit_moves
 from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
@@ -86,6 +86,23 @@ def map_rule(graph: Graph, step: Step, op: Op, factor: float, constant: Array, w
         return Emitted(graph.add(op, [x, data], name, source=step.path), layout=emitted.layout)
 
     return Rule([(step.inputs[0], want)], emit)
+
+
+def broadcast_rule(graph: Graph, step: Step, layout: Layout | None, mul: Array, add: Array, suffix: str = "") -> Rule:
+    """``x * mul + add`` of constants with more elements than x, which is repeated to their shape."""
+    x, output = step.inputs[0], step.outputs[0]
+    assert output is not None
+    target = layout or (Layout.FIRST if fits(output.shape, Layout.FIRST) else Layout.LAST)
+
+    def emit(emitted: Emitted) -> Emitted:
+        plain = unpadded(graph, emitted, step.where)
+        repeated = _broadcast(graph, step, plain, x.shape, output.shape, target, vector=False)
+        factors = (repeated.scale(), repeated.offset())
+        scale, offset = mul * factors[0], mul * factors[1] + add
+        value = affine(graph, [repeated.value], [scale], offset, name_of(step, suffix), step.path)
+        return Emitted(value, layout=target)
+
+    return Rule([(x, None)], emit)
 
 
 def lines_rule(graph: Graph, step: Step, lines: TwoLines, want: Layout | None) -> Rule:
