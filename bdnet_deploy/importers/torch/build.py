@@ -41,6 +41,7 @@ from bdnet_deploy.importers.torch.layers import (
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
 from bdnet_deploy.importers.torch.pairs import (
+    Levels,
     find_choice,
     find_remainder,
     positive_divisor,
@@ -59,6 +60,7 @@ from bdnet_deploy.importers.torch.rules import (
     comparison_rule,
     limits_rule,
     lines_rule,
+    logic_rule,
     map_rule,
     matmul_rule,
     max_pool_rule,
@@ -171,6 +173,7 @@ class _Builder:
         self.done: dict[Source, Emitted] = {}
         self.rules: dict[Source, Rule] = {}
         self.layers: dict[str, int] = {}  # source name -> how many convolutions bear it
+        self.levels = Levels()
         self.near_misses: dict[Traced, str] = {}  # functions that are nearly quantizers -> what is missing
 
     def build(self) -> Graph:
@@ -285,6 +288,9 @@ class _Builder:
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer
+        logic = self.levels.logic(traced)
+        if logic is not None:
+            return logic_rule(self.graph, step, logic, want)
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from bdnet_deploy.importers.torch.aten import IDENTITY
+from bdnet_deploy.graph import Array
+from bdnet_deploy.importers.torch.aten import IDENTITY, MAX_POOLS, MOVES
 from bdnet_deploy.importers.torch.bounds import is_nonnegative
-from bdnet_deploy.importers.torch.cone import NotElementwiseError, cones
+from bdnet_deploy.importers.torch.cone import NotElementwiseError, cones, is_elementwise
 from bdnet_deploy.importers.torch.constants import two_term_signs
-from bdnet_deploy.importers.torch.quantizer import Quantizer
-from bdnet_deploy.importers.torch.trace import Step, Traced
+from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
+from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
 _DEEPEST = 12
+_LONGEST = 24
 _TINY = float(np.finfo(np.float32).smallest_subnormal)
 _COMPARISONS = frozenset("ge gt le lt".split())
 
@@ -115,3 +120,121 @@ def without_lower_level(quantizer: Quantizer) -> Quantizer:
         return quantizer
     half = quantizer.mul / 2
     return replace(quantizer, low=quantizer.high, mul=half, add=quantizer.add + half, tie=False)
+
+
+# -- logic --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Logic:
+    """A function of two tensors of two levels each, which takes two levels itself: ``kind`` as BitLogic knows it."""
+
+    kind: str
+    sources: tuple[Traced, Traced]
+    middles: tuple[float, float]  # between the levels of each source
+    levels: tuple[float, float]  # of the result
+
+
+class Levels:
+    """Which recorded tensors have two levels, the same in all channels, and which operators are logic of such ones."""
+
+    def __init__(self) -> None:
+        self._levels: dict[Traced, tuple[float, float] | None] = {}
+        self._logic: dict[Traced, Logic | None] = {}
+
+    def of(self, traced: Traced) -> tuple[float, float] | None:
+        """The lower and the upper level of a tensor, or None."""
+        if traced not in self._levels:
+            self._levels[traced] = None  # also ends what goes too deep
+            self._levels[traced] = self._find(traced)
+        return self._levels[traced]
+
+    def _find(self, traced: Traced) -> tuple[float, float] | None:
+        step = traced.step
+        if step is None:
+            return None
+        if step.name in MOVES | IDENTITY | MAX_POOLS:
+            if step.name == "constant_pad_nd" or not traced.dtype.is_floating_point or not step.inputs:
+                return None
+            found = {self.of(x) for x in step.inputs}
+            return found.pop() if len(found) == 1 else None
+        if not is_elementwise(step):
+            return None
+        quantizer = find_quantizer(traced)
+        if isinstance(quantizer, Quantizer):
+            if not (quantizer.binary or quantizer.tie) or np.ptp(quantizer.mul) or np.ptp(quantizer.add):
+                return None
+            size, middle = abs(float(quantizer.mul[0])), float(quantizer.add[0])
+            return middle - size, middle + size
+        logic = self.logic(traced)
+        return None if logic is None else logic.levels
+
+    def logic(self, target: Traced) -> Logic | None:
+        """The logic that ``target`` is of the nearest two tensors of two levels, however it is written."""
+        if target not in self._logic:
+            self._logic[target] = self._find_logic(target)
+        return self._logic[target]
+
+    def _find_logic(self, target: Traced) -> Logic | None:
+        for steps, sources in _pairs(target):
+            levels = [self.of(x) for x in sources]
+            if any(found is None for found in levels):
+                continue
+            (a0, a1), (b0, b1) = (found for found in levels if found is not None)
+            y = _run(steps, target, {sources[0]: [a0, a0, a1, a1], sources[1]: [b0, b1, b0, b1]})
+            if y is None:
+                return None
+            low, high = float(y.min()), float(y.max())
+            near = 1e-6 * max(abs(low), abs(high))
+            truth = y > (low + high) / 2
+            if high - low > near and bool((np.abs(y - np.where(truth, high, low)) <= near).all()):
+                kind = _KINDS.get(tuple(truth.tolist()))
+                return None if kind is None else Logic(kind, sources, ((a0 + a1) / 2, (b0 + b1) / 2), (low, high))
+            return None
+        return None
+
+
+_KINDS = {
+    (False, False, False, True): "and",
+    (False, True, True, True): "or",
+    (False, True, True, False): "xor",
+    (True, False, False, True): "xnor",
+}
+
+
+def _pairs(target: Traced) -> Iterator[tuple[list[Step], tuple[Traced, Traced]]]:
+    """The elementwise steps that lead to ``target`` from two tensors of its shape, the nearest first."""
+    body: list[Step] = []
+    pending = {target}
+    while pending and len(body) < _LONGEST:
+        if body and len(pending) == 2:
+            first, second = sorted(pending, key=lambda t: t.index)
+            yield body[::-1], (first, second)
+        latest = max(pending, key=lambda t: t.index)
+        step = latest.step
+        if step is None or not is_elementwise(step) or any(x.shape != target.shape for x in step.inputs):
+            return
+        pending.discard(latest)
+        pending.update(step.inputs)
+        body.append(step)
+
+
+def _run(steps: list[Step], target: Traced, values: dict[Traced, list[float]]) -> Array | None:
+    """The result for one element at a time; None where constants have several."""
+    env = {t: torch.tensor(v, dtype=torch.float64) for t, v in values.items()}
+
+    def leaf(arg: object) -> object:
+        if isinstance(arg, Traced):
+            return env[arg]
+        if isinstance(arg, Tensor):
+            if bool((arg != arg.flatten()[0]).any()):
+                raise NotElementwiseError("its constants differ")
+            return arg.flatten()[0].double() if arg.is_floating_point() else arg.flatten()[0]
+        return torch.float64 if isinstance(arg, torch.dtype) and arg.is_floating_point else arg
+
+    try:
+        for step in steps:
+            run_step(step, env, leaf)
+    except (NotElementwiseError, RuntimeError, TypeError):
+        return None
+    return env[target].double().numpy()

@@ -36,6 +36,7 @@ from bdnet_deploy.importers.torch.emitted import Emitted, affine, in_layout, mov
 from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
 from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.moves import Moved, emit_moves
+from bdnet_deploy.importers.torch.pairs import Logic
 from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
 from bdnet_deploy.importers.torch.reductions import Reduction
@@ -226,6 +227,29 @@ def product_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
         return Emitted(graph.add(Mul(), values, name, source=step.path), layout=first.layout)
 
     return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
+
+
+def logic_rule(graph: Graph, step: Step, logic: Logic, want: Layout | None) -> Rule:
+    """And, or, xor or xnor of two tensors of two levels, as bits."""
+
+    def emit(*factors: Emitted) -> Emitted:
+        plain = [unpadded(graph, e, step.where) for e in factors]
+        layout = plain[0].layout
+        bits = []
+        for x, source, middle in zip(plain, logic.sources, logic.middles, strict=True):
+            aligned = in_layout(graph, x, source.shape, layout, step.where)
+            if aligned.value.type.dtype is DType.BIT and (aligned.scale() > 0).all():
+                bits.append(aligned.value)
+            else:
+                value = real(graph, aligned, step.where)
+                data = {"threshold": np.full(1, middle)}
+                bits.append(_with_parameters(graph, Sign(), value, data, f"{value.name}.bits", step.path))
+        value = graph.add(BitLogic(logic.kind), bits, name_of(step, f".{logic.kind}"), source=step.path)
+        low, high = logic.levels
+        channels = value.type.channels
+        return Emitted(value, np.full(channels, (high - low) / 2), np.full(channels, (high + low) / 2), layout=layout)
+
+    return Rule([(source, want) for source in logic.sources], emit)
 
 
 def comparison_rule(graph: Graph, step: Step, want: Layout | None, on: float = 1.0, off: float = 0.0) -> Rule:

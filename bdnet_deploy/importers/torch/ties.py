@@ -52,11 +52,11 @@ def is_structural(quantizer: Quantizer) -> bool:
             if step.name in BATCH_NORMS:
                 before, ties = list(step.inputs), _inverse(ties, *batch_norm(step))
         elif is_elementwise(step) and len(step.inputs) == 1:
-            if _is_flat(traced, ties):
-                return True
             factors = constant_affine(step) if step.name in CONSTANT_AFFINE else None
-            if factors is not None:
+            if factors is not None and factors[0].all():
                 before, ties = list(step.inputs), _inverse(ties, *factors[:2])
+            elif _is_flat(traced, ties):
+                return True
         for source in before:
             if source not in seen:
                 seen.add(source)
