@@ -72,6 +72,7 @@ from bdnet_deploy.importers.torch.rules import (
     quantize_rule,
     quotient_rule,
     reduce_rule,
+    renumber_rule,
     softmax_rule,
     sum_rule,
     unary_rule,
@@ -291,6 +292,9 @@ class _Builder:
         logic = self.levels.logic(traced)
         if logic is not None:
             return logic_rule(self.graph, step, logic, want)
+        renumbered = self.levels.renumbered(traced)
+        if renumbered is not None:
+            return renumber_rule(*renumbered, want)
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)

@@ -15,6 +15,7 @@ from bdnet_deploy.importers.torch.bounds import is_nonnegative
 from bdnet_deploy.importers.torch.cone import NotElementwiseError, cones, is_elementwise
 from bdnet_deploy.importers.torch.constants import two_term_signs
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
+from bdnet_deploy.importers.torch.ties import is_structural
 from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
 _DEEPEST = 12
@@ -162,12 +163,20 @@ class Levels:
             return None
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
-            if not (quantizer.binary or quantizer.tie) or np.ptp(quantizer.mul) or np.ptp(quantizer.add):
+            two = quantizer.binary or (quantizer.tie and not is_structural(quantizer))
+            if not two or np.ptp(quantizer.mul) or np.ptp(quantizer.add):
                 return None
             size, middle = abs(float(quantizer.mul[0])), float(quantizer.add[0])
             return middle - size, middle + size
         logic = self.logic(traced)
-        return None if logic is None else logic.levels
+        if logic is not None:
+            return logic.levels
+        renumbered = self.renumbered(traced)
+        if renumbered is None:
+            return None
+        source, mul, add = renumbered
+        low, high = sorted(mul * level + add for level in self.of(source) or ())
+        return low, high
 
     def logic(self, target: Traced) -> Logic | None:
         """The logic that ``target`` is of the nearest two tensors of two levels, however it is written."""
@@ -176,22 +185,41 @@ class Levels:
         return self._logic[target]
 
     def _find_logic(self, target: Traced) -> Logic | None:
-        for steps, sources in _pairs(target):
-            levels = [self.of(x) for x in sources]
-            if any(found is None for found in levels):
-                continue
-            (a0, a1), (b0, b1) = (found for found in levels if found is not None)
-            y = _run(steps, target, {sources[0]: [a0, a0, a1, a1], sources[1]: [b0, b1, b0, b1]})
-            if y is None:
-                return None
-            low, high = float(y.min()), float(y.max())
-            near = 1e-6 * max(abs(low), abs(high))
-            truth = y > (low + high) / 2
-            if high - low > near and bool((np.abs(y - np.where(truth, high, low)) <= near).all()):
-                kind = _KINDS.get(tuple(truth.tolist()))
-                return None if kind is None else Logic(kind, sources, ((a0 + a1) / 2, (b0 + b1) / 2), (low, high))
-            return None
+        for steps, sources in _frontiers(target):
+            levels = [found for x in sources if (found := self.of(x)) is not None]
+            if len(levels) == len(sources):
+                return None if len(sources) == 1 else _as_logic(steps, target, sources, levels)
         return None
+
+    def renumbered(self, target: Traced) -> tuple[Traced, float, float] | None:
+        """The nearest tensor of two levels that alone determines ``target``, and the line ``mul * x + add`` through both."""
+        for steps, sources in _frontiers(target):
+            levels = self.of(sources[0])
+            if len(sources) == 1 and levels is not None:
+                y = _run(steps, target, {sources[0]: list(levels)})
+                if y is None or y[0] == y[1]:
+                    return None
+                mul = float(y[1] - y[0]) / (levels[1] - levels[0])
+                return sources[0], mul, float(y[0]) - mul * levels[0]
+        return None
+
+
+def _as_logic(
+    steps: list[Step], target: Traced, sources: tuple[Traced, ...], levels: list[tuple[float, float]]
+) -> Logic | None:
+    (a0, a1), (b0, b1) = levels
+    y = _run(steps, target, {sources[0]: [a0, a0, a1, a1], sources[1]: [b0, b1, b0, b1]})
+    if y is None:
+        return None
+    low, high = float(y.min()), float(y.max())
+    near = 1e-6 * max(abs(low), abs(high))
+    truth = y > (low + high) / 2
+    if high - low <= near or bool((np.abs(y - np.where(truth, high, low)) > near).any()):
+        return None
+    kind = _KINDS.get(tuple(truth.tolist()))
+    if kind is None:
+        return None
+    return Logic(kind, (sources[0], sources[1]), ((a0 + a1) / 2, (b0 + b1) / 2), (low, high))
 
 
 _KINDS = {
@@ -202,14 +230,13 @@ _KINDS = {
 }
 
 
-def _pairs(target: Traced) -> Iterator[tuple[list[Step], tuple[Traced, Traced]]]:
-    """The elementwise steps that lead to ``target`` from two tensors of its shape, the nearest first."""
+def _frontiers(target: Traced) -> Iterator[tuple[list[Step], tuple[Traced, ...]]]:
+    """The elementwise steps that lead to ``target`` from one or two tensors of its shape, the nearest first."""
     body: list[Step] = []
     pending = {target}
     while pending and len(body) < _LONGEST:
-        if body and len(pending) == 2:
-            first, second = sorted(pending, key=lambda t: t.index)
-            yield body[::-1], (first, second)
+        if body and len(pending) <= 2:
+            yield body[::-1], tuple(sorted(pending, key=lambda t: t.index))
         latest = max(pending, key=lambda t: t.index)
         step = latest.step
         if step is None or not is_elementwise(step) or any(x.shape != target.shape for x in step.inputs):

@@ -252,6 +252,16 @@ def logic_rule(graph: Graph, step: Step, logic: Logic, want: Layout | None) -> R
     return Rule([(source, want) for source in logic.sources], emit)
 
 
+def renumber_rule(source: Traced, mul: float, add: float, want: Layout | None) -> Rule:
+    """Other numbers for the levels of a tensor of two: pending, like those that a quantizer leaves."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        pad = mul * emitted.pad_value + add if emitted.padded else 0.0
+        return replace(emitted, mul=mul * emitted.scale(), add=mul * emitted.offset() + add, pad_value=pad)
+
+    return Rule([(source, want)], emit)
+
+
 def comparison_rule(graph: Graph, step: Step, want: Layout | None, on: float = 1.0, off: float = 0.0) -> Rule:
     """A comparison of two tensors, or the choice between two numbers by one: bits, ubits where one number is 0."""
     name = step.name
