@@ -58,7 +58,7 @@ def recognise_weights(w: Array) -> Weights | str:
         two = _two_levels(rows, scale)
         return two.reshaped(w.shape) if two is not None and taps > 2 else _why_real(rows, scale)
     if not at_zero[~empty].any():
-        if taps > 2:
+        if taps > 2 and (np.ptp(size, axis=1, keepdims=True)[~empty] > _ROUNDING * scale[~empty]).any():
             found = _two_levels(rows, scale)
             assert found is not None  # both levels are within the tolerance
             return found.reshaped(w.shape)
