@@ -99,7 +99,9 @@ class TorchBackend:
         import torch
 
         with torch.no_grad():
-            tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1), np.float32))
+            channels_first = np.moveaxis(x, -1, 1).astype(np.float32)
+            # By way of one axis: the strides of a single channel would make PyTorch take it for channels-last.
+            tensor = torch.from_numpy(channels_first.flatten()).reshape(channels_first.shape)
             parts = [self.module(part) for part in tensor.split(32)]
         outputs = torch.cat(parts).double().numpy()
         return np.moveaxis(outputs, 1, -1) if outputs.ndim > 2 else np.asarray(outputs)

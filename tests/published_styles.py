@@ -249,6 +249,58 @@ class PaddedShortcut(nn.Module):
         return F.hardtanh(self.bn(self.conv(self.sign(x))) + shortcut)
 
 
+class StatisticsBlock(nn.Module):
+    """RBNN's: the sign of an activation that is standardized by each image's own mean and deviation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sign, self.conv, self.bn = FunctionSign(), CenteredConv(channels, channels), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean([1, 2, 3], keepdim=True)
+        scaled = centred / centred.std([1, 2, 3], keepdim=True)
+        return F.hardtanh(self.bn(self.conv(self.sign(scaled))) + x)
+
+
+class Thermometer(nn.Module):
+    """BoolNet's: several signs of one activation, each with its own offset, (N, C, H, W) to (N, G, C, H, W)."""
+
+    def __init__(self, channels: int, groups: int = 4) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels)
+        self.offsets = nn.Parameter(torch.linspace(-0.6, 0.5, groups).reshape(1, groups, 1, 1, 1))
+        self.sign = DetachedSign()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sign(self.bn(x).unsqueeze(1) + self.offsets)
+
+
+class LogicBlock(nn.Module):
+    """BoolNet's: grouped convolutions of a thermometer's bits, whose residuals are xnor and or, and bits interleaved."""
+
+    def __init__(self, channels: int, groups: int = 4) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv2d(groups * channels, channels, 3, 1, 1, groups=groups, bias=False) for _ in range(2)
+        )
+        self.out = nn.Conv2d(2 * groups * channels, channels, 1, bias=False)
+        self.levels, self.levels1, self.levels2 = (Thermometer(channels, groups) for _ in range(3))
+
+    def convolve(self, conv: nn.Conv2d, bits: Tensor) -> Tensor:
+        w = torch.where(conv.weight < 0, -1.0, 1.0) * conv.weight.abs().mean((1, 2, 3), keepdim=True)
+        x = F.pad(bits.flatten(1, 2), (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(x, w.to(x.dtype), groups=conv.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bits = self.levels(x)
+        same = self.levels1(self.convolve(self.first, bits)) * bits
+        z = self.levels2(self.convolve(self.second, same))
+        either = ((z + 1) / 2 + (bits + 1) / 2).clamp(0, 1) * 2 - 1
+        both = torch.stack([either, bits], dim=3).flatten(1, 3)
+        w = torch.where(self.out.weight < 0, -0.1, 0.1).to(both.dtype)
+        return F.conv2d(both, w)
+
+
 class Net(nn.Module):
     """Stem, blocks, pool, classifier. ``binary``: how many of its layers a reader must find binary."""
 
@@ -277,6 +329,8 @@ STYLES: dict[str, Callable[[], Net]] = {
     "temperature, gate in two passes": lambda: Net(32, 2, TwoPassGate(32), TwoPassGate(32)),
     "concatenated shortcut": lambda: Net(32, 3, Duplicating(32), out=64),
     "replicas": lambda: Net(32, 2, Replicating(32), Replicating(32)),
+    "each image's statistics": lambda: Net(32, 2, StatisticsBlock(32), StatisticsBlock(32)),
+    "thermometer and logic": lambda: Net(16, 3, LogicBlock(16)),
     "padded shortcut": lambda: Net(32, 1, PaddedShortcut(32), out=64),
 }
 

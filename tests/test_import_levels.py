@@ -165,6 +165,19 @@ def test_weights() -> None:
     np.testing.assert_allclose(found.levels * found.alpha[:, None] + found.beta[:, None], w, rtol=1e-12)
     np.testing.assert_allclose(found.beta, [0.2, 0, 0])
     assert isinstance(recognise_weights(np.array([[0.1, 0.5], [0.3, 0.7]])), str)
+    # A middle of a few millionths counts, since it is multiplied by a sum over the window; the rounding of
+    # straight-through code does not.
+    for middle in (3e-5, 5e-6):
+        nearly = np.float32(0.25) * (np.where(randn(1, 576).numpy() < 0, -1, 1) + np.float32(middle))
+        found = recognise_weights(nearly)
+        assert isinstance(found, Weights) and found.dtype is BIT
+        np.testing.assert_allclose(found.beta, 0.25 * middle, rtol=0.02)
+    latent = randn(8, 576) * 0.5
+    scale = 0.01 * latent.abs().mean(1, keepdim=True)
+    through = (scale * torch.sign(latent) - latent) + latent
+    assert len(torch.unique(through.abs(), dim=1)[0]) > 2
+    found = recognise_weights(through.numpy())
+    assert isinstance(found, Weights) and found.dtype is BIT and not found.asymmetric
     dense = np.concatenate([np.linspace(-1, -0.5, 20000), np.linspace(0.5, 1, 20000)])[None]
     assert isinstance(recognise_weights(dense), str)  # neighbours are near, but these are not two levels
 

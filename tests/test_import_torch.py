@@ -179,16 +179,16 @@ def test_sign_of_zero_by_coincidence_is_a_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    "before",
+    ("before", "levels"),
     [
-        F.relu,
-        lambda x: x.clamp(-1, 0),
-        lambda x: F.pad(x, (1, 1, 1, 1)),
-        lambda x: torch.cat([x, 0 * x.detach()], 1)[:, :6],
+        (F.relu, DType.UBIT),  # the lower level cannot occur
+        (lambda x: x.clamp(-1, 0), TRIT),
+        (lambda x: F.pad(x, (1, 1, 1, 1)), TRIT),
+        (lambda x: torch.cat([x, 0 * x.detach()], 1)[:, :6], TRIT),
     ],
     ids=["relu", "limits", "padding", "zeros"],
 )
-def test_sign_of_zero_on_purpose_is_a_trit(before: Callable[[Tensor], Tensor]) -> None:
+def test_sign_of_zero_on_purpose_is_a_level(before: Callable[[Tensor], Tensor], levels: DType) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -199,7 +199,7 @@ def test_sign_of_zero_on_purpose_is_a_trit(before: Callable[[Tensor], Tensor]) -
             return F.conv2d(torch.sign(y), sign(self.conv.weight)) + y.mean((2, 3), keepdim=True)
 
     torch.manual_seed(2)
-    assert layers(check(Net(), (1, 4, 9, 9)))[1] == (TRIT, BIT)
+    assert layers(check(Net(), (1, 4, 9, 9)))[1] == (levels, BIT)
 
 
 def test_a_scale_per_channel_moves_behind_depthwise_layers_only() -> None:

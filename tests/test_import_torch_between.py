@@ -13,12 +13,15 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch_modules import MAP, Fn, check, layers, names, per_channel, randn, randomize, sign  # noqa: E402
 
-from bdnet_deploy.graph import DType  # noqa: E402
+from bdnet_deploy.errors import UnsupportedError  # noqa: E402
+from bdnet_deploy.graph import BitLogic, DType  # noqa: E402
+from bdnet_deploy.importers.torch import import_module  # noqa: E402
 
 W1, W5 = randn(4, 4, 3), randn(5, 36)
 W144 = randn(144, 3)
 C4 = per_channel(1.3, -0.4, 0.8, 0.2)
 W4 = sign(randn(4, 4))
+C3 = randn(1, 3, 1, 1, 1)
 
 STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     # functions of single elements
@@ -53,7 +56,23 @@ STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "mix": (lambda x: 0.3 * x + (1 - 0.3) * F.relu(x), ""),
     "outer sum": (lambda x: x.mean(1, keepdim=True) + x.mean((2, 3), keepdim=True), ""),
     "comparison": (lambda x: (x >= 0.25 * x.amax(1, keepdim=True)).float(), ""),
+    "choice": (lambda x: torch.where(x < x.mean(1, keepdim=True), 0, 1).to(x.dtype) * 0.5, ""),
+    "choice of signs": (lambda x: torch.where(x.mean(1, keepdim=True) > x, 1.0, -1.0).to(x.dtype), ""),
+    "unit length": (
+        lambda x: x / (x.pow(2).sum(1, keepdim=True).sqrt() + 1e-3),
+        "unary reduce unary affine unary unary repeat mul",
+    ),
+    "reciprocal": (lambda x: torch.reciprocal(x.abs() + 0.5), "two_slope affine unary unary"),
+    "less its mean": (lambda x: x - x.mean((1, 2, 3), keepdim=True), ""),
+    "gradient of a softmax": (lambda x: 2 * x - torch.softmax(x, 1).detach() + torch.softmax(x, 1), ""),
+    "gradient of its own": (
+        lambda x: (lambda soft: ((x >= 0).to(x.dtype) - soft).detach() + soft)(torch.softmax(x, 1)),
+        "sign affine",
+    ),
+    "offsets of copies": (lambda x: (x.unsqueeze(1) + C3.to(x.dtype)).flatten(1, 2), "repeat affine"),
+    "offsets of rows": (lambda x: x[:, :, :1] * F.relu(randn(6, 1)).to(x.dtype), ""),
     # moves
+    "two interleaved": (lambda x: torch.stack([x, F.relu(x)], 2).flatten(1, 2), "two_slope concat shuffle"),
     "concatenation": (lambda x: torch.cat([x, F.relu(x)], 1), "two_slope concat"),
     "three": (lambda x: torch.cat([x, F.relu(x), x[:, :2]], 1), ""),
     "rows joined": (lambda x: torch.cat([x, F.relu(x)], 2), ""),
@@ -91,6 +110,10 @@ STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "max pool, ceil": (lambda x: F.max_pool2d(x, 4, 3, 1, ceil_mode=True), "max_pool"),
     "global maximum": (lambda x: x.amax((2, 3)), "reduce"),
     "adaptive maximum": (lambda x: F.adaptive_max_pool2d(x, 1).flatten(1), None),
+    "average, ceil": (lambda x: F.avg_pool2d(x[:, :, :5], 2, ceil_mode=True), "slice pad avg_pool"),
+    "average, padding without count": (lambda x: F.avg_pool2d(x, 2, 2, 1, count_include_pad=False), "pad avg_pool"),
+    "average, ceil that adds nothing": (lambda x: F.avg_pool2d(x, 3, 3, ceil_mode=True), "avg_pool"),
+    "mean of groups of channels": (lambda x: x.view(1, 2, 2, 6, 6).mean(2), "group_mean"),
     "padded average": (lambda x: F.avg_pool2d(x, 3, 2, 1), "pad avg_pool"),
     "sum of channels": (lambda x: x.sum(1, keepdim=True), "reduce"),
     "max of channels": (lambda x: x.max(1, keepdim=True)[0], "reduce"),
@@ -99,6 +122,8 @@ STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     # normalizations and attention
     "softmax": (lambda x: torch.softmax(x.mean((2, 3)), 1), "global_avg_pool softmax"),
     "softmax of a map": (lambda x: torch.softmax(x, 1), "softmax"),
+    "log-softmax": (lambda x: torch.log_softmax(x.mean((2, 3)), 1), ""),
+    "log-softmax of large numbers": (lambda x: torch.log_softmax(1000 * x, 1), ""),
     "softmax of rows": (lambda x: torch.softmax(x, -1), ""),
     "group norm": (
         lambda x: F.group_norm(x, 2, C4.flatten().to(x.dtype), C4.flatten().to(x.dtype)),
@@ -220,3 +245,100 @@ def test_a_module_in_two_layouts_is_emitted_once() -> None:
         return y + F.linear(y.flatten(2).transpose(1, 2), W4.to(x.dtype)).transpose(1, 2).reshape(y.shape)
 
     assert names(check(Fn(function))).count("two_slope") == 1
+
+
+def test_a_sign_behind_what_is_never_negative_has_two_levels() -> None:
+    """0 and 1, though sign(0) = 0: read by a shortcut too, pooled, and the sum of two."""
+    w = sign(randn(4, 4, 3, 3))
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        y = F.relu(x)
+        z = F.avg_pool2d(y, 2)
+        first = F.conv2d(torch.sign(y), w).mean((2, 3))
+        return first + F.conv2d(torch.sign(z), w).mean((2, 3)) + F.conv2d(torch.sign(y + F.relu(x - 1)), w).mean((2, 3))
+
+    assert layers(check(Fn(function, w=w))) == [(DType.UBIT, DType.BIT)] * 3
+
+
+def test_a_sign_behind_a_normalized_relu_meets_no_zero() -> None:
+    """The zeros of a ReLU are moved by a normalization, unless that keeps them."""
+
+    def function(x: Tensor, w: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        y = F.batch_norm(F.relu(x), torch.zeros_like(b), torch.ones_like(b), scale, b, eps=0.0)
+        return F.conv2d(torch.sign(y), w).mean((2, 3)) + y.mean((2, 3))
+
+    w, scale = sign(randn(4, 4, 3, 3)), torch.tensor([1.0, -2.0, 0.5, 1.5])
+    graph = check(Fn(function, w=w, b=torch.tensor([0.1, 0.2, -0.1, 0.3]), scale=scale))
+    assert layers(graph) == [(DType.BIT, DType.BIT)]
+    graph = check(Fn(function, w=w, b=torch.tensor([0.1, 0.0, -0.1, 0.3]), scale=scale))
+    assert layers(graph) == [(DType.TRIT, DType.BIT)]
+
+
+def test_a_mask_writes_levels() -> None:
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        out = torch.sign(x - 0.25)
+        out[out == -1] = 0
+        return F.conv2d(out, w)
+
+    assert layers(check(Fn(function, w=sign(randn(4, 4, 3, 3))))) == [(DType.UBIT, DType.BIT)]
+
+
+def test_the_sign_of_a_quotient_is_that_of_the_dividend() -> None:
+    """No statistics are computed that only scale."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        centred = x - x.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(sign(centred / centred.std((1, 2, 3), keepdim=True)), w)
+
+    graph = check(Fn(function, w=sign(randn(4, 4, 3, 3))))
+    assert layers(graph) == [(DType.BIT, DType.BIT)]
+    assert not {"unary", "mul"} & set(names(graph))
+
+
+def test_a_divisor_of_unknown_sign_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="div"):
+        import_module(Fn(lambda x: x / (x.mean((2, 3), keepdim=True) + 0.1)), MAP)
+
+
+LOGIC: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "or of halves": (lambda a, b: ((a + 1) / 2 + (b + 1) / 2).clamp(0, 1) * 2 - 1, "or"),
+    "or by maximum": (torch.maximum, "or"),
+    "and by minimum": (torch.minimum, "and"),
+    "and of halves": (lambda a, b: F.relu(a + b) - 1, "and"),
+    "negated product": (lambda a, b: -(a * b), "xnor"),
+    "xor by comparison": (lambda a, b: (a != b).to(a.dtype) * 2 - 1, "xor"),
+    "product": (lambda a, b: a * b, "xnor"),
+    "product, scaled": (lambda a, b: (0.5 * a) * (b * 3), "xnor"),
+}
+
+
+@pytest.mark.parametrize("style", LOGIC)
+def test_logic_of_two_bits(style: str) -> None:
+    """A convolution of it is binary, and again of logic of logic."""
+    function, kind = LOGIC[style]
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        a, b = sign(x), sign(x.flip(1) - 0.3)
+        c = function(a, b)
+        return F.conv2d(c, w).mean((2, 3)) + F.conv2d(function(c, sign(x + 0.5)), w).mean((2, 3))
+
+    graph = check(Fn(forward, w=sign(randn(4, 4, 3, 3))), tolerance=1e-6)
+    assert layers(graph) == [(DType.BIT, DType.BIT)] * 2
+    found = [n.op.kind for n in graph.nodes if isinstance(n.op, BitLogic)]
+    assert found == [kind, kind]
+
+
+def test_levels_by_comparison_of_attention() -> None:
+    """Bits where a probability reaches a share of its row's largest; a softmax gives the gradient only."""
+
+    def function(x: Tensor) -> Tensor:
+        t = sign(x.flatten(2).transpose(1, 2))
+        soft = torch.softmax(t @ t.transpose(-2, -1) * 0.5, -1)
+        threshold = soft.max(-1)[0] * 0.25
+        hard = torch.where(soft < threshold.unsqueeze(-1), 0, 1).to(x.dtype)
+        return ((hard.detach() - soft.detach() + soft) @ t).mean(1)
+
+    graph = check(Fn(function), tolerance=1e-6)
+    first, second = (n for n in graph.nodes if n.op.name == "matmul")
+    assert [v.type.dtype for v in first.inputs] == [DType.BIT, DType.BIT]
+    assert [v.type.dtype for v in second.inputs] == [DType.UBIT, DType.BIT]

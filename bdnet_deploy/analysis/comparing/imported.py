@@ -48,7 +48,7 @@ def compare_import(imported: Imported, x: Array, verdicts: Verdicts) -> None:
     logits, expected, quiet = [], [], []
     for sample in x:
         image = sample[None].astype(np.float32)
-        tensors = _replay(imported.trace, torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 1))))
+        tensors = _replay(imported.trace, _as_torch(image))
         values = {value: _as_graph(tensors[traced], e) for value, (traced, e) in known.items()}
         ends = evaluate(graph, [image], keep=True)
         flips = 0
@@ -98,6 +98,12 @@ def _known(imported: Imported) -> dict[Value, tuple[Traced, Emitted]]:
         if emitted.value in there and not emitted.padded and emitted.value not in found and emitted.scale().all():
             found[emitted.value] = (traced, emitted)
     return found
+
+
+def _as_torch(image: Array) -> Tensor:
+    """(1, C, H, W), in plain order: a view of one channel would make PyTorch take the memory for channels-last."""
+    channels_first = np.moveaxis(image, -1, 1)
+    return torch.from_numpy(channels_first.flatten()).reshape(channels_first.shape)
 
 
 def _replay(trace: Trace, x: Tensor) -> dict[Traced, Tensor]:

@@ -35,7 +35,7 @@ ATEN = (
         "broadcast_tensors celu channel_shuffle clip concatenate constant_pad_nd conv1d conv3d conv_transpose1d "
         "conv_transpose2d cos cosh count_nonzero cross cumsum diagonal div dot einsum embedding erf expm1 eye "
         "feature_dropout flip floor_divide fmax fmin fmod full gather gelu glu group_norm hardshrink index index_put "
-        "instance_norm isfinite isinf isnan layer_norm lerp linalg_vector_norm log10 log1p log2 log_sigmoid log_softmax "
+        "instance_norm isfinite isinf isnan item layer_norm lerp linalg_vector_norm log10 log1p log2 log_sigmoid log_softmax "
         "logical_xor logsumexp masked_fill matmul max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d min mish "
         "native_group_norm native_layer_norm narrow norm numel ones outer pad pixel_shuffle pixel_unshuffle prod "
         "reflection_pad1d reflection_pad2d relu6 remainder repeat_interleave replication_pad1d replication_pad2d "

@@ -86,6 +86,8 @@ MATRIX_PRODUCTS = frozenset("baddbmm bmm matmul mm".split())
 
 SOFTMAXES = frozenset("_safe_softmax _softmax softmax".split())
 
+LOG_SOFTMAXES = frozenset(["_log_softmax", "log_softmax"])
+
 MAX_POOLS = frozenset("max_pool2d max_pool2d_with_indices".split())
 
 _SHOWN = {

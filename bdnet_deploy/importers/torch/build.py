@@ -16,9 +16,9 @@ from bdnet_deploy.importers.torch.aten import (
     CONSTANT_AFFINE,
     CONVOLUTIONS,
     DISCRETE,
-    ELEMENTWISE,
     IDENTITY,
     LINEARS,
+    LOG_SOFTMAXES,
     MATRIX_PRODUCTS,
     MAX_POOLS,
     MOVES,
@@ -26,6 +26,7 @@ from bdnet_deploy.importers.torch.aten import (
     SOFTMAXES,
     shown,
 )
+from bdnet_deploy.importers.torch.cone import is_elementwise
 from bdnet_deploy.importers.torch.constants import constant_affine, constant_map
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
@@ -39,6 +40,14 @@ from bdnet_deploy.importers.torch.layers import (
 )
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
+from bdnet_deploy.importers.torch.pairs import (
+    Levels,
+    find_choice,
+    find_remainder,
+    positive_divisor,
+    without_divisor,
+    without_lower_level,
+)
 from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
 from bdnet_deploy.importers.torch.recorder import record
@@ -47,9 +56,11 @@ from bdnet_deploy.importers.torch.rules import (
     Rule,
     Source,
     affine_rule,
+    broadcast_rule,
     comparison_rule,
     limits_rule,
     lines_rule,
+    logic_rule,
     map_rule,
     matmul_rule,
     max_pool_rule,
@@ -59,7 +70,9 @@ from bdnet_deploy.importers.torch.rules import (
     pad_rule,
     product_rule,
     quantize_rule,
+    quotient_rule,
     reduce_rule,
+    renumber_rule,
     softmax_rule,
     staircase_rule,
     sum_rule,
@@ -72,7 +85,7 @@ from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
-    "log_softmax": "return the logits: softmax does not change the order of the classes",
+    "min": "if it is the range of an activation's quantizer, fix that range before importing",
 }
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
@@ -163,8 +176,9 @@ class _Builder:
         self.done: dict[Source, Emitted] = {}
         self.rules: dict[Source, Rule] = {}
         self.layers: dict[str, int] = {}  # source name -> how many convolutions bear it
+        self.levels = Levels()
         self.near_misses: dict[Traced, str] = {}  # functions that are nearly quantizers -> what is missing
-        self.levels: dict[Traced, str] = {}  # quantizers of more than three levels -> how many
+        self.staircases: dict[Traced, str] = {}  # quantizers of more than three levels -> how many
 
     def build(self) -> Graph:
         shape = self.trace.input.shape
@@ -236,13 +250,13 @@ class _Builder:
             return affine_rule(self.graph, step, (x, layout), mul, add)
         if name in MAX_POOLS and traced is step.outputs[0]:
             return max_pool_rule(self.graph, step)
-        if name in SOFTMAXES:
+        if name in SOFTMAXES or name in LOG_SOFTMAXES:
             return softmax_rule(self.graph, step)
         if name in ("native_layer_norm", "native_group_norm") and traced is step.outputs[0]:
             return norm_rule(self.graph, step)
         if name in REDUCTIONS:
             return self._reduction(traced, step)
-        if name in ELEMENTWISE and not is_move(traced):
+        if is_elementwise(step) and not is_move(traced):
             return self._elementwise(traced, step, want)
         if name in IDENTITY and len(step.inputs) == 1:
             x = step.inputs[0]
@@ -252,7 +266,7 @@ class _Builder:
             return pad_rule(self.graph, step)
         if is_move(traced):
             return move_rule(self.graph, find_moves(traced), want)
-        if name in ELEMENTWISE:
+        if is_elementwise(step):
             return self._elementwise(traced, step, want)
         raise self._unsupported(step, "the graph has no such operator")
 
@@ -271,22 +285,33 @@ class _Builder:
     def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
+            quantizer = without_divisor(quantizer)
             if quantizer.tie and not is_structural(quantizer):
                 quantizer = quantizer.without_tie()
+            quantizer = without_lower_level(quantizer)
             return quantize_rule(self.graph, step, quantizer, want)
         staircase = find_staircase(traced)
         if isinstance(staircase, Staircase):
-            self.levels[traced] = staircase.reason
+            self.staircases[traced] = staircase.reason
             return staircase_rule(self.graph, step, staircase, want)
         quantizer = staircase or quantizer
         if quantizer is not None:
             self.near_misses[traced] = quantizer
+        logic = self.levels.logic(traced)
+        if logic is not None:
+            return logic_rule(self.graph, step, logic, want)
+        renumbered = self.levels.renumbered(traced)
+        if renumbered is not None:
+            return renumber_rule(*renumbered, want)
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
-            if factors is not None and not _lies_otherwise(step.inputs[0], factors[2]):
+            broadcast = step.inputs[0].shape != traced.shape
+            if factors is not None and (broadcast or not _lies_otherwise(step.inputs[0], factors[2])):
                 mul, add, layout = factors
                 suffix = ".scale" if np.any(mul != 1.0) else ".shift"
+                if broadcast:
+                    return broadcast_rule(self.graph, step, layout or want, mul, add, suffix)
                 return affine_rule(self.graph, step, (step.inputs[0], layout or want), mul, add, suffix)
             per_pixel = constant_map(step) if step.name != "neg" else None
             if per_pixel is not None:
@@ -299,6 +324,16 @@ class _Builder:
             return limits_rule(self.graph, step, limits, want)
         if one and (function := unary_function(step)):
             return unary_rule(self.graph, step, function, want)
+        remainder = find_remainder(traced)
+        if remainder is not None:
+            source, factor = remainder
+            return affine_rule(self.graph, step, (source, want), np.full(1, factor), np.zeros(1))
+        choice = find_choice(traced)
+        if choice is not None:
+            return comparison_rule(self.graph, choice.comparison, want, choice.on, choice.off)
+        divisor = positive_divisor(step)
+        if divisor is not None and (step.name == "reciprocal" or isinstance(step.argument("self"), Traced)):
+            return quotient_rule(self.graph, step, divisor, want)
         if len(step.inputs) == 2 or (step.name == "mul" and _of_itself(step)):
             if step.name in ("add", "sub", "rsub"):
                 return sum_rule(self.graph, step, want)
@@ -337,15 +372,18 @@ class _Builder:
         while traced.step is not None:
             if traced in self.near_misses:
                 return self.near_misses[traced]
-            if traced in self.levels:
-                return reason if mixed else self.levels[traced]
+            if traced in self.staircases:
+                return reason if mixed else self.staircases[traced]
             step = traced.step
             if not named and step.name not in _SILENT:
                 place = f" ({step.path})" if step.path else ""
                 reason = f"activation: '{shown(step.name)}'{place} before this layer does not saturate to levels"
                 named = True
             if step.name not in _PASSING or len(step.inputs) != 1:
-                return reason
+                return (
+                    reason
+                    or f"activation: '{shown(step.name)}' before this layer joins tensors that are not all levels"
+                )
             mixed |= step.name in REDUCTIONS  # sums of levels have more
             traced = step.inputs[0]
         return FIRST_LAYER
@@ -357,7 +395,7 @@ def _is_discrete(traced: Traced) -> bool:
 
 def _lies_otherwise(x: Traced, layout: Layout | None) -> bool:
     """Whether a layer has made ``x`` with another axis as its channel: two transposes cost more than a constant map."""
-    while x.step is not None and x.step.name in ELEMENTWISE and x.step.inputs and x.step.inputs[0].shape == x.shape:
+    while x.step is not None and is_elementwise(x.step) and x.step.inputs and x.step.inputs[0].shape == x.shape:
         x = x.step.inputs[0]
     rank, made = len(x.shape), layout
     if x.step is None or x.step.name in CONVOLUTIONS | BATCH_NORMS | MAX_POOLS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,23 +27,23 @@ class NotElementwiseError(Exception):
 class Cone:
     """The steps that lead from ``source`` to ``target``, both of one shape, element by element.
 
-    ``layout`` says along which axis the function differs (its constants do); None: it is one function for all
-    elements, and there is one channel to probe.
+    ``layout`` says of which channels the function differs (its constants do), along ``axes``; None: it is one function
+    for all elements, and there is one channel to probe.
     """
 
     source: Traced
     target: Traced
     steps: list[Step]
-    axis: int | None = None
+    axes: tuple[int, ...] = ()
     _constants: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout | None:
-        return None if self.axis is None else layout_of_axis(self.source.shape, self.axis)
+        return layout_of_axes(self.source.shape, set(self.axes)) if self.axes else None
 
     @property
     def channels(self) -> int:
-        return 1 if self.axis is None else self.source.shape[self.axis]
+        return math.prod(self.source.shape[axis] for axis in self.axes)
 
     def __call__(self, x: Array, *, double: bool) -> Array:
         """The function's values at ``x`` (P, C), P probes of every channel, in float32 or in double arithmetic.
@@ -54,9 +55,9 @@ class Cone:
         rank = max(len(self.source.shape), 2)
         shape = [1] * rank
         shape[0] = len(x)
-        if self.axis is not None:
-            shape[self.axis if self.axis or len(self.source.shape) > 1 else 1] = x.shape[1]
-        probe = torch.tensor(x, dtype=dtype).reshape(shape)
+        for axis in self.axes:
+            shape[axis if axis or len(self.source.shape) > 1 else 1] = self.source.shape[axis]
+        probe = torch.tensor(x, dtype=torch.bool if self.source.dtype is torch.bool else dtype).reshape(shape)
         env = {self.source: probe}
 
         def leaf(arg: Any) -> Any:
@@ -82,7 +83,7 @@ class Cone:
         if key not in self._constants:
             small = tensor
             for axis in range(tensor.dim()):
-                if axis - tensor.dim() + len(self.source.shape) != self.axis:
+                if axis - tensor.dim() + len(self.source.shape) not in self.axes:
                     small = small.narrow(axis, 0, min(1, small.shape[axis]))
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]
@@ -92,7 +93,15 @@ def layout_of_axis(shape: tuple[int, ...], axis: int) -> Layout | None:
     """The layout whose channel is that axis; None where there is none."""
     rank = len(shape)
     for layout in (Layout.FIRST, Layout.LAST, Layout.SWAPPED):
-        if fits(shape, layout) and layout.axis(rank) == axis:
+        if fits(shape, layout) and layout.axes(rank) == (axis,):
+            return layout
+    return None
+
+
+def layout_of_axes(shape: tuple[int, ...], axes: set[int]) -> Layout | None:
+    """The layout whose channels lie along these axes, or these and more; None where there is none."""
+    for layout in (Layout.FIRST, Layout.LAST, Layout.SWAPPED):
+        if fits(shape, layout) and axes <= set(layout.axes(len(shape))):
             return layout
     return None
 
@@ -106,8 +115,22 @@ def varying_axes(tensor: Tensor, rank: int) -> set[int]:
     }
 
 
-def cones(target: Traced) -> Iterator[Cone]:
-    """The cones that end in ``target``, the nearest single source first; none whose constants vary along two axes."""
+def is_elementwise(step: Step) -> bool:
+    """Whether each element of a step's one result depends on the same element of its operands alone."""
+    if step.name == "index_put":  # x[mask] = number
+        indices, values = step.argument("indices"), step.argument("values")
+        if len(indices) != 1 or step.argument("accumulate") or not isinstance(values, Tensor) or values.numel() != 1:
+            return False
+        (mask,) = indices
+        return getattr(mask, "dtype", None) is torch.bool and tuple(mask.shape) == step.argument("self").shape
+    return step.name in ELEMENTWISE and not step.many
+
+
+def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
+    """The cones that end in ``target``, the nearest single source first; none whose constants vary along two axes.
+
+    Their sources are of a float type, or with ``booleans`` truth values.
+    """
     body: list[Step] = []
     axes: set[int] = set()
     rank = len(target.shape)
@@ -116,19 +139,21 @@ def cones(target: Traced) -> Iterator[Cone]:
     while heap:
         _, traced = heapq.heappop(heap)
         pending.discard(traced)
-        if not pending and body and traced.dtype.is_floating_point:
-            yield Cone(traced, target, sorted(body, key=_order), next(iter(axes), None))
+        if not pending and body and (traced.dtype is torch.bool if booleans else traced.dtype.is_floating_point):
+            layout = layout_of_axes(target.shape, axes) if axes else None
+            yield Cone(traced, target, sorted(body, key=_order), layout.axes(rank) if layout else ())
         step = traced.step
-        if step is None or step.name not in ELEMENTWISE or len(body) >= _MAX_STEPS:
+        if step is None or len(body) >= _MAX_STEPS:
             return
-        if step.many and not (step.name in FAKE_QUANTIZERS and traced is step.outputs[0]):
+        fake = step.many and step.name in FAKE_QUANTIZERS and traced is step.outputs[0]
+        if not (fake or is_elementwise(step)):
             return
         body.append(step)
         for constant in _constants(step):
             if constant.dim() > rank:
                 return
             axes |= varying_axes(constant, rank)
-        if len(axes) > 1 or (axes and layout_of_axis(target.shape, *axes) is None):
+        if axes and layout_of_axes(target.shape, axes) is None:
             return
         for argument in step.inputs:
             if argument.shape != target.shape:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from bdnet_deploy.graph import AddMap, Array, MulMap, Op
-from bdnet_deploy.importers.torch.cone import layout_of_axis, varying_axes
+from bdnet_deploy.importers.torch.cone import layout_of_axes, varying_axes
 from bdnet_deploy.importers.torch.layers import array
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Step, Traced
@@ -26,19 +26,22 @@ def per_channel(step: Step, constant: Any, shape: tuple[int, ...]) -> tuple[Arra
     axes = varying_axes(constant, len(shape))
     if not axes:
         return values.ravel()[:1].copy(), None
-    layout = layout_of_axis(shape, next(iter(axes))) if len(axes) == 1 else None
+    layout = layout_of_axes(shape, axes)
     if layout is None:
         return None
-    (axis,) = axes
-    index = [0] * values.ndim
-    line = values[tuple(slice(None) if i + len(shape) - values.ndim == axis else index[i] for i in range(values.ndim))]
-    return line.copy(), layout
+    channels = layout.axes(len(shape))
+    values = values.reshape(*[1] * (len(shape) - values.ndim), *values.shape)
+    line = values[tuple(slice(None) if axis in channels else slice(0, 1) for axis in range(len(shape)))]
+    return np.broadcast_to(line, [n if axis in channels else 1 for axis, n in enumerate(shape)]).flatten(), layout
 
 
 def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
-    """``(mul, add, layout)`` if the step is ``x * mul + add`` per channel of its one traced argument; else None."""
-    x, output = step.inputs[0], step.outputs[0]
-    if output is None or x.shape != output.shape:
+    """``(mul, add, layout)`` if the step is ``x * mul + add`` per channel of its one traced argument; else None.
+
+    x is broadcast to the output's shape, of which the channels are.
+    """
+    output = step.outputs[0]
+    if output is None:
         return None
     one, zero = np.ones(1), np.zeros(1)
     if step.name == "neg":
@@ -47,7 +50,7 @@ def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
     if isinstance(left, Traced) and isinstance(right, Traced):
         return None
     first = isinstance(left, Traced)
-    operand = per_channel(step, right if first else left, x.shape)
+    operand = per_channel(step, right if first else left, output.shape)
     if operand is None:
         return None
     c, layout = operand

@@ -217,18 +217,44 @@ def average_pool(step: Step, x: tuple[int, ...]) -> tuple[Op, ...]:
         kernel = _pair(step.argument("kernel_size"))
         strides = _pair(step.argument("stride")) if step.argument("stride") else kernel
         padding = _pair(step.argument("padding"))
-        if any(padding) and not step.argument("count_include_pad"):
-            raise refuse(step, "its padding does not count", "use count_include_pad=True, or pool without padding")
         divisor = step.argument("divisor_override")
         if divisor not in (None, math.prod(kernel)):
             raise refuse(step, f"divisor_override is {divisor}", "leave it out")
-        uneven = (h + 2 * padding[0] - kernel[0]) % strides[0] or (w + 2 * padding[1] - kernel[1]) % strides[1]
-        if step.argument("ceil_mode") and uneven:
-            raise refuse(step, "ceil_mode makes windows that leave the map", "use ceil_mode=False")
+        output = step.outputs[0]
+        assert output is not None
+        counted = bool(step.argument("count_include_pad"))
+        sides = [
+            _overhang(step, (h, w)[i], output.shape[2 + i], kernel[i], strides[i], padding[i], counted) for i in (0, 1)
+        ]
+        if any(mode == "replicate" for *_, mode in sides):
+            if any(mode == "constant" for *_, mode in sides):
+                raise refuse(step, "some of its padding counts and some does not", "pool without padding")
+            (top, bottom, _), (left, right, _) = sides
+            return Pad((top, bottom, left, right, 0, 0), "replicate"), AvgPool(kernel, strides)
     if kernel == (h, w) and not any(padding):
         return GlobalAvgPool(), Reshape((1, 1, 1, c))
     pad = (padding[0], padding[0], padding[1], padding[1], 0, 0)
     return (*([Pad(pad)] if any(padding) else []), AvgPool(kernel, strides))
+
+
+def _overhang(
+    step: Step, size: int, outputs: int, kernel: int, stride: int, padding: int, counted: bool
+) -> tuple[int, int, str]:
+    """Rows that windows reach beyond the map before and behind it, and what they must hold that only others count.
+
+    A window of which a single row lies within the map has its mean if that row stands in place of all others.
+    """
+    before, after = padding, max((outputs - 1) * stride + kernel - size - padding, 0)
+    if counted and after <= padding:  # zeros that count
+        return before, after, "constant" if padding else ""
+    inside = [min(i * stride - padding + kernel, size) - max(i * stride - padding, 0) for i in range(outputs)]
+    if (counted and padding) or any(n not in (1, kernel) for n in inside):
+        raise refuse(
+            step,
+            "windows leave the map, and what is beyond does not count",
+            "use ceil_mode=False and count_include_pad=True, or pool without padding",
+        )
+    return before, after, "replicate" if before or after else ""
 
 
 def max_pool(step: Step) -> MaxPool:

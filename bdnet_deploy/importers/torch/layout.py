@@ -18,13 +18,17 @@ from bdnet_deploy.graph import Array
 class Layout(enum.Enum):
     """The axis that becomes the channel."""
 
-    FIRST = 1  # axis 1: maps and vectors of convolutional networks; axis 0 is the batch
+    FIRST = 1  # axis 1: maps and vectors of convolutional networks; axis 0 is the batch; see axes()
     LAST = -1  # the last axis: tokens
     SWAPPED = -2  # the last but one: the second operand of a product of matrices
 
     def axis(self, rank: int) -> int:
-        """The channel's axis of a tensor of that rank."""
+        """The channel's axis of a tensor of that rank, or the first of them."""
         return 1 if self is Layout.FIRST else rank + self.value
+
+    def axes(self, rank: int) -> tuple[int, ...]:
+        """The axes that together become the channel: several where FIRST has more than two behind it, (1, G, C, H, W)."""
+        return tuple(range(1, max(rank - 2, 2))) if self is Layout.FIRST else (self.axis(rank),)
 
 
 def fits(shape: tuple[int, ...], layout: Layout) -> bool:
@@ -40,6 +44,8 @@ def to_graph(x: Array, layout: Layout) -> Array:
         return x.reshape(1, -1)
     if x.ndim == 2 and (layout is Layout.FIRST or (layout is Layout.LAST and x.shape[0] == 1)):
         return x
+    if layout is Layout.FIRST and x.ndim > 4:
+        x = x.reshape(1, math.prod(x.shape[1:-2]), *x.shape[-2:])
     moved = np.moveaxis(x, layout.axis(x.ndim), -1)
     if layout is Layout.FIRST:  # (1, *space, C)
         space = moved.shape[1:-1]

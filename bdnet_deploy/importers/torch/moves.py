@@ -18,13 +18,14 @@ from torch import Tensor
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.importers.index_maps import FILL
 from bdnet_deploy.importers.torch.aten import FILLS, IDENTITY, MOVES, shown
-from bdnet_deploy.importers.torch.emitted import Emitted, joined, moved
+from bdnet_deploy.importers.torch.emitted import Emitted, joined, moved, unpadded
 from bdnet_deploy.importers.torch.layers import refuse
 from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
 _MAX_STEPS = 64
 _MAX_CONSTANTS = 64
+_MANY_PIECES = 3  # of each source: then all are joined before anything is moved
 
 
 @dataclass(eq=False)
@@ -222,10 +223,40 @@ class _Emission:
                 source=self.step.path,
             )
         axis, cuts = self._cuts(owner)
+        if len(cuts) >= _MANY_PIECES * len(sources) and (joined_first := self._of_one(owner, element)) is not None:
+            return joined_first
         pieces = [
             self._piece(o, e) for o, e in zip(np.split(owner, cuts, axis), np.split(element, cuts, axis), strict=True)
         ]
         return joined(self.graph, pieces, axis, self.step.where, f"{self.name}.concat", self.step.path)
+
+    def _of_one(self, owner: Array, element: Array) -> Emitted | None:
+        """The pieces moved out of all sources side by side, where these have the same pixels: for what is interleaved."""
+        parts = [unpadded(self.graph, p, self.step.where) for p in self.parts]
+        shapes = [p.value.type.shape for p in parts]
+        filled = np.unique(owner[owner < 0])
+        if len({s[:-1] for s in shapes}) > 1 or len(filled) > 1:
+            return None
+        axis = len(shapes[0]) - 1
+        name = f"{self.name}.concat"
+        whole = joined(self.graph, parts, axis, self.step.where, name, self.step.path)
+        starts = np.cumsum([0, *(s[-1] for s in shapes)])
+        index = np.full(element.shape, FILL)
+        for i, shape in enumerate(shapes):
+            mine = owner == i
+            pixel, channel = np.divmod(element[mine], shape[-1])
+            index[mine] = pixel * starts[-1] + starts[i] + channel
+        fill = self.found.constants[-1 - filled[0]] if len(filled) else 0.0
+        return moved(
+            self.graph,
+            whole,
+            index,
+            self.layout,
+            fill=fill,
+            where=self.step.where,
+            name=self.name,
+            source=self.step.path,
+        )
 
     def _cuts(self, owner: Array) -> tuple[int, list[int]]:
         """The axis and the places between pieces that come from one tensor each, constants with a neighbour."""

@@ -65,7 +65,11 @@ def record(module: nn.Module, sample: Tensor) -> Trace:
 
 def _inert_copy(module: nn.Module) -> nn.Module:
     try:
-        copied = copy.deepcopy(module)
+        memo: dict[int, Any] = {}
+        for p in module.parameters():
+            if type(p) not in (nn.Parameter, nn.UninitializedParameter):
+                memo[id(p)] = _copied_parameter(p)
+        copied = copy.deepcopy(module, memo)
     except Exception as error:
         raise UnsupportedError(
             "the module cannot be copied, and importing must not change it",
@@ -73,6 +77,13 @@ def _inert_copy(module: nn.Module) -> nn.Module:
             fix="build the module anew and load its state dict before importing",
         ) from error
     return copied.cpu().float().eval().requires_grad_(False)
+
+
+def _copied_parameter(parameter: nn.Parameter) -> Tensor:
+    """Of a class of the model's own, whose constructor may take other arguments than PyTorch's copying gives."""
+    copied = Tensor._make_subclass(type(parameter), parameter.detach().clone(), False)
+    copied.__dict__.update(parameter.__dict__)
+    return copied
 
 
 def _does_not_run(path: str, sample: Tensor, error: Exception) -> UsageError:

@@ -79,7 +79,7 @@ def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
 
 
 def _recognise(source: Traced, target: Traced, x: Array, y: Array) -> Reduction | None:
-    if len(source.shape) > 4:
+    if len(source.shape) > 5:
         return None
     order = (Layout.FIRST, Layout.LAST) if len(source.shape) != 3 else (Layout.LAST, Layout.FIRST)
     for before in order:
@@ -103,6 +103,9 @@ def _candidates(shape: tuple[int, ...], results: int) -> Iterator[tuple[tuple[Op
     channels, pixels = shape[-1], math.prod(shape[:-1])
     if results == channels * pixels:  # over axes of length 1
         yield (), 1.0
+    if results == 1 and min(channels, pixels) > 1:
+        yield (GlobalAvgPool(), GroupMean(channels)), 1.0
+        yield (GlobalAvgPool(), GroupMean(channels)), float(channels * pixels)
     if results == channels and pixels > 1:
         yield (GlobalAvgPool(),), 1.0
         yield (GlobalAvgPool(),), float(pixels)

@@ -21,6 +21,9 @@ from bdnet_deploy.graph import (
     Mul,
     Op,
     Quantize,
+    Reduce,
+    Repeat,
+    Reshape,
     Sign,
     Softmax,
     Ternarize,
@@ -28,13 +31,14 @@ from bdnet_deploy.graph import (
     Unary,
     Value,
 )
-from bdnet_deploy.importers.torch.aten import shown
+from bdnet_deploy.importers.torch.aten import SOFTMAXES, shown
 from bdnet_deploy.importers.torch.cone import layout_of_axis
 from bdnet_deploy.importers.torch.constants import two_term_signs
 from bdnet_deploy.importers.torch.emitted import Emitted, affine, in_layout, moved, real, unpadded
 from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
-from bdnet_deploy.importers.torch.layout import Layout, from_graph, graph_shape, to_graph
+from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.moves import Moved, emit_moves
+from bdnet_deploy.importers.torch.pairs import Logic
 from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
 from bdnet_deploy.importers.torch.reductions import Reduction
@@ -42,6 +46,7 @@ from bdnet_deploy.importers.torch.staircase import Staircase
 from bdnet_deploy.importers.torch.trace import Step, Traced
 
 Source = tuple[Traced, Layout | None]
+_OPPOSITE = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +90,23 @@ def map_rule(graph: Graph, step: Step, op: Op, factor: float, constant: Array, w
         return Emitted(graph.add(op, [x, data], name, source=step.path), layout=emitted.layout)
 
     return Rule([(step.inputs[0], want)], emit)
+
+
+def broadcast_rule(graph: Graph, step: Step, layout: Layout | None, mul: Array, add: Array, suffix: str = "") -> Rule:
+    """``x * mul + add`` of constants with more elements than x, which is repeated to their shape."""
+    x, output = step.inputs[0], step.outputs[0]
+    assert output is not None
+    target = layout or (Layout.FIRST if fits(output.shape, Layout.FIRST) else Layout.LAST)
+
+    def emit(emitted: Emitted) -> Emitted:
+        plain = unpadded(graph, emitted, step.where)
+        repeated = _broadcast(graph, step, plain, x.shape, output.shape, target, vector=False)
+        factors = (repeated.scale(), repeated.offset())
+        scale, offset = mul * factors[0], mul * factors[1] + add
+        value = affine(graph, [repeated.value], [scale], offset, name_of(step, suffix), step.path)
+        return Emitted(value, layout=target)
+
+    return Rule([(x, None)], emit)
 
 
 def lines_rule(graph: Graph, step: Step, lines: TwoLines, want: Layout | None) -> Rule:
@@ -235,23 +257,61 @@ def product_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
     return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
 
 
-def comparison_rule(graph: Graph, step: Step, want: Layout | None) -> Rule:
-    """A comparison of two tensors: ubits, 1 where it holds."""
+def logic_rule(graph: Graph, step: Step, logic: Logic, want: Layout | None) -> Rule:
+    """And, or, xor or xnor of two tensors of two levels, as bits."""
+
+    def emit(*factors: Emitted) -> Emitted:
+        plain = [unpadded(graph, e, step.where) for e in factors]
+        layout = plain[0].layout
+        bits = []
+        for x, source, middle in zip(plain, logic.sources, logic.middles, strict=True):
+            aligned = in_layout(graph, x, source.shape, layout, step.where)
+            if aligned.value.type.dtype is DType.BIT and (aligned.scale() > 0).all():
+                bits.append(aligned.value)
+            else:
+                value = real(graph, aligned, step.where)
+                data = {"threshold": np.full(1, middle)}
+                bits.append(_with_parameters(graph, Sign(), value, data, f"{value.name}.bits", step.path))
+        value = graph.add(BitLogic(logic.kind), bits, name_of(step, f".{logic.kind}"), source=step.path)
+        low, high = logic.levels
+        channels = value.type.channels
+        return Emitted(value, np.full(channels, (high - low) / 2), np.full(channels, (high + low) / 2), layout=layout)
+
+    return Rule([(source, want) for source in logic.sources], emit)
+
+
+def renumber_rule(source: Traced, mul: float, add: float, want: Layout | None) -> Rule:
+    """Other numbers for the levels of a tensor of two: pending, like those that a quantizer leaves."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        pad = mul * emitted.pad_value + add if emitted.padded else 0.0
+        return replace(emitted, mul=mul * emitted.scale(), add=mul * emitted.offset() + add, pad_value=pad)
+
+    return Rule([(source, want)], emit)
+
+
+def comparison_rule(graph: Graph, step: Step, want: Layout | None, on: float = 1.0, off: float = 0.0) -> Rule:
+    """A comparison of two tensors, or the choice between two numbers by one: bits, ubits where one number is 0."""
+    name = step.name
+    if on == 0.0:
+        name, on, off = _OPPOSITE[name], off, on
+    opposite = on == -off
 
     def emit(*terms: Emitted) -> Emitted:
         (first, second), swapped = _operands(graph, step, terms)
-        sign = -1.0 if swapped ^ (step.name in ("le", "lt")) else 1.0
+        sign = -1.0 if swapped ^ (name in ("le", "lt")) else 1.0
         muls = [first.scale() * sign, second.scale() * -sign]
         add = (first.offset() - second.offset()) * sign
         values = [first.value, second.value]
         difference = affine(graph, values, muls, add, name_of(step, ".difference"), step.path)
         # A strict comparison is one with the smallest number above zero.
-        threshold = (
-            np.zeros(1) if step.name in ("ge", "le") else np.array([float(np.finfo(np.float32).smallest_subnormal)])
-        )
+        threshold = np.zeros(1) if name in ("ge", "le") else np.array([float(np.finfo(np.float32).smallest_subnormal)])
         data = {"threshold": threshold}
-        value = _with_parameters(graph, Sign(DType.UBIT), difference, data, name_of(step), step.path)
-        return Emitted(value, layout=first.layout)
+        dtype = DType.BIT if opposite else DType.UBIT
+        value = _with_parameters(graph, Sign(dtype), difference, data, name_of(step), step.path)
+        channels = (value.type.channels,)
+        size, base = (on, 0.0) if opposite else (on - off, off)
+        return Emitted(value, np.full(channels, size), np.full(channels, base), layout=first.layout)
 
     return Rule([(step.argument("self"), want), (step.argument("other"), want)], emit)
 
@@ -289,6 +349,24 @@ def _broadcast(
     return moved(graph, x, index, layout, fill=0.0, where=step.where, name=name, source=step.path)
 
 
+def quotient_rule(graph: Graph, step: Step, divisor: Traced, want: Layout | None) -> Rule:
+    """One tensor over another that is never negative, or the reciprocal of such a one: 1 / y = rsqrt(y) ** 2."""
+    name = name_of(step, ".div")
+
+    def inverse(emitted: Emitted) -> Emitted:
+        value = graph.add(Unary("rsqrt"), [real(graph, emitted, step.where)], f"{name}.rsqrt", source=step.path)
+        return Emitted(graph.add(Unary("square"), [value], f"{name}.square", source=step.path), layout=emitted.layout)
+
+    def quotient(dividend: Emitted, emitted: Emitted) -> Emitted:
+        (first, second), _ = _operands(graph, step, (dividend, inverse(emitted)))
+        values = [real(graph, f, step.where) for f in (first, second)]
+        return Emitted(graph.add(Mul(), values, name, source=step.path), layout=first.layout)
+
+    if step.name == "reciprocal":
+        return Rule([(divisor, want)], inverse)
+    return Rule([(step.argument("self"), want), (divisor, want)], quotient)
+
+
 def matmul_rule(graph: Graph, step: Step) -> Rule:
     """A product of two activations, row by row: attention."""
     first, second = step.inputs if len(step.inputs) == 2 else (step.inputs[0], step.inputs[0])
@@ -312,8 +390,6 @@ def matmul_rule(graph: Graph, step: Step) -> Rule:
 
 
 def _as_map(graph: Graph, x: Value) -> Value:
-    from bdnet_deploy.graph import Reshape
-
     return graph.add(Reshape((1, 1, 1, x.type.channels)), [x], f"{x.name}.map", source="")
 
 
@@ -382,6 +458,7 @@ def max_pool_rule(graph: Graph, step: Step) -> Rule:
 
 
 def softmax_rule(graph: Graph, step: Step) -> Rule:
+    """Softmax, or its logarithm: the input less its largest element, less the logarithm of the sum of its exponentials."""
     x = step.inputs[0]
     axis = int(step.argument("dim")) % len(x.shape)
     layout = layout_of_axis(x.shape, axis)
@@ -389,7 +466,27 @@ def softmax_rule(graph: Graph, step: Step) -> Rule:
         raise refuse(step, f"it is over axis {axis} of a tensor of shape {x.shape}", "take it over the last axis")
 
     def emit(emitted: Emitted) -> Emitted:
-        value = graph.add(Softmax(), [real(graph, emitted, step.where)], name_of(step, ".softmax"), source=step.path)
+        value = real(graph, emitted, step.where)
+        name, source = name_of(step, ".softmax"), step.path
+        if step.name in SOFTMAXES:
+            return Emitted(graph.add(Softmax(), [value], name, source=source), layout=layout)
+        shape, channels = value.type.shape, value.type.channels
+
+        def less(y: Value, of: Value, what: str) -> Value:
+            spread = graph.add(Repeat(channels), [of], f"{name}.{what}.repeat", source=source)
+            ones = np.ones(channels)
+            return affine(graph, [y, spread], [ones, -ones], 0 * ones, f"{name}.{what}.less", source)
+
+        if len(shape) == 2:
+            value = graph.add(Reshape((1, 1, 1, channels)), [value], f"{name}.map", source=source)
+        largest = graph.add(Reduce("max", "channels"), [value], f"{name}.max", source=source)
+        value = less(value, largest, "max")
+        total = graph.add(Unary("exp"), [value], f"{name}.exp", source=source)
+        total = graph.add(Reduce("sum", "channels"), [total], f"{name}.sum", source=source)
+        total = graph.add(Unary("log"), [total], f"{name}.log", source=source)
+        value = less(value, total, "sum")
+        if len(shape) == 2:
+            value = graph.add(Reshape(shape), [value], f"{name}.vector", source=source)
         return Emitted(value, layout=layout)
 
     return Rule([(x, layout)], emit)

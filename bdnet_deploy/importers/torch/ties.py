@@ -10,15 +10,19 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.torch.aten import (
     BATCH_NORMS,
     CONSTANT_AFFINE,
     CONVOLUTIONS,
-    ELEMENTWISE,
     IDENTITY,
     LINEARS,
     MAX_POOLS,
 )
+from bdnet_deploy.importers.torch.bounds import is_nonnegative
+from bdnet_deploy.importers.torch.cone import is_elementwise
+from bdnet_deploy.importers.torch.constants import constant_affine
+from bdnet_deploy.importers.torch.layers import batch_norm
 from bdnet_deploy.importers.torch.moves import find_moves, is_move
 from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
@@ -27,17 +31,17 @@ from bdnet_deploy.importers.torch.trace import Step, Traced
 
 def is_structural(quantizer: Quantizer) -> bool:
     """Whether the float between two levels may come from more than coincidence."""
-    ties = quantizer.low[quantizer.low != quantizer.high]
-    pending, seen = [quantizer.source], {quantizer.source}
+    pending = [(quantizer.source, np.unique(quantizer.low[quantizer.low != quantizer.high]))]
+    seen = {quantizer.source}
     while pending:
-        traced = pending.pop()
+        traced, ties = pending.pop()
         step = traced.step
-        if step is None:
-            return True  # an input may hold any number often
+        if step is None or (_among(np.zeros(1), ties) and is_nonnegative(traced)):
+            return True  # an input may hold any number often, and what is cut off below zero holds many zeros
         before: list[Traced] = []
         if step.name == "constant_pad_nd" or is_move(traced):
             found = find_moves(traced)
-            if any(c in ties for c in found.constants if (found.ids == found.constants.index(c)).any()):
+            if any(_among(np.array([c]), ties) for i, c in enumerate(found.constants) if (found.ids == i).any()):
                 return True
             before = found.sources
         elif step.name in MAX_POOLS or (step.name in IDENTITY and len(step.inputs) == 1):
@@ -45,17 +49,32 @@ def is_structural(quantizer: Quantizer) -> bool:
         elif step.name in CONVOLUTIONS | LINEARS | BATCH_NORMS:
             if _has_dead_channel(step):
                 return True
-            before = list(step.inputs) if step.name in BATCH_NORMS else []
-        elif step.name in ELEMENTWISE and len(step.inputs) == 1:
-            if _is_flat(traced, ties):
+            if step.name in BATCH_NORMS:
+                before, ties = list(step.inputs), _inverse(ties, *batch_norm(step))
+        elif is_elementwise(step) and len(step.inputs) == 1:
+            factors = constant_affine(step) if step.name in CONSTANT_AFFINE else None
+            if factors is not None and factors[0].all():
+                before, ties = list(step.inputs), _inverse(ties, *factors[:2])
+            elif _is_flat(traced, ties):
                 return True
-            if step.name in CONSTANT_AFFINE:
-                before = list(step.inputs)
         for source in before:
             if source not in seen:
                 seen.add(source)
-                pending.append(source)
+                pending.append((source, ties))
     return False
+
+
+def _inverse(ties: Array, mul: Array, add: Array) -> Array:
+    """The numbers of which ``x * mul + add`` makes one of ``ties`` in some channel."""
+    mul, add = np.broadcast_arrays(mul, add)
+    used = mul != 0
+    return np.unique((ties[:, None] - add[used]) / mul[used])
+
+
+def _among(values: Array, ties: Array) -> bool:
+    """Whether one of the values is a tie, but for the rounding of float32."""
+    near = np.abs(values[:, None] - ties) <= 1e-6 * np.maximum(np.abs(values[:, None]), np.abs(ties))
+    return bool(near.any())
 
 
 def _has_dead_channel(step: Step) -> bool:
@@ -68,13 +87,13 @@ def _has_dead_channel(step: Step) -> bool:
     return bool((weight.flatten(1) if weight.dim() > 1 else weight[:, None]).eq(0).all(1).any())
 
 
-def _is_flat(traced: Traced, ties: np.ndarray) -> bool:
+def _is_flat(traced: Traced, ties: Array) -> bool:
     """Whether a function of one tensor takes one of these values over an interval."""
     lines = find_two_lines(traced)
     if lines is not None:
         flat = (lines.positive == 0) | (lines.negative == 0)
-        return bool(np.isin(lines.bias[flat], ties).any())
+        return _among(lines.bias[flat], ties)
     limits = find_limits(traced)
     if limits is not None:
-        return bool(np.isin([*limits.low, *limits.high], ties).any())
+        return _among(np.array([*limits.low, *limits.high]), ties)
     return True

@@ -10,6 +10,8 @@ from bdnet_deploy.graph import Array, DType
 
 #: Levels closer than this fraction of the channel's largest |w| are one: straight-through code leaves rounding errors.
 TOLERANCE = 1e-4
+#: The middle of two levels -a and +a in float32, as a fraction of a, at most.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,10 @@ def recognise_weights(w: Array) -> Weights | str:
         two = _two_levels(rows, scale)
         return two.reshaped(w.shape) if two is not None and taps > 2 else _why_real(rows, scale)
     if not at_zero[~empty].any():
+        if taps > 2 and (np.ptp(size, axis=1, keepdims=True)[~empty] > _ROUNDING * scale[~empty]).any():
+            found = _two_levels(rows, scale)
+            assert found is not None  # both levels are within the tolerance
+            return found.reshaped(w.shape)
         return Weights(DType.BIT, np.where(rows < 0, -1, 1), size.mean(axis=1), none).reshaped(w.shape)
     if taps <= 3:
         return f"{taps} weights per output channel, too few to tell ternary from real"
@@ -68,19 +74,31 @@ def recognise_weights(w: Array) -> Weights | str:
 def _two_levels(rows: Array, scale: Array) -> Weights | None:
     """Of rows (O, taps) with two levels each, or one: +-1 for the upper and the lower one, half their distance, their middle.
 
-    A channel whose levels are -a and +a, or that has a single one, keeps a middle of exactly 0.
+    A channel whose levels are -a and +a, or that has a single one, keeps a middle of exactly 0. What counts as such is
+    much finer than the tolerance of a level: the middle is multiplied by a sum over the whole window. It is told from
+    rounding by how far the weights of one level lie apart.
     """
-    middle = (rows.max(1) + rows.min(1)) / 2
     single = np.ptp(rows, axis=1) <= TOLERANCE * scale[:, 0]
-    symmetric = single | (np.abs(middle) <= TOLERANCE * scale[:, 0])
-    levels = np.where(rows < np.where(symmetric, 0.0, middle)[:, None], -1, 1)
-    above, below = levels > 0, levels < 0
-    upper = (rows * above).sum(1) / np.maximum(above.sum(1), 1)
-    lower = (rows * below).sum(1) / np.maximum(below.sum(1), 1)
+    middle = np.where(single, 0.0, (rows.max(1) + rows.min(1)) / 2)
+    above = rows >= middle[:, None]
+    upper, upper_spread = _level(rows, above)
+    lower, lower_spread = _level(rows, ~above)
+    middle = (upper + lower) / 2
+    rounding = np.maximum(np.maximum(upper_spread, lower_spread), _ROUNDING * scale[:, 0])
+    symmetric = single | (np.abs(middle) <= rounding)
+    levels = np.where(above, 1, -1)
     alpha = np.where(symmetric, np.abs(rows).mean(1), (upper - lower) / 2)
-    beta = np.where(symmetric, 0.0, (upper + lower) / 2)
+    beta = np.where(symmetric, 0.0, middle)
     off = np.abs(levels * alpha[:, None] + beta[:, None] - rows)
     return Weights(DType.BIT, levels, alpha, beta) if (off <= 2 * TOLERANCE * scale).all() else None
+
+
+def _level(rows: Array, members: Array) -> tuple[Array, Array]:
+    """(O,) the mean of each row's members, and how far they lie apart; 0 without any."""
+    count = members.sum(1)
+    mean = (rows * members).sum(1) / np.maximum(count, 1)
+    spread = np.where(members, rows, -np.inf).max(1) - np.where(members, rows, np.inf).min(1)
+    return mean, np.where(count > 0, spread, 0.0)
 
 
 def _count(rows: Array, scale: Array) -> int:
