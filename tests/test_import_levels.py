@@ -270,7 +270,7 @@ def test_bits_that_are_also_added_in_foreign_files(target: str, tmp_path: Path) 
     if target == "onnx":
         pytest.importorskip("onnxruntime")
     else:
-        pytest.importorskip("larq_compute_engine")
+        pytest.importorskip("bdnet_deploy.peers.lce")
     w = randn(6, 6, 1, 1)
     net = Fn(lambda x, w: (F.conv2d(sign(x - 0.1), 0.2 * sign(w)) + 0.5 * sign(x - 0.1)).mean((2, 3)), w=w)
     model = Model("added", import_module(net, SHAPE))
