@@ -75,7 +75,7 @@ CONVOLUTIONS = frozenset("_convolution conv1d conv2d convolution cudnn_convoluti
 LINEARS = frozenset("addmm linear mm mkldnn_linear".split())
 
 #: Products that are linear layers where one factor is constant, and attention where none is.
-MATRIX_PRODUCTS = frozenset("baddbmm bmm matmul mm".split())
+MATRIX_PRODUCTS = frozenset("bmm matmul mm".split())
 
 SOFTMAXES = frozenset("_safe_softmax _softmax softmax".split())
 

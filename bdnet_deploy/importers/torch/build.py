@@ -15,7 +15,6 @@ from bdnet_deploy.importers.torch.aten import (
     BATCH_NORMS,
     CONSTANT_AFFINE,
     CONVOLUTIONS,
-    DISCRETE,
     ELEMENTWISE,
     IDENTITY,
     LINEARS,
@@ -24,8 +23,10 @@ from bdnet_deploy.importers.torch.aten import (
     MOVES,
     REDUCTIONS,
     SOFTMAXES,
+    UNARY,
     shown,
 )
+from bdnet_deploy.importers.torch.cone import is_discrete
 from bdnet_deploy.importers.torch.constants import constant_affine
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
@@ -37,7 +38,7 @@ from bdnet_deploy.importers.torch.layers import (
     refuse,
     unary_function,
 )
-from bdnet_deploy.importers.torch.layout import Layout
+from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
 from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer, find_quantizer
@@ -64,13 +65,15 @@ from bdnet_deploy.importers.torch.rules import (
     unary_rule,
 )
 from bdnet_deploy.importers.torch.ties import is_structural
-from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
+from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, keeps_values
 from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
     "log_softmax": "return the logits: softmax does not change the order of the classes",
 }
+
+_ARITHMETIC = CONSTANT_AFFINE | UNARY.keys()
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
 _PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS
@@ -189,7 +192,7 @@ class _Builder:
                 stack.pop()
                 continue
             if source not in self.rules:
-                self.rules[source] = self._match(*source)
+                self.rules[source] = self._rule(*source)
             rule = self.rules[source]
             missing = [s for s in rule.sources if not self._known(s)]
             if missing:
@@ -215,14 +218,29 @@ class _Builder:
         self.done[source] = in_layout(self.graph, other, traced.shape, layout, place)
         return True
 
+    def _rule(self, traced: Traced, want: Layout | None) -> Rule:
+        """What makes ``traced``; in the layout ``want`` if its sources can have that, else in one that they can have."""
+        rule = self._match(traced, want)
+        for x, layout in rule.sources:
+            if layout is not None and not fits(x.shape, layout):
+                if layout is want:
+                    return self._rule(traced, None)
+                assert traced.step is not None
+                raise self._unsupported(
+                    traced.step, f"its input has shape {x.shape}, whose first axis is no batch of 1"
+                )
+        return rule
+
     def _match(self, traced: Traced, want: Layout | None) -> Rule:
         step = traced.step
         assert step is not None
         name = step.name
-        if name in CONVOLUTIONS or name in LINEARS or (name in MATRIX_PRODUCTS and _constant_factor(step)):
-            return self._product(step)
-        if name in MATRIX_PRODUCTS:
+        if name in MATRIX_PRODUCTS and _wraps(traced):
+            raise self._unsupported(step, "it is of small integers, which overflow")
+        if name in MATRIX_PRODUCTS and not _constant_factor(step):
             return matmul_rule(self.graph, step)
+        if name in CONVOLUTIONS | LINEARS | MATRIX_PRODUCTS:
+            return self._product(step)
         if name in BATCH_NORMS and traced is step.outputs[0]:
             mul, add = batch_norm(step)
             x = step.inputs[0]
@@ -242,7 +260,7 @@ class _Builder:
             return self._elementwise(traced, step, want)
         if name in IDENTITY and len(step.inputs) == 1:
             x = step.inputs[0]
-            if x.shape == traced.shape and _keeps_values(x, traced):
+            if x.shape == traced.shape and keeps_values(x.dtype, traced.dtype):
                 return Rule([(x, want)], lambda emitted: emitted)
         if name == "constant_pad_nd" and is_map_padding(step):
             return pad_rule(self.graph, step)
@@ -272,6 +290,9 @@ class _Builder:
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:
             self.near_misses[traced] = quantizer
+        if step.name in _ARITHMETIC and _wraps(traced):
+            kind = str(traced.dtype).removeprefix("torch.")
+            raise refuse(step, f"sums and products of {kind} are not those of numbers", "convert to float before")
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
@@ -283,7 +304,7 @@ class _Builder:
         if lines is not None:
             return lines_rule(self.graph, step, lines, want)
         limits = find_limits(traced)
-        if limits is not None and not (quantizer and _is_discrete(limits.source)):
+        if limits is not None and not (quantizer and limits.source.step and is_discrete(limits.source.step)):
             return limits_rule(self.graph, step, limits, want)
         if one and (function := unary_function(step)):
             return unary_rule(self.graph, step, function, want)
@@ -336,8 +357,12 @@ class _Builder:
         return FIRST_LAYER
 
 
-def _is_discrete(traced: Traced) -> bool:
-    return traced.step is not None and traced.step.name in DISCRETE
+def _wraps(traced: Traced) -> bool:
+    """Whether arithmetic in the tensor's type is not that of numbers: True + True is True, bytes overflow."""
+    assert traced.step is not None
+    if traced.dtype is torch.bool:
+        return traced.step.name != "mul"
+    return traced.dtype in (torch.uint8, torch.int8, torch.int16)
 
 
 def _constant_factor(step: Step) -> bool:
@@ -346,8 +371,3 @@ def _constant_factor(step: Step) -> bool:
 
 def _of_itself(step: Step) -> bool:
     return isinstance(step.argument("self"), Traced) and step.argument("self") is step.argument("other")
-
-
-def _keeps_values(x: Traced, y: Traced) -> bool:
-    """Whether a conversion between their types keeps the numbers that the graph has."""
-    return y.dtype.is_floating_point and (x.dtype.is_floating_point or x.dtype is torch.bool)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.aten import ELEMENTWISE
+from bdnet_deploy.importers.torch.aten import DISCRETE, ELEMENTWISE
 from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.trace import Step, Traced, rebuild, run_step
 
@@ -86,6 +86,11 @@ class Cone:
                     small = small.narrow(axis, 0, min(1, small.shape[axis]))
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]
+
+
+def is_discrete(step: Step) -> bool:
+    """Whether a step has jumps, or may: also conversions to integers and to bool."""
+    return step.name in DISCRETE or any(o is not None and not o.dtype.is_floating_point for o in step.outputs)
 
 
 def layout_of_axis(shape: tuple[int, ...], axis: int) -> Layout | None:

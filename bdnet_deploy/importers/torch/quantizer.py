@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.aten import DISCRETE
-from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
+from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones, is_discrete
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
@@ -66,7 +65,7 @@ def find_quantizer(target: Traced) -> Quantizer | str | None:
     for n, cone in enumerate(cones(target)):
         if n >= _MAX_SOURCES:
             break
-        if not any(step.name in DISCRETE for step in cone.steps):
+        if not any(map(is_discrete, cone.steps)):
             continue
         try:
             result = _probe(cone)

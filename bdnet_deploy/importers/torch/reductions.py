@@ -12,8 +12,9 @@ import torch
 
 from bdnet_deploy.graph import Array, AvgPool, GlobalAvgPool, GroupMean, Op, Reduce, Reshape, Shuffle
 from bdnet_deploy.importers.index_maps import run
-from bdnet_deploy.importers.torch.aten import IDENTITY, MOVES, REDUCTIONS
+from bdnet_deploy.importers.torch.aten import REDUCTIONS
 from bdnet_deploy.importers.torch.layout import Layout, fits, to_graph
+from bdnet_deploy.importers.torch.moves import is_map_padding, is_move
 from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
 _MAX_STEPS = 24
@@ -68,7 +69,8 @@ def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
         if not pending and body:
             yield traced, list(reversed(body))
         step = traced.step
-        if step is None or step.name not in MOVES | IDENTITY | REDUCTIONS or step.in_place or len(body) >= _MAX_STEPS:
+        followed = is_move(traced) or (step is not None and (step.name in REDUCTIONS or is_map_padding(step)))
+        if step is None or not followed or step.in_place or len(body) >= _MAX_STEPS:
             return
         if step not in body:
             body.append(step)

@@ -19,6 +19,7 @@ from bdnet_deploy.graph import (
     Matmul,
     Mul,
     Op,
+    Reshape,
     Sign,
     Softmax,
     Ternarize,
@@ -31,7 +32,7 @@ from bdnet_deploy.importers.torch.cone import layout_of_axis
 from bdnet_deploy.importers.torch.constants import two_term_signs
 from bdnet_deploy.importers.torch.emitted import Emitted, affine, in_layout, moved, real, unpadded
 from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
-from bdnet_deploy.importers.torch.layout import Layout, from_graph, graph_shape, to_graph
+from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
 from bdnet_deploy.importers.torch.moves import Moved, emit_moves
 from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
@@ -222,6 +223,8 @@ def _operands(graph: Graph, step: Step, emitted: Sequence[Emitted]) -> tuple[tup
     plain = [unpadded(graph, e, step.where) for e in emitted]
     whole = [shape == output.shape for shape in shapes]
     layout = plain[0 if whole[0] or not whole[1] else 1].layout
+    if not fits(output.shape, layout):
+        layout = Layout.LAST
     aligned = [
         in_layout(graph, e, shape, layout, step.where)
         if shape == output.shape
@@ -249,7 +252,9 @@ def _broadcast(
 
 def matmul_rule(graph: Graph, step: Step) -> Rule:
     """A product of two activations, row by row: attention."""
-    first, second = step.inputs if len(step.inputs) == 2 else (step.inputs[0], step.inputs[0])
+    first, second = step.inputs_of_product
+    assert step.outputs[0] is not None
+    shape = graph_shape(step.outputs[0].shape, Layout.LAST)
 
     def emit(x: Emitted, y: Emitted) -> Emitted:
         scale, operands = 1.0, []
@@ -262,6 +267,8 @@ def matmul_rule(graph: Graph, step: Step) -> Rule:
                 operands.append(real(graph, operand, step.where))
         maps = [v if len(v.type.shape) == 4 else _as_map(graph, v) for v in operands]
         value = graph.add(Matmul(), maps, name_of(step, ".matmul"), source=step.path)
+        if len(shape) == 2:
+            value = graph.add(Reshape(shape), [value], name_of(step, ".vector"), source=step.path)
         if scale != 1.0 or not value.type.dtype.is_float:
             value = affine(graph, [value], [np.array([scale])], np.zeros(1), name_of(step, ".scale"), step.path)
         return Emitted(value, layout=Layout.LAST)
@@ -270,8 +277,6 @@ def matmul_rule(graph: Graph, step: Step) -> Rule:
 
 
 def _as_map(graph: Graph, x: Value) -> Value:
-    from bdnet_deploy.graph import Reshape
-
     return graph.add(Reshape((1, 1, 1, x.type.channels)), [x], f"{x.name}.map", source="")
 
 

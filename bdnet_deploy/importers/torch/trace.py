@@ -91,8 +91,9 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     outputs: list[Traced] = field(default_factory=list)
 
-    def replay(self, x: Tensor) -> list[Tensor]:
-        """The outputs for another input, from the record alone."""
+    def replay(self, x: Tensor, wanted: Sequence[Traced] | None = None) -> list[Tensor]:
+        """The outputs (or the tensors ``wanted``) for another input, from the record alone."""
+        wanted = self.outputs if wanted is None else wanted
         last: dict[Traced, int] = {}
         for i, step in enumerate(self.steps):
             for t in step.inputs:
@@ -101,9 +102,16 @@ class Trace:
         for i, step in enumerate(self.steps):
             run_step(step, env, lambda arg: env[arg] if isinstance(arg, Traced) else arg)
             for t in (*step.inputs, *(o for o in step.outputs if o is not None)):
-                if last.get(t, -1) <= i and t not in self.outputs:
+                if last.get(t, -1) <= i and t not in wanted:
                     env.pop(t, None)
-        return [env[t] for t in self.outputs]
+        return [env[t] for t in wanted]
+
+
+def keeps_values(before: torch.dtype, after: torch.dtype) -> bool:
+    """Whether a conversion leaves every number as it is, but for the rounding of floats."""
+    if before.is_floating_point and after.is_floating_point:
+        return True
+    return torch.promote_types(before, after) == after
 
 
 def is_in_place(func: Any) -> bool:

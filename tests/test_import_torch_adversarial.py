@@ -1,0 +1,92 @@
+"""PyTorch modules that look like something else than they compute: imported as they are, or refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch_modules import MAP, Fn, check, per_channel, randn, sign  # noqa: E402
+
+from bdnet_deploy.errors import UnsupportedError  # noqa: E402
+
+W, BITS = randn(4, 4, 3, 3), sign(randn(4, 4, 3, 3))
+
+
+def conv(x: Tensor, factor: float = 1.0) -> Tensor:
+    return F.conv2d(x, factor * W.to(x.dtype), padding=1)
+
+
+RIGHT: dict[str, Callable[[Tensor], Tensor]] = {
+    "bool is x != 0": lambda x: F.relu(x).bool().to(x.dtype),
+    "integers beside constants": lambda x: torch.cat([(x > 0).long(), torch.full((1, 1, 6, 6), 3)], 1).to(x.dtype),
+    "bools beside constants": lambda x: torch.cat([x > 0, torch.ones(1, 1, 6, 6, dtype=torch.bool)], 1).to(x.dtype),
+    "product of bools": lambda x: ((x > 0) * (F.avg_pool2d(x, 3, 1, 1) > 0)).to(x.dtype),
+    "integers counted": lambda x: (x > 0).to(torch.int64).sum((2, 3)) / 36,
+    "a vector of rank 3": lambda x: conv(x + x.mean((0, 2, 3))[:, None, None]),
+    "one row times a matrix": lambda x: x.mean((2, 3)) @ x.flatten(2)[0],
+    "a matrix of rank 2 times itself": lambda x: (lambda y: (y @ y.t())[None].flatten(1))(x.flatten(2)[0]),
+    "one score for all heads": lambda x: (x.mean(1, keepdim=True) @ x).mean((2, 3)),
+    "a bias of one row": lambda x: torch.addmm(
+        randn(1, 4).to(x.dtype), x.flatten(2)[0], randn(36, 4).to(x.dtype)
+    ).reshape(1, -1),
+}
+
+
+@pytest.mark.parametrize("style", RIGHT)
+def test_it_is_what_pytorch_computes(style: str) -> None:
+    check(Fn(RIGHT[style]), MAP, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_constants_along_axes_that_shapes_cannot_tell_apart(size: int) -> None:
+    """Channels, rows and columns of one length: the constant lies along the axis that PyTorch's broadcast says."""
+    line = torch.arange(1.0, size + 1)
+    w = randn(size, size, 1, 1)
+    for shape in ((size, 1, 1), (size, 1), (size,)):
+        check(Fn(lambda x, s=shape: F.conv2d(x * line.view(s).to(x.dtype), w.to(x.dtype))), (1, size, size, size))
+        check(Fn(lambda x, s=shape: sign(x - line.view(s).to(x.dtype) / size)), (1, size, size, size))
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "a softplus that becomes a line early": (lambda x: F.softplus(x, 1, 0.5), "softplus"),
+    "whole numbers": (lambda x: (x * 3).long().to(x.dtype), "neither a quantizer"),
+    "bytes": (lambda x: (x * 3).to(torch.int8).to(x.dtype) + x, "neither a quantizer"),
+    "True + True": (lambda x: ((x > 0) + (conv(x) > 0)).to(x.dtype), "of bool are not those of numbers"),
+    "bytes that overflow": (
+        lambda x: ((x > 0).to(torch.uint8) * 200 + (conv(x) > 0).to(torch.uint8) * 100).to(x.dtype),
+        "of uint8 are not those of numbers",
+    ),
+    "bits of floats": (lambda x: x.float().view(torch.int32).to(x.dtype), "view"),
+    "computed channels": (lambda x: x[:, (x.sum((0, 2, 3)) > 1e9).long()], "index"),
+    "filled with a computed number": (lambda x: torch.cat([x, torch.fill(x, x.mean())], 1), "fill"),
+    "a bias of one column": (
+        lambda x: torch.addmm(randn(4, 1).to(x.dtype), x.flatten(2)[0], randn(36, 4).to(x.dtype)).reshape(1, -1),
+        "its bias differs from row to row",
+    ),
+    "a product plus an activation": (lambda x: torch.baddbmm(x[0], x[0], x[0]).reshape(1, -1), "baddbmm"),
+    "a batch made of channels": (
+        lambda x: F.conv2d(x.view(4, 1, 6, 6), W[:1, :1].to(x.dtype)).view(1, 4, 4, 4),
+        "whose first axis is no batch of 1",
+    ),
+    "groups made a batch": (
+        lambda x: F.group_norm(x.view(2, 2, 6, 6), 2).view(MAP),
+        "whose first axis is no batch of 1",
+    ),
+    "memory of another order": (
+        lambda x: conv(x.contiguous(memory_format=torch.channels_last)).as_strided((1, 2, 4, 4), (32, 16, 4, 1)),
+        "as_strided",
+    ),
+}
+
+
+@pytest.mark.parametrize("style", REFUSED)
+def test_it_is_refused(style: str) -> None:
+    function, why = REFUSED[style]
+    with pytest.raises(UnsupportedError) as raised:
+        check(Fn(function), MAP)
+    assert why in str(raised.value)
