@@ -31,6 +31,10 @@ RIGHT: dict[str, Callable[[Tensor], Tensor]] = {
     "one row times a matrix": lambda x: x.mean((2, 3)) @ x.flatten(2)[0],
     "a matrix of rank 2 times itself": lambda x: (lambda y: (y @ y.t())[None].flatten(1))(x.flatten(2)[0]),
     "one score for all heads": lambda x: (x.mean(1, keepdim=True) @ x).mean((2, 3)),
+    "a kink far out": lambda x: F.relu(conv(x, 1e4) - 5000),
+    "limits far out": lambda x: conv(x, 1e4).clamp(-1e4, 1e4),
+    "a threshold far out": lambda x: (conv(x, 1e5) > 2e5).to(x.dtype),
+    "a slope that grows": lambda x: F.leaky_relu(x, -2.0),
     "a bias of one row": lambda x: torch.addmm(
         randn(1, 4).to(x.dtype), x.flatten(2)[0], randn(36, 4).to(x.dtype)
     ).reshape(1, -1),
@@ -68,6 +72,14 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda x: torch.addmm(randn(4, 1).to(x.dtype), x.flatten(2)[0], randn(36, 4).to(x.dtype)).reshape(1, -1),
         "its bias differs from row to row",
     ),
+    "a spike between probes": (lambda x: torch.where((x > 0.5) & (x < 0.55), 5.0, x), "where"),
+    "a step and a spike": (lambda x: ((x > -0.2) ^ ((x > 0.5) & (x < 0.56))).to(x.dtype), "to"),
+    "a single number": (lambda x: (F.conv2d(sign(x), BITS.to(x.dtype)) == 4).to(x.dtype), "eq"),
+    "thresholds too far out": (
+        lambda x: (conv(x, 1e7) > per_channel(1e7, 0, 1, 2).to(x.dtype)).to(x.dtype),
+        "neither a quantizer",
+    ),
+    "steps at several places": (lambda x: torch.bucketize(x, torch.zeros(3, dtype=x.dtype)).to(x.dtype), "bucketize"),
     "a product plus an activation": (lambda x: torch.baddbmm(x[0], x[0], x[0]).reshape(1, -1), "baddbmm"),
     "a batch made of channels": (
         lambda x: F.conv2d(x.view(4, 1, 6, 6), W[:1, :1].to(x.dtype)).view(1, 4, 4, 4),
@@ -90,3 +102,25 @@ def test_it_is_refused(style: str) -> None:
     with pytest.raises(UnsupportedError) as raised:
         check(Fn(function), MAP)
     assert why in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda x: F.relu(x) + F.relu(conv(x)),
+        lambda x: F.relu(x) * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+        lambda x: F.avg_pool2d(F.relu(x), 2),
+        lambda x: F.conv2d(sign(x), BITS.to(x.dtype)),
+        lambda x: x.clamp(min=1) * 3 - 3,
+    ],
+    ids=["sum of relus", "gate", "average", "sums of signs", "limit and offset"],
+)
+def test_sign_of_zeros_that_are_met_is_zero(before: Callable[[Tensor], Tensor]) -> None:
+    """torch.sign(0) = 0, wherever zeros are no coincidence."""
+
+    def function(x: Tensor) -> Tensor:
+        y = before(x)
+        return torch.sign(y) + 0.25 * y
+
+    graph = check(Fn(function), MAP, tolerance=1e-6)
+    assert "ternarize" in [node.op.name for node in graph.nodes]

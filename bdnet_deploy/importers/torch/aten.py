@@ -14,7 +14,7 @@ FILLS = frozenset(
 
 #: Steps: without one of them a function cannot take few levels.
 DISCRETE = frozenset(
-    "bucketize ceil eq floor ge gt heaviside isfinite le logical_and logical_not logical_or lt masked_fill ne round sgn "
+    "ceil eq floor ge gt heaviside isfinite le logical_and logical_not logical_or lt masked_fill ne round sgn "
     "sign signbit trunc where".split()
 )
 

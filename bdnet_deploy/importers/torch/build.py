@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ from bdnet_deploy.importers.torch.rules import (
     sum_rule,
     unary_rule,
 )
-from bdnet_deploy.importers.torch.ties import is_structural
+from bdnet_deploy.importers.torch.ties import is_structural, met_ties
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, keeps_values
 from bdnet_deploy.importers.torch.training import explain_unfinished
 
@@ -123,6 +123,9 @@ def import_recorded(
     builder = _Builder(trace, name)
     try:
         graph = builder.build()
+        if met := met_ties(trace, x, builder.without_tie):
+            builder = _Builder(trace, name, met)
+            graph = builder.build()
     except GraphError as error:
         raise UnsupportedError("the model cannot be carried over", why=str(error), fix=_DEFAULT_ADVICE) from error
     explain_unfinished(graph, module)
@@ -157,8 +160,10 @@ def _check_parameters(module: nn.Module) -> None:
 
 
 class _Builder:
-    def __init__(self, trace: Trace, name: str) -> None:
+    def __init__(self, trace: Trace, name: str, ties: Collection[Traced] = ()) -> None:
         self.trace = trace
+        self.ties = ties  # sources of quantizers that meet sign(0)
+        self.without_tie: list[Quantizer] = []  # those whose sign(0) was taken for a coincidence, as they were
         self.graph = Graph(name)
         self.done: dict[Source, Emitted] = {}
         self.rules: dict[Source, Rule] = {}
@@ -285,7 +290,8 @@ class _Builder:
     def _elementwise(self, traced: Traced, step: Step, want: Layout | None) -> Rule:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
-            if quantizer.tie and not is_structural(quantizer):
+            if quantizer.tie and quantizer.source not in self.ties and not is_structural(quantizer):
+                self.without_tie.append(quantizer)
                 quantizer = quantizer.without_tie()
             return quantize_rule(self.graph, step, quantizer, want)
         if quantizer is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.trace import Step, Traced, rebuild, run_step
 
 _MAX_STEPS = 80
+_MAX_LANDMARKS = 32
 
 
 class NotElementwiseError(Exception):
@@ -76,6 +78,21 @@ class Cone:
             return env[self.target].reshape(x.shape).to(dtype).numpy()
         except (RuntimeError, TypeError) as error:
             raise NotElementwiseError(str(error)) from error
+
+    def landmarks(self) -> Array:
+        """Where the function may bend or jump: its constants (K, C), in order, and the middles between them."""
+        rows = [np.zeros(self.channels)]
+        for step in self.steps:
+            for constant in _numbers(step):
+                if isinstance(constant, Tensor):
+                    values = self._constant(constant, True).double().numpy().ravel()
+                    if values.size not in (1, self.channels):
+                        continue
+                else:
+                    values = np.array([float(constant)])
+                rows.append(np.broadcast_to(np.where(np.isfinite(values), values, 0.0), (self.channels,)))
+        found = np.sort(np.stack(rows[:_MAX_LANDMARKS]), axis=0)
+        return np.concatenate([found, (found[1:] + found[:-1]) / 2])
 
     def _constant(self, tensor: Tensor, double: bool) -> Tensor:
         key = (id(tensor), double)
@@ -146,6 +163,19 @@ def _constants(step: Step) -> Iterator[Tensor]:
 
     def collect(arg: Any) -> Any:
         if isinstance(arg, Tensor):
+            found.append(arg)
+        return arg
+
+    rebuild((step.args, list(step.kwargs.values())), collect)
+    return iter(found)
+
+
+def _numbers(step: Step) -> Iterator[Tensor | float]:
+    """The constants of a step, numbers too."""
+    found: list[Tensor | float] = []
+
+    def collect(arg: Any) -> Any:
+        if isinstance(arg, Tensor | int | float) and not isinstance(arg, bool):
             found.append(arg)
         return arg
 

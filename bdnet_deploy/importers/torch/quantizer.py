@@ -21,6 +21,8 @@ _MAX_SOURCES = 16
 _MOST_LEVELS = 256
 # Beyond it, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
 _BOUND = np.float32(2.0**20)
+# No level may lie farther out, but is not looked for between.
+_WIDE = 2.0**30
 # Thresholds of channels that never change: finite, so that later arithmetic stays finite.
 _NEVER = float(np.finfo(np.float32).max)
 _GRID = np.unique(
@@ -89,14 +91,16 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     def f(x: Array) -> Array:
         return cone(x, double=False)
 
-    ends = f(np.repeat(np.array([-1e6, -1e3, 1e3, 1e6], np.float32)[:, None], channels, 1)).astype(np.float64)
+    ends = f(np.repeat(np.array([-1e6, -2.5e5, 2.5e5, 1e6], np.float32)[:, None], channels, 1)).astype(np.float64)
     if not np.isfinite(ends).all():
         return None
     lo, hi = ends[0], ends[3]
-    grid = f(np.repeat(_GRID.astype(np.float32)[:, None], channels, 1)).astype(np.float64)
+    wide = cone(np.repeat(np.array([-_WIDE, _WIDE])[:, None], channels, 1), double=True)
+    probes = np.concatenate([np.repeat(_GRID[:, None], channels, 1), cone.landmarks()])
+    grid = f(np.sort(probes, axis=0).astype(np.float32)).astype(np.float64)
     size = np.maximum(np.abs(ends).max(0), np.abs(grid).max(0))
     near = 1e-3 * np.maximum(size, 1e-30)
-    if (np.abs(ends[1] - lo) > near).any() or (np.abs(ends[2] - hi) > near).any():
+    if any((np.abs(end - at) > near).any() for end, at in ((ends[1], lo), (ends[2], hi), (wide[0], lo), (wide[1], hi))):
         return None
     states = np.where(np.abs(grid - lo) <= near, 0, np.where(np.abs(grid - hi) <= near, 2, 1))
     steps = np.abs(hi - lo) > near
@@ -126,7 +130,7 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
         before = np.nextafter(high.astype(np.float32), np.float32(-np.inf))
         inside = cone(np.stack([low.astype(np.float32), before]), double=False)
         size = np.maximum(np.abs(lo), np.abs(hi))
-        if (np.abs(inside - middle) > 1e-3 * size)[:, between].any():
+        if not (np.abs(inside - middle) <= 1e-3 * size)[:, between].all():
             return "activation: its three levels are not equally spaced"
     mul, add = (hi - lo) / 2, (hi + lo) / 2
     always_middle = False
