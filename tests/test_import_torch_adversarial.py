@@ -34,6 +34,9 @@ RIGHT: dict[str, Callable[[Tensor], Tensor]] = {
     "a kink far out": lambda x: F.relu(conv(x, 1e4) - 5000),
     "limits far out": lambda x: conv(x, 1e4).clamp(-1e4, 1e4),
     "a threshold far out": lambda x: (conv(x, 1e5) > 2e5).to(x.dtype),
+    "levels along the first axis": lambda x: sign(x.flatten(2)[0] - per_channel(0.3, -0.2, 0, 1).view(4, 1)).view(
+        1, -1
+    ),
     "a slope that grows": lambda x: F.leaky_relu(x, -2.0),
     "a bias of one row": lambda x: torch.addmm(
         randn(1, 4).to(x.dtype), x.flatten(2)[0], randn(36, 4).to(x.dtype)
@@ -80,6 +83,14 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         "neither a quantizer",
     ),
     "steps at several places": (lambda x: torch.bucketize(x, torch.zeros(3, dtype=x.dtype)).to(x.dtype), "bucketize"),
+    "three levels at unequal distances": (
+        lambda x: torch.where(x < -0.5, -0.2, torch.where(x < 0.5, 0.0, 1.0)).to(x.dtype),
+        "its three levels are not equally spaced",
+    ),
+    "zeros in between": (
+        lambda x: F.relu(torch.stack([x, torch.zeros_like(x)], 2).flatten(1, 2)),
+        "moved in a way that the graph has no operators for",
+    ),
     "a product plus an activation": (lambda x: torch.baddbmm(x[0], x[0], x[0]).reshape(1, -1), "baddbmm"),
     "a batch made of channels": (
         lambda x: F.conv2d(x.view(4, 1, 6, 6), W[:1, :1].to(x.dtype)).view(1, 4, 4, 4),

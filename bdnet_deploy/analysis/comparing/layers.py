@@ -68,7 +68,12 @@ def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
         terms = producer.op.terms
         for term, factor in zip(producer.inputs[:terms], producer.inputs[terms:], strict=False):
             assert factor.data is not None
-            largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+            if term.name in values:
+                largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+            else:  # of one term: what is left of x without the offset
+                offset = producer.inputs[-1].data
+                assert offset is not None
+                largest = np.maximum(largest, np.abs(x) + np.abs(offset))
     close = np.zeros(x.shape, bool)
     for threshold in node.inputs[1:]:
         assert threshold.data is not None

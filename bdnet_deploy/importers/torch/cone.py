@@ -54,11 +54,13 @@ class Cone:
         """
         dtype = torch.float64 if double else torch.float32
         rank = max(len(self.source.shape), 2)
+        # Probes along the first axis, or along the second if the first is the channels'.
+        first = self.axis == 0 and len(self.source.shape) > 1
         shape = [1] * rank
-        shape[0] = len(x)
+        shape[1 if first else 0] = len(x)
         if self.axis is not None:
-            shape[self.axis if self.axis or len(self.source.shape) > 1 else 1] = x.shape[1]
-        probe = torch.tensor(x, dtype=dtype).reshape(shape)
+            shape[0 if first else max(self.axis, 1)] = x.shape[1]
+        probe = torch.tensor(x.T if first else x, dtype=dtype).reshape(shape)
         env = {self.source: probe}
 
         def leaf(arg: Any) -> Any:
@@ -75,7 +77,8 @@ class Cone:
         try:
             for step in self.steps:
                 run_step(step, env, leaf)
-            return env[self.target].reshape(x.shape).to(dtype).numpy()
+            y = env[self.target].reshape(probe.shape).to(dtype).numpy()
+            return y.reshape(x.shape[::-1]).T if first else y.reshape(x.shape)
         except (RuntimeError, TypeError) as error:
             raise NotElementwiseError(str(error)) from error
 

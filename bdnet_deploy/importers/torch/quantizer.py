@@ -19,6 +19,7 @@ from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
 _MOST_LEVELS = 256
+_UNEQUAL = "activation: its three levels are not equally spaced"
 # Beyond it, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
 _BOUND = np.float32(2.0**20)
 # No level may lie farther out, but is not looked for between.
@@ -97,7 +98,8 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     lo, hi = ends[0], ends[3]
     wide = cone(np.repeat(np.array([-_WIDE, _WIDE])[:, None], channels, 1), double=True)
     probes = np.concatenate([np.repeat(_GRID[:, None], channels, 1), cone.landmarks()])
-    grid = f(np.sort(probes, axis=0).astype(np.float32)).astype(np.float64)
+    probes = np.sort(probes, axis=0).astype(np.float32)
+    grid = f(probes).astype(np.float64)
     size = np.maximum(np.abs(ends).max(0), np.abs(grid).max(0))
     near = 1e-3 * np.maximum(size, 1e-30)
     if any((np.abs(end - at) > near).any() for end, at in ((ends[1], lo), (ends[2], hi), (wide[0], lo), (wide[1], hi))):
@@ -114,8 +116,12 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     if counts.any() and (np.nanmax(spread[:, counts], 0) - np.nanmin(spread[:, counts], 0) > near[counts]).any():
         levels = _count_levels(f, *_thresholds(f, lo, hi, channels), near)
         return f"activation: it takes {levels} levels, not 2 or 3" if levels <= _MOST_LEVELS else None
-    low, high = _thresholds(f, lo, hi, channels)
-    return _levels(cone, low, high, steps)
+    found = _levels(cone, *_thresholds(f, lo, hi, channels), steps)
+    if isinstance(found, Quantizer):
+        t = (probes >= found.low).astype(np.float64) + (probes >= found.high) - 1
+        if (np.abs(found.mul * t + found.add - grid) > 2 * near).any():
+            return _UNEQUAL
+    return found
 
 
 def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | str:
@@ -131,7 +137,7 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
         inside = cone(np.stack([low.astype(np.float32), before]), double=False)
         size = np.maximum(np.abs(lo), np.abs(hi))
         if not (np.abs(inside - middle) <= 1e-3 * size)[:, between].all():
-            return "activation: its three levels are not equally spaced"
+            return _UNEQUAL
     mul, add = (hi - lo) / 2, (hi + lo) / 2
     always_middle = False
     if not steps.all():
