@@ -18,8 +18,8 @@ class Traced:
     index: int
     shape: tuple[int, ...]
     dtype: torch.dtype
-    step: Step | None = None
-    readers: list[Step] = field(default_factory=list)
+    step: Step | None = field(default=None, repr=False)
+    readers: list[Step] = field(default_factory=list, repr=False)
 
 
 @dataclass(eq=False)
@@ -133,7 +133,9 @@ def run_step(step: Step, env: dict[Traced, Tensor], leaf: Callable[[Any], Any]) 
     if step.in_place:
         args[0] = args[0].clone()
     with torch.no_grad():
-        result = step.func(*args, **kwargs)
+        # A view of a tensor that has other strides here than in the recorded run may need a copy.
+        func = torch.ops.aten.reshape.default if step.func is torch.ops.aten.view.default else step.func
+        result = func(*args, **kwargs)
     results: Sequence[Any] = result if step.many else (result,)
     for traced, tensor in zip(step.outputs, results, strict=True):
         if traced is not None:
