@@ -24,7 +24,6 @@ from bdnet_deploy.passes import (
     recompute,
     split_concat,
     to_float,
-    unpack_bits,
 )
 from bdnet_deploy.plan import Plan, make_plan
 
@@ -107,7 +106,7 @@ def lower(
     else:
         seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
         lowered, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
-    lowered = prune_channels(unpack_bits(split_concat(lowered)), report=notes.append)
+    lowered = prune_channels(split_concat(lowered), report=notes.append)
     lowered = fold_thresholds(lowered, report=notes.append)
     return Lowered(lowered, make_plan(lowered), report, notes, seen)
 

@@ -201,6 +201,7 @@ class Model:
         keep_kernels: PathLike | Iterable[str] | None = None,
         reserve_arena: int = 0,
         reserve_model: int = 0,
+        allow_real: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
@@ -221,16 +222,19 @@ class Model:
             keep_kernels: what the table has besides the model's kernels (``c``); see
                 :func:`~bdnet_deploy.kept_kernels.kept_kernels`.
             reserve_arena, reserve_model: bytes for later models (``c``), at least what this one needs.
+            allow_real: layers that may be real though their training is not finished (:meth:`check_binary`).
 
         Raises:
             DoesNotFitError: no plan fits into ``ram``, or the firmware cannot run the model: every lack is named.
             UsageError: unknown target or numerics, or fixed numerics without samples.
-            UnsupportedError: the target cannot express a layer.
+            UnsupportedError: the target cannot express a layer, or weights that should be binary are not yet.
         """
+        from bdnet_deploy.analysis.recognised import check_finished
         from bdnet_deploy.artifact import export_model
 
         if target not in TARGETS:
             raise unknown_name("target", target, TARGETS)
+        check_finished(self.graph, allow_real)
         return export_model(
             self,
             target,

@@ -97,6 +97,12 @@ def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
         for second in (shape, (1, 1, 6)):
             maps = [(shape, LETTERS[pair[0]]), (second, LETTERS[pair[1]])]
             s.add(f"bd_mul_{pair}_{out.value}", maps, shape, out)
+    for x in "fuqh":
+        out = DType.F32 if x == "f" else DType.I32
+        constant = draw(rng, shape, DType.F32 if x == "f" else DType.I16)
+        s.add(f"bd_add_map_{x}_{out.value}", [(shape, LETTERS[x])], shape, out, weights=constant)
+        if x != "u":
+            s.add(f"bd_mul_map_{x}_{out.value}", [(shape, LETTERS[x])], shape, out, weights=constant)
 
 
 def _reductions(s: _Steps) -> None:
@@ -128,6 +134,14 @@ def _epilogues(s: _Steps) -> None:
         b.step(
             None, inputs, outputs, shape, epilogue=f"bd_epilogue_{dtype.value}", epilogue_at=at, acc_dtype=CODES[dtype]
         )
+    for packed in (DType.BIT, DType.TRIT, DType.UBIT):  # as accumulators and as residual
+        ones = {n: np.ones(40, np.int32) for n in ("mul", "add", "residual_mul")}
+        at = b.epilogue(bdn.DType.I8, residual_channels=20, repeats=1, **ones)
+        inputs = [s.map(shape, packed, "in0"), s.map(shape, packed, "in1")]
+        b.step(
+            None, inputs, [s.map((2, 3, 40), DType.I8, "out")], shape,
+            epilogue="bd_epilogue_i8", epilogue_at=at, acc_dtype=bdn.DType.I8,
+        )  # fmt: skip
     at = b.epilogue(bdn.DType.I32, low=np.ones(20, np.int32))
     outputs = [s.map(shape, DType.I32, "out"), s.map(shape, DType.UBIT, "out")]
     b.step(

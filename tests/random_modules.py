@@ -88,10 +88,12 @@ class _Drawing:
     def numbers(self, *shape: int) -> Tensor:
         return torch.from_numpy(self.rng.normal(size=shape).astype(np.float32))
 
-    def along_an_axis(self, x: Tensor) -> Tensor:
-        """A constant that differs along one axis at most."""
+    def constant(self, x: Tensor) -> Tensor:
+        """One that differs along no axis, along one, or along some."""
         shape = [1] * x.dim()
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.15:
+            shape = [n if self.rng.random() < 0.7 else 1 for n in x.shape]
+        elif self.rng.random() < 0.7:
             axis = self.integer(0, x.dim() - 1)
             shape[axis] = x.shape[axis]
         constant = self.numbers(*shape)
@@ -209,7 +211,7 @@ def _factors(draw: _Drawing, count: int) -> list[int]:
 
 def functions(draw: _Drawing, i: int) -> tuple[str, Operator] | None:
     x = draw.pool[i]
-    c, d = draw.along_an_axis(x), draw.along_an_axis(x)
+    c, d = draw.constant(x), draw.constant(x)
     low, high = sorted(draw.rng.normal(size=2).tolist())
     shapes: dict[str, Callable[[Tensor], Tensor]] = {
         "relu": F.relu,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import random_attention
 import random_elementwise
+import random_levels
+import random_maps
 import random_moves
 
 from bdnet_deploy.graph import (
@@ -44,6 +46,8 @@ MAX_MACS, MAX_REAL_MACS = 300_000, 12_000
 FAMILIES: list[list[Callable[[Builder, Value], Value]]] = [
     random_attention.STAGES,
     random_elementwise.STAGES,
+    random_levels.STAGES,
+    random_maps.STAGES,
     random_moves.STAGES,
 ]
 

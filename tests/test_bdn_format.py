@@ -295,7 +295,7 @@ REFUSED = [
     (step(0, **{"in": (2, bdn.NONE)}), "BD_ERROR_STEP"),
     (step(0, **{"in": (0, 2)}), "BD_ERROR_STEP"),
     (step(1, **{"in": (1, bdn.NONE)}), "BD_ERROR_STEP"),
-    (step(1, **{"in": (1, 1)}), "BD_ERROR_STEP"),
+    (step(1, **{"in": (1, 0)}), "BD_ERROR_STEP"),
     (step(0, out=(9, 1)), "BD_ERROR_STEP"),
     (step(0, out=(bdn.NONE, bdn.NONE)), "BD_ERROR_STEP"),
     (step(0, out=(0, 1)), "BD_ERROR_STEP"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from torch_modules import layers  # noqa: E402
 from bdnet_deploy import models  # noqa: E402
 from bdnet_deploy.analysis.comparing.imported import compare_import  # noqa: E402
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts  # noqa: E402
-from bdnet_deploy.graph import DType, Graph  # noqa: E402
+from bdnet_deploy.graph import DType, Graph, evaluate  # noqa: E402
 from bdnet_deploy.importers.torch import import_module, import_recorded  # noqa: E402
+from bdnet_deploy.loading import load  # noqa: E402
 
 INPUT = (1, 3, 24, 24)
 
@@ -41,6 +43,27 @@ def test_published_styles(style: str) -> None:
     assert len(signs) >= 1 and all(row["compared"] for row in signs)
     quiet = next(row for row in verdicts.table.rows if row["layer"] == "inputs without a flip")
     assert int(str(quiet["compared"])) >= 10
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_published_styles_through_onnx(style: str, tmp_path: Path) -> None:
+    """As PyTorch's exporter writes them by default, weights in a second file; the same layers are binary."""
+    pytest.importorskip("onnxscript")
+    net = published_styles.create(style)
+    path, x = tmp_path / "net.onnx", torch.randn(INPUT)
+    try:
+        torch.onnx.export(net, (x,), path, verbose=False)
+    except torch.onnx.OnnxExporterError:  # a branch on a buffer: only the older exporter takes it
+        assert style in ("temperature, gate in two passes", "replicas")
+        torch.onnx.export(net, (x,), path, dynamo=False)
+    graph = load(path).graph
+    assert binary(graph) == net.binary
+    with torch.no_grad():
+        expected = net(x).numpy()
+    (got,) = evaluate(graph, [x.permute(0, 2, 3, 1).numpy()]).values()
+    live = import_module(net, INPUT)
+    (same,) = evaluate(live, [x.permute(0, 2, 3, 1).numpy()]).values()
+    assert np.abs(got - same).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_a_wrong_weight_is_seen() -> None:

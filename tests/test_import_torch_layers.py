@@ -20,6 +20,7 @@ from bdnet_deploy.graph import evaluate  # noqa: E402
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
 from bdnet_deploy.importers.torch.cone import cones  # noqa: E402
 from bdnet_deploy.importers.torch.recorder import record  # noqa: E402
+from bdnet_deploy.passes import merge_affine  # noqa: E402
 
 # -- what stands between layers -----------------------------------------------------------------------------------------
 
@@ -66,6 +67,70 @@ AFFINES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("style", AFFINES)
 def test_affine_arithmetic(style: str) -> None:
     assert set(names(check(Fn(AFFINES[style]), tolerance=1e-6))) <= {"affine", "two_slope"}
+
+
+FULL, PIXELS, ROWS = randn(1, 4, 6, 6), randn(1, 1, 6, 6), randn(1, 4, 6, 1)
+PER_PIXEL: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "position embedding": (lambda x: x + FULL, ["add_map"]),
+    "without batch": (lambda x: x + FULL[0], ["add_map"]),
+    "per pixel": (lambda x: x - PIXELS, ["add_map"]),
+    "rows and channels": (lambda x: torch.add(ROWS, x, alpha=3), ["affine", "add_map"]),
+    "from": (lambda x: FULL - x, ["affine", "add_map"]),
+    "rsub": (lambda x: torch.rsub(x, PIXELS, alpha=-2), ["affine", "add_map"]),
+    "scale": (lambda x: x * FULL, ["mul_map"]),
+    "divided": (lambda x: x / (PIXELS.abs() + 0.5), ["mul_map"]),
+    "in place": (lambda x: (x * 1.0).add_(FULL).mul_(PIXELS), ["affine", "add_map", "mul_map"]),
+    "of levels": (lambda x: 0.5 * sign(x) + FULL, ["sign", "affine", "add_map"]),
+    "threshold": (lambda x: sign(x - FULL), ["add_map", "sign", "affine"]),
+    "padded": (lambda x: F.pad(x[..., 1:], (1, 0)) + FULL, ["slice", "pad", "add_map"]),
+    "bends": (lambda x: F.relu(x + FULL) - FULL, ["add_map", "two_slope", "add_map"]),
+    "tokens": (
+        lambda x: (x.flatten(2).transpose(1, 2) + FULL.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(1, 4, 6, 6),
+        None,  # type: ignore[dict-item]
+    ),
+}
+
+
+@pytest.mark.parametrize("style", PER_PIXEL)
+def test_constants_per_pixel(style: str) -> None:
+    function, expected = PER_PIXEL[style]
+    graph = check(Fn(function), tolerance=1e-6)
+    assert expected is None or names(graph) == expected
+    assert set(names(graph)) & {"add_map", "mul_map"}
+
+
+def test_factors_of_each_axis_need_no_transpose() -> None:
+    """XNOR-Net++: a factor per channel, per row and per column, one after the other."""
+    channels, rows, columns = randn(1, 5, 1, 1), randn(1, 1, 6, 1), randn(1, 1, 1, 6)
+    w = sign(randn(5, 4, 3, 3))
+    graph = check(Fn(lambda x, w: F.conv2d(sign(x), w, padding=1) * channels * rows * columns, w=w), tolerance=1e-6)
+    assert layers(graph) == [(BIT, BIT)]
+    assert names(graph)[-2:] == ["mul_map", "mul_map"] and "transpose" not in names(graph)
+    assert names(merge_affine(graph)) == ["sign", "conv2d", "affine", "mul_map"]
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 4))
+    before, after = (evaluate(g, [x])[g.outputs[0].name] for g in (graph, merge_affine(graph)))
+    assert np.abs(before - after).max() <= 1e-12 * np.abs(before).max()
+
+
+def test_position_embeddings_of_tokens() -> None:
+    """Patches, an embedding of each, and a layer of tokens: the constant lies as the tokens do."""
+
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(4, 8, 2, stride=2)
+            self.position = nn.Parameter(randn(1, 9, 8))
+            self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2) + self.position
+            result: Tensor = self.head(self.norm(tokens).mean(1))
+            return result
+
+    graph = check(Embedded(), tolerance=1e-5)
+    assert names(graph).count("add_map") == 1 and "transpose" not in names(graph)
+    embedded = next(n for n in graph.nodes if n.op.name == "add_map")
+    assert embedded.output.type.shape[-1] == 8 and embedded.output.type.size == 72
 
 
 def test_batch_norms() -> None:
@@ -280,8 +345,9 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str]] = {
     "ceil": (lambda x: F.avg_pool2d(x, 4, 3, ceil_mode=True), "ceil_mode"),
     "uneven adaptive pool": (lambda x: F.adaptive_avg_pool2d(x, 4), "6x6 does not divide into 4x4"),
     "norm of the batch": (nn.BatchNorm2d(4, track_running_stats=False), "no running statistics"),
-    "a value per pixel": (lambda x: x * randn(1, 1, 6, 6), "pixel to pixel"),
-    "a threshold per pixel": (lambda x: torch.sign(x - randn(1, 1, 6, 6)), "pixel to pixel"),
+    "divided by a value per pixel": (lambda x: x / randn(1, 1, 6, 6).relu(), "'div'"),
+    "a value per pixel, divided": (lambda x: randn(1, 1, 6, 6) / x, "'div'"),
+    "widened by a value per pixel": (lambda x: x.mean((2, 3), keepdim=True) * randn(1, 1, 6, 6), "'mul'"),
     "branch": (lambda x: x if x.mean() > 0 else -x, "depends on values of the input"),
     "item": (lambda x: x * x.max().item(), "depends on values of the input"),
     "view written": (write_through_view, "changed in place through a view"),

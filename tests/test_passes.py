@@ -11,6 +11,7 @@ from random_networks import RandomNetwork, random_network
 import bdnet_deploy
 from bdnet_deploy.errors import UnsupportedError, UsageError
 from bdnet_deploy.graph import (
+    AddMap,
     Affine,
     Array,
     AvgPool,
@@ -27,6 +28,7 @@ from bdnet_deploy.graph import (
     MaxPool,
     Move,
     Mul,
+    MulMap,
     Op,
     Permutation,
     Quant,
@@ -356,6 +358,14 @@ def check_proofs(graph: Graph) -> int:
         elif isinstance(op, Mul):
             assert all(v.type.dtype in (DType.I8, DType.I16) for v in node.inputs), node
             bounds[node.output] = np.prod([largest_value(v, bounds) for v in node.inputs], axis=0)
+        elif isinstance(op, AddMap | MulMap):
+            constant = node.inputs[1].data
+            assert constant is not None and node.inputs[0] not in bounds, node
+            largest = largest_value(node.inputs[0], bounds) * (16 if node.inputs[0].type.dtype is not DType.I16 else 1)
+            most = np.abs(constant.astype(np.int64)).max((0, 1, 2))
+            if isinstance(op, MulMap):
+                largest = largest_value(node.inputs[0], bounds)
+            bounds[node.output] = largest + most if isinstance(op, AddMap) else largest * most
         elif isinstance(op, Repeat):
             bounds[node.output] = np.tile(largest_value(node.inputs[0], bounds), op.times)
         elif isinstance(op, Move | Permutation | Concat):

@@ -91,14 +91,14 @@ def test_the_replicas_are_not_kept() -> None:
 
 def test_nothing_to_double() -> None:
     """A map that only the sum reads is not kept, and one without a smaller source stays."""
-    counts = 0
-    for seed in range(120):
+    counts = [0, 0]  # of the networks without such a map and with one; these are rare
+    for seed in range(600):
         network = random_network(seed)
         lowered = lower(network.graph, NUMERICS[seed % 3], io=network.io, samples=network.samples)
         twice = recompute(lowered.graph)
+        counts[twice is not None] += 1
         if twice is None:
             continue
-        counts += 1
         x = network.inputs(lowered)
         with np.errstate(all="ignore"):
             expected = evaluate(lowered.graph, [x])[lowered.graph.outputs[0].name]
@@ -107,4 +107,6 @@ def test_nothing_to_double() -> None:
             )
             found = HostModel(write_bdn(make_plan(twice))).run(x)[0].reshape(expected.shape)
         assert np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
-    assert 0 < counts < 60
+        if counts[1] == 2 and counts[0] > 60:
+            break
+    assert counts[1] == 2 and counts[0] > 60

@@ -111,26 +111,55 @@ def check_binary(graph: Graph, allow_real: Iterable[str] = ()) -> None:
         UsageError: a pattern that no layer matches.
     """
     layers = find_layers(graph)
+    wrong = [layer for layer in layers if not (layer.binary or layer.first or layer.last)]
+    wrong = _not_allowed(wrong, layers, allow_real)
+    if not wrong:
+        return
+    count = "a layer that should be binary is" if len(wrong) == 1 else f"{len(wrong)} layers that should be binary are"
+    raise UnsupportedError(
+        f"{count} real",
+        where=graph.name,
+        why=_reasons(wrong),
+        fix="finish the training or load the right checkpoint; see docs/importing.md for each reason; what is meant to "
+        f"be real: --allow-real '{wrong[0].name}'",
+    )
+
+
+def check_finished(graph: Graph, allow_real: Iterable[str] = ()) -> None:
+    """Refuse a graph with layers that are real only because their training is not finished.
+
+    Args:
+        graph: as imported.
+        allow_real: as for :func:`check_binary`.
+
+    Raises:
+        UnsupportedError: every such layer is named with its reason.
+        UsageError: a pattern that no layer matches.
+    """
+    layers = find_layers(graph)
+    wrong = _not_allowed([layer for layer in layers if layer.name in graph.unfinished], layers, allow_real)
+    if wrong:
+        raise UnsupportedError(
+            f"the weights of {'a layer' if len(wrong) == 1 else f'{len(wrong)} layers'} are not binary yet",
+            where=graph.name,
+            why=_reasons(wrong),
+            fix="load the checkpoint of the end of the training, or finish it; to deploy real weights all the same: "
+            "--allow-real '*'",
+        )
+
+
+def _not_allowed(wrong: Sequence[Layer], layers: Sequence[Layer], allow_real: Iterable[str]) -> list[Layer]:
+    """The layers that no pattern names."""
     patterns = list(allow_real)
     for pattern in patterns:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             raise unknown_name("layer", pattern, [layer.name for layer in layers])
-    wrong = [
-        layer
-        for layer in layers
-        if not (layer.binary or layer.first or layer.last or any(fnmatchcase(layer.name, p) for p in patterns))
-    ]
-    if not wrong:
-        return
-    count = "a layer that should be binary is" if len(wrong) == 1 else f"{len(wrong)} layers that should be binary are"
-    lines = [
+    return [layer for layer in wrong if not any(fnmatchcase(layer.name, p) for p in patterns)]
+
+
+def _reasons(layers: Sequence[Layer]) -> str:
+    """One line a layer."""
+    return "\n     ".join(
         f"{layer.name}{f' ({layer.line})' if layer.line else ''}: {layer.reason or 'no reason is known'}"
-        for layer in wrong
-    ]
-    raise UnsupportedError(
-        f"{count} real",
-        where=graph.name,
-        why="\n     ".join(lines),
-        fix="finish the training or load the right checkpoint; see docs/importing.md for each reason; what is meant to "
-        f"be real: --allow-real '{wrong[0].name}'",
+        for layer in layers
     )

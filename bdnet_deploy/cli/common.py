@@ -189,7 +189,7 @@ push_rows = click.option(
 
 
 def strict(function: _F) -> _F:
-    """``--strict`` and ``--allow-real``; see :func:`check_strict`."""
+    """``--strict`` and ``--allow-real``; see :meth:`Model.check_binary`."""
     options = [
         click.option(
             "--strict", is_flag=True,
@@ -197,25 +197,13 @@ def strict(function: _F) -> _F:
         ),
         click.option(
             "--allow-real", metavar="LAYER", multiple=True,
-            help="With --strict: this layer may be real too; * and ? are wildcards; may be repeated.",
+            help="This layer may be real (--strict; weights whose training is not finished); * and ? are wildcards; may be "
+            "repeated.",
         ),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
     return function
-
-
-def check_strict(model: Model, strict: bool, allow_real: tuple[str, ...]) -> None:
-    """What ``--strict`` asks for.
-
-    Raises:
-        UnsupportedError: a layer that should be binary is real.
-        UsageError: ``--allow-real`` without ``--strict``, or a layer that does not exist.
-    """
-    if strict:
-        model.check_binary(allow_real)
-    elif allow_real:
-        raise UsageError("--allow-real goes with --strict", fix="add --strict")
 
 
 for_firmware = click.option(

@@ -65,7 +65,8 @@ def command(
     """
 
     model = common.load_model(**options)
-    common.check_strict(model, strict, allow_real)
+    if strict:
+        model.check_binary(allow_real)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     with console.steps() as progress:
         artifact = model.export(
@@ -81,6 +82,7 @@ def command(
             keep_kernels=keep_kernels,
             reserve_arena=reserve_arena,
             reserve_model=reserve_model,
+            allow_real=allow_real,
             progress=progress,
         )
         console.note(f"wrote {', '.join(map(str, artifact.paths))}")

@@ -55,7 +55,10 @@ def command(
     if calibrate is not None and numerics == "float":
         raise UsageError("float needs no calibration", fix="--numerics fixed16 or --numerics fixed8")
     model = common.load_model(**options)
-    common.check_strict(model, strict, allow_real)
+    if strict:
+        model.check_binary(allow_real)
+    elif allow_real:
+        raise UsageError("--allow-real goes with --strict", fix="add --strict")
     report = model.inspect(numerics=numerics, ram=ram, cache=cache, push_rows=push_rows)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     if samples is not None:

@@ -5,6 +5,7 @@ from bdnet_deploy.graph.graph import NUMERICS, Graph, Node, Value, evaluate
 from bdnet_deploy.graph.op import OPS, GraphError, Op
 from bdnet_deploy.graph.ops import (
     REPLICATE,
+    AddMap,
     Affine,
     AvgPool,
     BitLogic,
@@ -25,6 +26,7 @@ from bdnet_deploy.graph.ops import (
     MaxPool,
     Move,
     Mul,
+    MulMap,
     Pad,
     Permutation,
     PixelShuffle,
@@ -48,6 +50,7 @@ __all__ = [
     "NUMERICS",
     "OPS",
     "REPLICATE",
+    "AddMap",
     "Affine",
     "Array",
     "AvgPool",
@@ -72,6 +75,7 @@ __all__ = [
     "MaxPool",
     "Move",
     "Mul",
+    "MulMap",
     "Node",
     "Op",
     "Pad",

@@ -53,7 +53,8 @@ class Graph:
 
     ``numerics`` is ``"real"`` as imported (parameters in double, arithmetic in double), then ``"float"``,
     ``"fixed16"`` or ``"fixed8"``, whose references define every byte. ``reasons`` maps the source name of each
-    layer that could be binary but is not to the reason, ``lines`` each layer's to the user's source line, where known.
+    layer that could be binary but is not to the reason, ``lines`` each layer's to the user's source line, where known;
+    ``unfinished`` the layers whose weights are real only because their training is not finished.
     """
 
     name: str = "model"
@@ -63,6 +64,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)
 
     # -- building -----------------------------------------------------------------------------------------------
@@ -112,7 +114,12 @@ class Graph:
     def copy(self) -> Graph:
         """The same graph over new nodes and values (constant data shared)."""
         new = Graph(
-            self.name, self.numerics, reasons=dict(self.reasons), lines=dict(self.lines), _names=set(self._names)
+            self.name,
+            self.numerics,
+            reasons=dict(self.reasons),
+            lines=dict(self.lines),
+            unfinished=set(self.unfinished),
+            _names=set(self._names),
         )
         values: dict[Value, Value] = {}
 

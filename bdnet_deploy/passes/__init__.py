@@ -9,7 +9,6 @@ from bdnet_deploy.passes.ranges import Batches, Ranges, batch_size, calibrate, r
 from bdnet_deploy.passes.recompute import recompute
 from bdnet_deploy.passes.split_concat import split_concat
 from bdnet_deploy.passes.to_float import to_float
-from bdnet_deploy.passes.unpack_bits import unpack_bits
 
 __all__ = [
     "Batches",
@@ -26,5 +25,4 @@ __all__ = [
     "recompute",
     "split_concat",
     "to_float",
-    "unpack_bits",
 ]

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Linear, Node, Repeat, TwoSlope, Value
+from bdnet_deploy.graph import (
+    AddMap,
+    Affine,
+    Array,
+    Conv2d,
+    DType,
+    Graph,
+    Linear,
+    MulMap,
+    Node,
+    Repeat,
+    TwoSlope,
+    Value,
+)
 
 
 def merge_affine(graph: Graph) -> Graph:
@@ -16,7 +29,7 @@ def merge_affine(graph: Graph) -> Graph:
     Rewrites, where the inner node has no other reader:
         ``affine(affine(x))``, ``affine(affine(x), y)``, ``affine(x, affine(y))`` -> one affine of the same terms;
         ``affine(x + y)`` -> one affine of two terms; ``affine(two_slope(x))`` -> two_slope with other slopes;
-        ``affine(repeat(affine(conv)))`` -> ``affine(repeat(conv))``: replicas of integers are integers (ES-BNN).
+        ``add_map(add_map(x))``, ``mul_map(mul_map(x))`` -> one; ``affine(repeat(affine(conv)))`` -> ``affine(repeat(conv))``: replicas of integers are integers (ES-BNN).
     """
     graph = graph.copy()
     changed = True
@@ -25,8 +38,22 @@ def merge_affine(graph: Graph) -> Graph:
         for node in list(graph.nodes):
             if isinstance(node.op, Affine) and node.op.out is DType.F64:
                 changed |= _drop_identity(graph, node) or _pull(graph, node)
+            elif isinstance(node.op, AddMap | MulMap):
+                changed |= _join_maps(graph, node)
         graph.prune()
     return graph
+
+
+def _join_maps(graph: Graph, node: Node) -> bool:
+    """Two constant maps one behind the other are their sum or their product."""
+    x, outer = node.inputs[0], node.inputs[1].data
+    if x.node is None or type(x.node.op) is not type(node.op) or not _sole_reader(graph, x, node):
+        return False
+    source, inner = x.node.inputs[0], x.node.inputs[1].data
+    assert inner is not None and outer is not None
+    both = inner + outer if isinstance(node.op, AddMap) else inner * outer
+    node.inputs = (source, graph.parameter(f"{node.name}.maps", both))
+    return True
 
 
 def _parameters(node: Node) -> list[Array]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from bdnet_deploy.errors import UnsupportedError
 from bdnet_deploy.graph import (
+    AddMap,
     Affine,
     Array,
     AvgPool,
@@ -24,6 +25,7 @@ from bdnet_deploy.graph import (
     Matmul,
     MaxPool,
     Mul,
+    MulMap,
     Node,
     Op,
     Repeat,
@@ -52,9 +54,9 @@ Rule = Callable[["Lowering", Node], None]
 _R = TypeVar("_R", bound=Rule)
 RULES: dict[type[Op], Rule] = {}
 #: Operators whose kernels make accumulators for a fused epilogue; those of two operands leave no room for a residual.
-PRODUCTS: set[type[Op]] = {Conv2d, LayerNorm, Linear, Matmul}
+PRODUCTS: set[type[Op]] = {AddMap, Conv2d, LayerNorm, Linear, Matmul, MulMap}
 #: Operators between a residual and its source that may run ahead of their turn, so that the residual can be fused.
-SHORTCUTS: set[type[Op]] = {AvgPool, BoxSum, Clamp, GroupMean, MaxPool, Mul, Repeat}
+SHORTCUTS: set[type[Op]] = {AddMap, AvgPool, BoxSum, Clamp, GroupMean, MaxPool, Mul, MulMap, Repeat}
 
 
 def rule(*ops: type[Op]) -> Callable[[_R], _R]:

@@ -41,6 +41,38 @@ BD_INLINE uint32_t *bd_packed_at(const bd_view *packed, uint8_t *row, uint32_t x
     return a;
 }
 
+/* Rarely called: inside of what calls it, it would cost all others registers and stack. */
+#if defined(__GNUC__)
+#    define BD_APART __attribute__((noinline))
+#else
+#    define BD_APART
+#endif
+
+/* load_levels: n levels of the packed pixel x from channel c on, as numbers; the channels repeat with the view's own
+ * number. Returns the next channel. Both planes of a bit are its own; a ubit's first is 0. */
+#define BD_LOAD_LEVELS(TYPE)                                                                                 \
+    BD_APART static uint32_t load_levels(TYPE *to, const bd_view *view, const uint8_t *row, uint32_t x,      \
+                                         uint32_t c, uint32_t n) {                                           \
+        const uint32_t channels = view->channels, words = bd_words(channels);                                \
+        const uint32_t *a = (const uint32_t *)(const void *)row + (size_t)x * words;                         \
+        const uint32_t *b = view->dtype == BD_TRIT ? a + (size_t)view->width * words : a;                    \
+        const uint32_t mask = view->dtype == BD_UBIT ? 0u : 1u;                                              \
+        for (uint32_t i = 0; i < n;) { /* up to the end of the word, of the pixel or of the block */         \
+            const uint32_t bit = c & 31u, room = 32u - bit, left = channels - c;                             \
+            const uint32_t most = room < left ? room : left, count = most < n - i ? most : n - i;            \
+            uint32_t first = a[c >> 5] >> bit, second = b[c >> 5] >> bit;                                    \
+            for (uint32_t j = 0; j < count; j++, first >>= 1, second >>= 1) {                                \
+                to[i + j] = (TYPE)(1 - (int32_t)(first & mask) - (int32_t)(second & 1u));                    \
+            }                                                                                                \
+            i += count;                                                                                      \
+            c = c + count == channels ? 0 : c + count;                                                       \
+        }                                                                                                    \
+        return c;                                                                                            \
+    }
+
+/* Packed operands: their levels are numbers. */
+#define BD_LEVELS ((1u << BD_BIT) | (1u << BD_TRIT) | (1u << BD_UBIT))
+
 /* Checks a step's epilogue. `terms` is the set (1 << bd_dtype) of accumulators and residuals that the kernel
  * reads; `produced` is the dtype of y when an affine or slopes make it, or BD_NONE when the kernel has
  * neither. */

@@ -10,7 +10,7 @@ import numpy as np
 from bdnet_deploy.analysis.comparing.decoded import layer_of
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.errors import UsageError
-from bdnet_deploy.graph import Affine, Array, Node, Sign, Ternarize, Value
+from bdnet_deploy.graph import AddMap, Affine, Array, Node, Sign, Ternarize, Value
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
@@ -74,6 +74,10 @@ def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
                 offset = producer.inputs[-1].data
                 assert offset is not None
                 largest = np.maximum(largest, np.abs(x) + np.abs(offset))
+    if producer is not None and isinstance(producer.op, AddMap):
+        constant = producer.inputs[1].data
+        assert constant is not None
+        largest = np.maximum(largest, np.maximum(np.abs(x - constant), np.abs(constant)))
     close = np.zeros(x.shape, bool)
     for threshold in node.inputs[1:]:
         assert threshold.data is not None

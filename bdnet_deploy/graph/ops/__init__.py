@@ -6,6 +6,7 @@ from bdnet_deploy.graph.ops.convolution import REPLICATE, Conv2d, Linear
 from bdnet_deploy.graph.ops.elementwise import Clamp, Mul
 from bdnet_deploy.graph.ops.functions import Lut, Unary
 from bdnet_deploy.graph.ops.joining import Concat
+from bdnet_deploy.graph.ops.maps import AddMap, MulMap
 from bdnet_deploy.graph.ops.matmul import Matmul
 from bdnet_deploy.graph.ops.max_pool import MaxPool
 from bdnet_deploy.graph.ops.moving import Flip, Gather, Move, Pad, Shuffle, Slice, Upsample
@@ -20,6 +21,7 @@ from bdnet_deploy.graph.ops.softmax import Softmax
 
 __all__ = [
     "REPLICATE",
+    "AddMap",
     "Affine",
     "AvgPool",
     "BitLogic",
@@ -40,6 +42,7 @@ __all__ = [
     "MaxPool",
     "Move",
     "Mul",
+    "MulMap",
     "Pad",
     "Permutation",
     "PixelShuffle",

@@ -4,6 +4,7 @@ Needs PyTorch: ``pip install 'bdnet-deploy[torch]'``.
 
 =============  =====================================================================
 ``trace``      the recorded operators as data, and how to run them again
+``dispatch``   seeing every operator that runs
 ``recorder``   one eager forward pass, written down
 ``aten``       which of PyTorch's operators act element by element, only move values, ...
 ``layout``     which axis of a tensor is the channel of the graph's map

@@ -27,7 +27,7 @@ from bdnet_deploy.importers.torch.aten import (
     shown,
 )
 from bdnet_deploy.importers.torch.cone import is_discrete
-from bdnet_deploy.importers.torch.constants import constant_affine
+from bdnet_deploy.importers.torch.constants import constant_affine, constant_map
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
     FIRST_LAYER,
@@ -51,6 +51,7 @@ from bdnet_deploy.importers.torch.rules import (
     comparison_rule,
     limits_rule,
     lines_rule,
+    map_rule,
     matmul_rule,
     max_pool_rule,
     move_rule,
@@ -302,10 +303,13 @@ class _Builder:
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
-            if factors is not None:
+            if factors is not None and not _lies_otherwise(step.inputs[0], factors[2]):
                 mul, add, layout = factors
                 suffix = ".scale" if np.any(mul != 1.0) else ".shift"
                 return affine_rule(self.graph, step, (step.inputs[0], layout or want), mul, add, suffix)
+            per_pixel = constant_map(step) if step.name != "neg" else None
+            if per_pixel is not None:
+                return map_rule(self.graph, step, *per_pixel, want)
         lines = find_two_lines(traced)
         if lines is not None:
             return lines_rule(self.graph, step, lines, want)
@@ -369,6 +373,18 @@ def _wraps(traced: Traced) -> bool:
     if traced.dtype is torch.bool:
         return traced.step.name != "mul"
     return traced.dtype in (torch.uint8, torch.int8, torch.int16)
+
+
+def _lies_otherwise(x: Traced, layout: Layout | None) -> bool:
+    """Whether a layer has made ``x`` with another axis as its channel: two transposes cost more than a constant map."""
+    while x.step is not None and x.step.name in ELEMENTWISE and x.step.inputs and x.step.inputs[0].shape == x.shape:
+        x = x.step.inputs[0]
+    rank, made = len(x.shape), layout
+    if x.step is None or x.step.name in CONVOLUTIONS | BATCH_NORMS | MAX_POOLS:
+        made = Layout.FIRST
+    elif x.step.name in LINEARS:
+        made = Layout.LAST
+    return layout is not None and made is not None and made.axis(rank) != layout.axis(rank)
 
 
 def _constant_factor(step: Step) -> bool:

@@ -1,4 +1,4 @@
-"""Arithmetic with constants as a factor and an offset per channel."""
+"""Arithmetic with constants: a factor and an offset per channel, or a map of them per pixel."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bdnet_deploy.graph import Array
+from bdnet_deploy.graph import AddMap, Array, MulMap, Op
 from bdnet_deploy.importers.torch.cone import layout_of_axis, varying_axes
-from bdnet_deploy.importers.torch.layers import array, refuse
+from bdnet_deploy.importers.torch.layers import array
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Step, Traced
 
@@ -36,7 +36,7 @@ def per_channel(step: Step, constant: Any, shape: tuple[int, ...]) -> tuple[Arra
 
 
 def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
-    """``(mul, add, layout)`` if the step is ``x * mul + add`` of its one traced argument; else None."""
+    """``(mul, add, layout)`` if the step is ``x * mul + add`` per channel of its one traced argument; else None."""
     x, output = step.inputs[0], step.outputs[0]
     if output is None or x.shape != output.shape:
         return None
@@ -49,7 +49,7 @@ def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
     first = isinstance(left, Traced)
     operand = per_channel(step, right if first else left, x.shape)
     if operand is None:
-        raise refuse(step, "its constant differs from pixel to pixel", "use one value per channel")
+        return None
     c, layout = operand
     if step.name == "mul":
         return c, np.zeros_like(c), layout
@@ -59,6 +59,27 @@ def constant_affine(step: Step) -> tuple[Array, Array, Layout | None] | None:
     mine, other = two_term_signs(step)
     mul = np.full_like(c, mine if first else other)
     return mul, c * (other if first else mine), layout
+
+
+def constant_map(step: Step) -> tuple[Op, float, Array] | None:
+    """``(AddMap, factor, m)`` if the step is ``factor * x + m`` of its one traced argument, ``(MulMap, 1, m)`` if it is ``x * m``.
+
+    m has the shape of x, in PyTorch's order. None for other functions, and for constants that are numbers.
+    """
+    x, output = step.inputs[0], step.outputs[0]
+    left, right = step.argument("self"), step.argument("other")
+    first = isinstance(left, Traced)
+    constant = right if first else left
+    if output is None or x.shape != output.shape or not isinstance(constant, Tensor):
+        return None
+    c = np.broadcast_to(array(step, constant, "constant"), x.shape)
+    if step.name == "mul":
+        return MulMap(), 1.0, c
+    if step.name == "div":
+        usable = first and step.argument("rounding_mode") is None and c.all()
+        return (MulMap(), 1.0, 1.0 / c) if usable else None
+    mine, other = two_term_signs(step)
+    return AddMap(), mine if first else other, c * (other if first else mine)
 
 
 def two_term_signs(step: Step) -> tuple[float, float]:

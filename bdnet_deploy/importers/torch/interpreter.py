@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
+from bdnet_deploy.importers.torch.dispatch import Mode
 from bdnet_deploy.iodesc import IODescription
 
 
@@ -74,7 +74,7 @@ _KERNEL_ARGUMENT = {"avg_pool1d": 1, "avg_pool2d": 1, "avg_pool3d": 1, "max_pool
                     "max_pool2d": 1, "max_pool3d_with_indices": 1, "max_pool3d": 1}  # fmt: skip
 
 
-class Bounded(TorchDispatchMode):
+class Bounded(Mode):
     """Stops a file whose tensors or whose work are out of all proportion, before memory and time are spent.
 
     Raises:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from bdnet_deploy.cudaless import without_cuda
 from bdnet_deploy.errors import BdnetError, UnsupportedError, UsageError
+from bdnet_deploy.importers.torch.dispatch import Mode
 from bdnet_deploy.importers.torch.interpreter import Interpreter
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, is_in_place, rebuild
 
@@ -149,7 +149,7 @@ def is_traced(tensor: Tensor) -> bool:
     return hasattr(tensor, _TAG)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Mode):
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.trace = Trace(Traced(0, tuple(x.shape), x.dtype))

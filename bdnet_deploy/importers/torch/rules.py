@@ -71,6 +71,20 @@ def affine_rule(graph: Graph, step: Step, x: Source, mul: Array, add: Array, suf
     return Rule([x], emit)
 
 
+def map_rule(graph: Graph, step: Step, op: Op, factor: float, constant: Array, want: Layout | None) -> Rule:
+    """``factor * x`` plus, or times, a constant of its shape."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        x = real(graph, emitted, step.where)
+        if factor != 1.0:
+            x = affine(graph, [x], [np.array([factor])], np.zeros(1), name_of(step, ".factor"), step.path)
+        name = name_of(step, f".{op.name}")
+        data = graph.constant(f"{name}.map", to_graph(constant, emitted.layout), DType.F64)
+        return Emitted(graph.add(op, [x, data], name, source=step.path), layout=emitted.layout)
+
+    return Rule([(step.inputs[0], want)], emit)
+
+
 def lines_rule(graph: Graph, step: Step, lines: TwoLines, want: Layout | None) -> Rule:
     """An affine or two-slope function."""
     source = (lines.source, lines.layout or want)

@@ -17,7 +17,10 @@ _LEVELS = re.compile(r"weights have \d+ levels")
 
 
 def explain_unfinished(graph: Graph, module: nn.Module) -> None:
-    """Add to the reason of each layer with weights of many levels the temperature that its module holds."""
+    """Add to the reason of each layer with weights of many levels the temperature that its module holds.
+
+    Where the activation is binary already, the layer is noted as unfinished: it was meant to be binary.
+    """
     modules = dict(module.named_modules())
     for source, reason in graph.reasons.items():
         path = source.partition("#")[0]
@@ -27,6 +30,8 @@ def explain_unfinished(graph: Graph, module: nn.Module) -> None:
         if found is not None:
             kind, name, value = found
             graph.reasons[source] = f"{reason}; its {kind} '{name}' is {value:.4g}: training is not finished"
+            if reason.startswith("weights"):
+                graph.unfinished.add(source)
 
 
 def _temperatures(module: nn.Module, path: str) -> Iterator[tuple[str, str, float]]:

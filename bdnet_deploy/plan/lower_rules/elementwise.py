@@ -1,4 +1,4 @@
-"""Limits, products of maps and gates, logic and sums of bits."""
+"""Limits, products of maps and gates, constant maps, logic and sums of bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from bdnet_deploy.graph import Array, BitLogic, BoxSum, Clamp, DType, Mul, Node
+from bdnet_deploy.graph import AddMap, Array, BitLogic, BoxSum, Clamp, DType, Mul, MulMap, Node
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
 
 #: Truth tables over words, whose 1 stands for the smaller value: bit 2 a + b is the result's.
@@ -27,6 +27,18 @@ def mul(low: Lowering, node: Node) -> None:
         node,
         f"bd_mul_{''.join(LETTER[v.type.dtype] for v in node.inputs)}_{acc.value}",
         acc_dtype=acc,
+    )
+
+
+@rule(AddMap, MulMap)
+def constant_map(low: Lowering, node: Node) -> None:
+    x, constant = node.inputs
+    acc = node.output.type.dtype
+    low.fused(
+        node,
+        f"bd_{node.op.name}_{LETTER[x.type.dtype]}_{acc.value}",
+        acc_dtype=acc,
+        weights=cast(Array, constant.data)[0],
     )
 
 

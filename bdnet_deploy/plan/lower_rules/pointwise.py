@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bdnet_deploy.graph import Affine, Node, Sign, Ternarize, TwoSlope
+from bdnet_deploy.graph import Affine, DType, Node, Sign, Ternarize, TwoSlope
 from bdnet_deploy.plan.lowering import Lowering, rule
 from bdnet_deploy.plan.plan import PlanStep, hwc
 
@@ -21,6 +21,6 @@ def pointwise(low: Lowering, node: Node) -> None:
         trunk=None,
         packed=None,
         out_shape=hwc(value.type.shape),
-        acc_dtype=source.dtype,
+        acc_dtype=DType.I8 if source.dtype.is_packed else source.dtype,  # the format has no packed accumulators
     )
     low.fuse(step, node.inputs[first], head=node, repeats=repeats)

@@ -86,8 +86,8 @@ CONCAT(1)
 /* `narrower`: set (1 << bd_dtype) of other dtypes that an operand may have. */
 static bd_status check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype,
                        uint32_t narrower) {
-    int fits = bd_is(out, dtype) && bd_is_window(step, out) && step->kind == BD_STEP_WINDOW &&
-               step->kernel_h == 1 && step->stride_h == 1 && step->pad_top == 0;
+    int fits = bd_is(out, dtype) && bd_is_window(step, out) && step->kernel_h == 1 && step->stride_h == 1 &&
+               step->pad_top == 0;
     for (int k = 0; k < 2; k++) {
         const int taken = in[k].dtype <= BD_UBIT && ((narrower | 1u << dtype) >> in[k].dtype & 1u) != 0;
         fits = fits && taken && bd_is(&in[k], in[k].dtype) && in[k].height == out->height &&

@@ -3,7 +3,7 @@
 #include "bd_epilogue.h"
 
 static int dtype_in(const bd_view *view, uint32_t set) {
-    return view->rows_held != 0 && view->order == 0 && view->dtype <= BD_I32 &&
+    return view->rows_held != 0 && view->order == 0 && view->dtype <= BD_UBIT &&
            ((set >> view->dtype) & 1u) != 0;
 }
 
@@ -64,7 +64,8 @@ bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint3
                residual->channels == e->residual_channels && e->residual_channels <= channels;
     }
     if (!bd_is_absent(trunk)) {
-        fits = fits && bd_is(trunk, e->dtype) && bd_is_map(step, trunk, channels);
+        /* Levels that nothing changes stay where they are: epilogues store elements. */
+        fits = fits && trunk->dtype <= BD_I32 && bd_is(trunk, e->dtype) && bd_is_map(step, trunk, channels);
     }
     if (!bd_is_absent(packed)) {
         fits = fits && (bd_is(packed, BD_BIT) || bd_is(packed, BD_TRIT) || bd_is(packed, BD_UBIT)) &&

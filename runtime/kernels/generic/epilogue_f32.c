@@ -6,6 +6,8 @@
 #include "bd_epilogue.h"
 #include "bd_kernels.h"
 
+BD_LOAD_LEVELS(float)
+
 /* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next
  * channel. */
 static uint32_t load(float *to, const bd_view *view, const uint8_t *row, uint32_t x, uint32_t c, uint32_t n) {
@@ -122,9 +124,12 @@ static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, con
             uint32_t a = 0, r = 0; /* channels of the accumulators and the residual, which may be narrower */
             for (uint32_t c = 0; c < channels; c += BD_BLOCK) {
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
-                a = load(values, &in[0], row.acc, x, a, n);
+                a = in[0].dtype < BD_BIT ? load(values, &in[0], row.acc, x, a, n)
+                                         : load_levels(values, &in[0], row.acc, x, a, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(residual, &in[1], row.residual, in[1].width == 1 ? 0 : x, r, n);
+                    const uint32_t at = in[1].width == 1 ? 0 : x;
+                    r = in[1].dtype < BD_BIT ? load(residual, &in[1], row.residual, at, r, n)
+                                             : load_levels(residual, &in[1], row.residual, at, r, n);
                 }
                 block(e, constants, out, &row, x, c, n, values, residual);
             }
@@ -135,7 +140,7 @@ static bd_status epilogue_f32(const bd_step *step, const uint8_t *constants, con
 
 static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
                        const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {
-    const uint32_t terms = (1u << BD_F32) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32);
+    const uint32_t terms = (1u << BD_F32) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32) | BD_LEVELS;
     (void)scratch_bytes;
     return bd_check_epilogue(step, constants, constants_size, in, out, terms, terms, BD_F32);
 }

@@ -16,6 +16,8 @@ typedef struct fixed_terms {
     int32_t values[BD_BLOCK], residual[BD_BLOCK];
 } fixed_terms;
 
+BD_LOAD_LEVELS(int32_t)
+
 /* n elements of a pixel from channel c; the channels repeat with the view's own number. Returns the next
  * channel. */
 static uint32_t load(int32_t *to, const bd_view *view, const uint8_t *row, uint32_t x, uint32_t c,
@@ -187,9 +189,12 @@ static bd_status epilogue_fixed(const bd_step *step, const uint8_t *constants, c
             uint32_t a = 0, r = 0; /* channels of the accumulators and the residual, which may be narrower */
             for (uint32_t c = 0; c < channels; c += BD_BLOCK) {
                 const uint32_t n = channels - c < BD_BLOCK ? channels - c : BD_BLOCK;
-                a = load(terms.values, &in[0], row.acc, x, a, n);
+                a = in[0].dtype < BD_BIT ? load(terms.values, &in[0], row.acc, x, a, n)
+                                         : load_levels(terms.values, &in[0], row.acc, x, a, n);
                 if (e->residual_mul != BD_ABSENT) {
-                    r = load(terms.residual, &in[1], row.residual, in[1].width == 1 ? 0 : x, r, n);
+                    const uint32_t at = in[1].width == 1 ? 0 : x;
+                    r = in[1].dtype < BD_BIT ? load(terms.residual, &in[1], row.residual, at, r, n)
+                                             : load_levels(terms.residual, &in[1], row.residual, at, r, n);
                 }
                 block(e, constants, in, out, &row, x, c, n, &terms);
             }
@@ -198,7 +203,7 @@ static bd_status epilogue_fixed(const bd_step *step, const uint8_t *constants, c
     return BD_OK;
 }
 
-#define INTEGERS ((1u << BD_U8) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32))
+#define INTEGERS ((1u << BD_U8) | (1u << BD_I8) | (1u << BD_I16) | (1u << BD_I32) | BD_LEVELS)
 
 /* The body reads its range from bd_epilogue.dtype; the checks hold each name to its own. */
 #define EPILOGUE(name, produced)                                                                             \
