@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,15 @@ def test_constants_along_axes_that_shapes_cannot_tell_apart(size: int) -> None:
     for shape in ((size, 1, 1), (size, 1), (size,)):
         check(Fn(lambda x, s=shape: F.conv2d(x * line.view(s).to(x.dtype), w.to(x.dtype))), (1, size, size, size))
         check(Fn(lambda x, s=shape: sign(x - line.view(s).to(x.dtype) / size)), (1, size, size, size))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_maxima_over_axes_of_one_length(seed: int) -> None:
+    """Maxima over channels and rows are those over rows and columns in one of a few draws."""
+    weights = torch.randn(2, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
+    with contextlib.suppress(UnsupportedError):
+        check(Fn(lambda x: F.conv2d(x, weights.to(x.dtype)).amax((1, 2))), (1, 2, 2 + seed, 2))
+    check(Fn(lambda x: F.conv2d(x, weights.to(x.dtype)).amax((2, 3))), (1, 2, 2 + seed, 2))
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
