@@ -21,7 +21,7 @@ from bdnet_deploy import samples
 from bdnet_deploy.analysis.comparing.quantized import Edge, compare, unsaturated
 from bdnet_deploy.cli import app, console
 from bdnet_deploy.errors import BdnetError, MissingPackageError, ModelFileError, UnsupportedError, UsageError
-from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Sign, Ternarize, TwoSlope, Value, evaluate
+from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Quantize, Sign, Ternarize, TwoSlope, Value, evaluate
 from bdnet_deploy.images import MAX_PIXELS, find_images, read_image
 from bdnet_deploy.iodesc import InputDescription, IODescription, OutputDescription
 from bdnet_deploy.lowering import Lowered, lower
@@ -532,9 +532,12 @@ def test_counts_equal_those_of_plain_loops(seed: int, numerics: str) -> None:
     found = compare(real, lowered, Samples(x, y), y)
     encoded = lowered.encode(x)
     before, after = evaluate(real, [x], keep=True), evaluate(lowered.graph, [encoded], keep=True)
-    assert {e.value for e in found.edges} == {
+    own = {n.name for n in real.nodes if isinstance(n.op, Quantize)}  # the model's own integers saturate on purpose
+    own |= {f"{name}.{way}" for name in own for way in ("coarse", "wide")}
+    edges = {e.value for e in found.edges if e.value.name not in own}
+    assert edges == {
         *lowered.graph.inputs,
-        *(n.output for n in lowered.graph.nodes if isinstance(n.op, Affine | TwoSlope)),
+        *(n.output for n in lowered.graph.nodes if isinstance(n.op, Affine | TwoSlope) and n.name not in own),
     }
     for edge in found.edges:
         value = edge.value

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_ops_elementwise import check_host
 from torch_modules import BIT, TRIT, layers
 
 import bdnet_deploy
 from bdnet_deploy.graph import DType, evaluate
+from bdnet_deploy.lowering import lower
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -55,6 +57,27 @@ def test_a_brevitas_network(exporter: str, files: Path) -> None:
     np.testing.assert_allclose(executor, brevitas, rtol=1e-4, atol=1e-4)
     got = evaluate(graph, [np.moveaxis(x, 1, -1).astype(np.float64)])[graph.outputs[0].name]
     np.testing.assert_allclose(got, brevitas, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("exporter", ["today", "before"])
+def test_activations_of_more_bits(exporter: str, files: Path) -> None:
+    """Their levels are Brevitas' own; in float an output differs where one of them lies near a tie."""
+    graph = bdnet_deploy.load(files / f"wide-{exporter}.onnx").graph
+    reasons = [r.partition(";")[0].partition(" (/")[0].partition(" (node")[0] for r in graph.reasons.values()]
+    assert reasons == [
+        "activation has 256 levels (8 bits)",
+        "activation has 16 levels (4 bits)",
+        "activation has 256 levels (8 bits)",
+        "activation: 'mean'",
+    ]
+    with np.load(files / "wide-outputs.npz") as arrays:
+        x, brevitas, executor = arrays["x"], arrays["brevitas"], arrays[exporter]
+    np.testing.assert_allclose(executor, brevitas, rtol=1e-4, atol=1e-4)
+    samples = np.moveaxis(x, 1, -1)
+    for numerics, rounded, most in (("float", 1e-4, 0.9), ("fixed16", 0.1, 0.9), ("fixed8", 0.1, 0.9)):
+        got = check_host(lower(graph, numerics, samples=samples), samples.astype(np.float64))
+        near = np.abs(got - brevitas).max(1) <= rounded * np.abs(brevitas).max()
+        assert near.mean() >= most, (numerics, np.abs(got - brevitas).max(1) / np.abs(brevitas).max())
 
 
 def test_it_runs_in_our_runtime(files: Path, tmp_path: Path) -> None:

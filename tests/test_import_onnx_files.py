@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx_files import QONNX, make_node, model, onnx, ours, runtime, save
+from test_ops_elementwise import check_host
 from torch_modules import BIT, TRIT, layers
 
 import bdnet_deploy
 from bdnet_deploy.errors import BdnetError, ModelFileError, UnsupportedError, UsageError
-from bdnet_deploy.graph import Conv2d, DType, Linear, evaluate
+from bdnet_deploy.graph import Conv2d, DType, Linear, Quantize, evaluate
 from bdnet_deploy.importers.onnx import read
 from bdnet_deploy.importers.torch.recorder import record
+from bdnet_deploy.lowering import lower
 
 torch = pytest.importorskip("torch")
 helper, TensorProto = onnx.helper, onnx.TensorProto
@@ -175,7 +177,7 @@ def test_unsupported_operators_are_named(tmp_path: Path) -> None:
         ("FusedConv", "com.microsoft", "belongs to a runtime"),
         ("Frobnicate", "mine", "the domain 'mine' is not read"),
         ("Trunc", QONNX, "cutting bits"),
-        ("QuantizeLinear", "", "quantized already"),
+        ("QLinearConv", "", "quantized to integers already"),
     ):
         nodes = [
             make_node(op, ["x", "c", "c"], ["t"], name="/body/body.1/odd/It", domain=domain),
@@ -397,6 +399,132 @@ def test_wide_weights_and_odd_quantizers(tmp_path: Path) -> None:
         model([quant("x", "y", "s", "eight", rounding_mode="ODD")], SHAPE, constants, domains=[QONNX]),
     )
     refused(bad, UnsupportedError, "its rounding mode is 'ODD'", "HALF_EVEN")
+
+
+@pytest.mark.parametrize(
+    ("kind", "zero", "levels"), [("int8", -5, 256), ("uint8", 37, 256), ("int16", 100, 65536), ("uint16", 30000, 65536), (None, 0, 256)]
+)  # fmt: skip
+def test_integers_of_activations(kind: str | None, zero: int, levels: int, tmp_path: Path) -> None:
+    """QuantizeLinear and DequantizeLinear around moves and pools, with the zero point as initializer or Constant."""
+    scale = np.float32(0.017 if levels == 256 else 1e-4)
+    constants = {"s": scale, "w": randn(5, 4, 3, 3)}
+    between = [
+        make_node("MaxPool", ["q"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        make_node("Transpose", ["p"], ["t"], perm=[0, 1, 3, 2]),
+    ]
+    zeros = ["z"] if kind else []
+    if kind == "int8":
+        constants["z"] = np.int8(zero)
+        nodes = []
+    elif kind:
+        nodes = [make_node("Constant", [], ["z"], value=onnx.numpy_helper.from_array(np.array(zero, kind)))]
+    else:
+        nodes = []
+    nodes += [
+        make_node("QuantizeLinear", ["x", "s", *zeros], ["q"]),
+        *between,
+        make_node("DequantizeLinear", ["t", "s", *zeros], ["d"]),
+        conv("d", "y"),
+    ]
+    path = save(tmp_path / "m.onnx", model(nodes, SHAPE, constants, opset=21))
+    imported = bdnet_deploy.load(path)
+    (op,) = [n.op for n in imported.graph.nodes if isinstance(n.op, Quantize)]
+    assert op.scale == pytest.approx(float(scale), rel=1e-6) and op.dtype is (
+        DType.I8 if levels == 256 and kind else DType.U8 if levels == 256 else DType.I16
+    )
+    (reason,) = imported.graph.reasons.values()
+    assert reason.startswith(f"activation has {levels} levels ")
+    x = randn(1, *SHAPE[1:])
+    got = ours(path, x)[0]
+    np.testing.assert_allclose(
+        got, by_hand(x, float(scale), zero, kind or "uint8", constants["w"]), rtol=1e-4, atol=1e-4
+    )
+    real = evaluate(imported.graph, [np.moveaxis(x, 1, -1).astype(np.float64)])[imported.graph.outputs[0].name]
+    np.testing.assert_allclose(np.moveaxis(real, -1, 1), got, rtol=1e-4, atol=1e-4)
+
+
+def by_hand(x: np.ndarray, scale: float, zero: int, kind: str, w: np.ndarray) -> np.ndarray:
+    info = np.iinfo(kind)
+    levels = (np.clip(np.rint(x / np.float32(scale)) + zero, info.min, info.max) - zero) * scale
+    pooled = levels.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5)).transpose(0, 1, 3, 2)
+    return torch.nn.functional.conv2d(
+        torch.from_numpy(pooled).double(), torch.from_numpy(w).double(), padding=1
+    ).numpy()
+
+
+def test_a_network_that_onnxruntime_quantized(tmp_path: Path) -> None:
+    """QDQ of its static quantization: in float the outputs are onnxruntime's; in fixed point within two of their steps."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    torch.manual_seed(0)
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.ReLU6(), nn.MaxPool2d(2),
+        nn.Conv2d(12, 16, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, 10),
+    ).eval()  # fmt: skip
+    x = randn(12, 3, 8, 8)
+    torch.onnx.export(net, torch.from_numpy(x[:1]), str(tmp_path / "f.onnx"), dynamo=False, input_names=["x"])
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
+        rows = iter([{"x": row[None]} for row in x])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    path = tmp_path / "q.onnx"
+    quantization.quantize_static(
+        str(tmp_path / "f.onnx"), str(path), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True
+    )
+    imported = bdnet_deploy.load(path)
+    expected = np.concatenate([runtime(path, row[None])[0] for row in x])
+    samples = np.moveaxis(x, 1, -1)
+    step = [n.op.scale for n in imported.graph.nodes if isinstance(n.op, Quantize)][-1]
+    for numerics, steps in (("float", 0.01), ("fixed16", 2.01), ("fixed8", 2.01)):
+        lowered = lower(imported.graph, numerics, samples=samples)
+        got = check_host(lowered, samples.astype(np.float64))
+        assert np.abs(got - expected).max() <= steps * step, numerics
+
+
+def test_quantizers_that_are_refused(tmp_path: Path) -> None:
+    for zero, says in (
+        (np.int32(0), "of a type that is not known here"),
+        (None, "the type of its integers is not known"),
+    ):
+        nodes = [
+            make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+        ]
+        constants = {"s": np.float32(0.1), "z": zero}
+        if zero is None:
+            nodes.insert(0, make_node("Identity", ["a"], ["z"]))
+            constants = {"s": np.float32(0.1), "a": np.int8(0)}
+        refused(save(tmp_path / "m.onnx", model(nodes, SHAPE, constants)), UnsupportedError, says, "QuantizeLinear")
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "narrow"), [(8, 1, 0), (8, 0, 0), (4, 1, 1), (3, 0, 0), (2, 0, 0), (12, 1, 0)]
+)
+def test_wide_quant_of_activations(bits: int, signed: int, narrow: int, tmp_path: Path) -> None:
+    """QONNX's Quant in front of weights that it quantizes, too."""
+    constants = {
+        "w": randn(5, 4, 3, 3),
+        "s": np.float32(0.05),
+        "zero": np.float32(0),
+        "bits": np.float32(bits),
+        "eight": np.float32(8),
+    }
+    nodes = [
+        quant("x", "a", "s", "bits", signed=signed, narrow=narrow),
+        quant("w", "q", "s", "eight"),
+        conv("a", "y", "q"),
+    ]
+    path = save(tmp_path / "m.onnx", model(nodes, SHAPE, constants, domains=[QONNX]))
+    imported = bdnet_deploy.load(path)
+    count = 2**bits - narrow
+    (reason,) = imported.graph.reasons.values()
+    assert reason.startswith(f"activation has {count} levels ({bits} bits); weights have ")
+    x = randn(1, *SHAPE[1:])
+    got = evaluate(imported.graph, [np.moveaxis(x, 1, -1).astype(np.float64)])[imported.graph.outputs[0].name]
+    np.testing.assert_allclose(np.moveaxis(got, -1, 1), ours(path, x)[0], rtol=1e-4, atol=1e-4)
 
 
 # -- damaged and hostile files --------------------------------------------------------------------------------------------

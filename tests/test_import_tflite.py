@@ -15,6 +15,7 @@ from tflite_files import File, check, host, samples, theirs
 import bdnet_deploy
 from bdnet_deploy.export import tflite as export
 from bdnet_deploy.export.tflite.builder import F32, I8, SAME, VALID
+from bdnet_deploy.export.tflite.packing import pack
 from bdnet_deploy.export.tflite.schema import Operator, TensorKind
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Op, Ternarize
 from bdnet_deploy.importers.tflite import import_tflite
@@ -535,6 +536,71 @@ def test_int8_files() -> None:
     assert (
         np.abs(real[1] - expected[1]).max() <= 0.0411 / 2 + 0.0623 / 2 + 1e-5
     )  # not rounded, but within the same limits
+
+
+def of_engine(file: File, y: int, *, n: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, what our kernels make of them and what the engine does, as int64."""
+    data = file.done(y)
+    imported = read(data, rounding=True)
+    x = samples(imported, n)
+    return x, *(a[0].astype(np.int64) for a in (host(imported, x), theirs(data, x)))
+
+
+def test_where_the_engine_rounds_halves_away_from_zero() -> None:
+    """Sums and binary layers: equal but at halves, where ours are even. These are frequent where scales are round."""
+    file = File(1, 8, 8, 16, kind=I8, scale=2.0**-5)
+    x, got, expected = of_engine(
+        file, file.b.op("ADD", [file.x, file.x], file.b.tensor("y", (1, 8, 8, 16), I8, 2.0**-3))
+    )
+    assert np.array_equal(got, np.rint(x / 2)) and np.array_equal(expected, np.trunc(x / 2 + np.sign(x) / 2))
+    assert 0.2 < (got != expected).mean() < 0.3
+    file = File(1, 6, 6, 33)
+    b = file.b
+    halves = {
+        "multiplier": b.constant("m", np.full(20, 0.25, np.float32)),
+        "bias": b.constant("a", np.full(20, 0.125, np.float32)),
+    }
+    y = b.lce_bconv2d(file.bits(file.x), b.constant("w", pack(file.signs(20, 3, 3, 33))), b.tensor("y", (1, 6, 6, 20), I8, 0.25), 33,
+                      padding=SAME, pad_values=1, **halves)  # fmt: skip
+    _, got, expected = of_engine(file, y)
+    apart = expected - got
+    assert set(np.unique(np.abs(apart))) == {0, 1} and (apart * np.sign(expected) >= 0).all()
+    assert (got[apart != 0] % 2 == 0).all()  # ours is even, the engine's one farther from 0
+
+
+def twice_rounded(sums: np.ndarray, scale: float) -> np.ndarray:
+    """The engine's product of an int32 and a real number of at most 1/2: to multiples of 2**-right, then to whole ones, halves up.
+
+    31 bits of the factor, as "gemmlowp" has it: https://github.com/google/gemmlowp, fixedpoint.h.
+    """
+    mantissa, exponent = np.frexp(scale)
+    factor, right = round(float(mantissa) * 2**31), -int(exponent)
+    nudged = sums * factor + (1 << 30)
+    once = nudged >> 31
+    return np.asarray((once + ((1 << right) >> 1)) >> right)
+
+
+def test_where_the_engine_rounds_twice() -> None:
+    """Convolutions: a few in a thousand differ by a step, because rounding first to multiples of 2**-8 makes halves of what is none."""
+    file = File(1, 8, 8, 16, kind=I8, scale=0.0507)
+    b = file.b
+    weights = b.constant(
+        "w", file.rng.integers(-127, 128, (16, 3, 3, 16)).astype(np.int8), np.full(16, 0.003, np.float32), 0
+    )
+    scale = (b.model.tensors[weights].scale * np.float32(0.0507)).astype(np.float32)  # type: ignore[operator]
+    bias = b.constant("b", file.rng.integers(-4000, 4000, 16).astype(np.int32), scale, 0)
+    y = b.op("CONV_2D", [file.x, weights, bias], b.tensor("conv", (1, 8, 8, 16), I8, 0.0411), padding=SAME, stride_h=1, stride_w=1,
+             activation=0)  # fmt: skip
+    x, got, expected = of_engine(file, y)
+    taps = [b.model.tensors[i].data for i in (weights, bias)]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x.astype(np.int64), ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+    )
+    sums = np.einsum("nhwcij,oijc->nhwo", windows, taps[0].astype(np.int64)) + taps[1]  # type: ignore[union-attr]
+    factor = float(np.float32(0.0507)) * float(np.float32(0.003)) / float(np.float32(0.0411))
+    assert np.array_equal(expected, np.clip(twice_rounded(sums, factor), -128, 127))
+    assert np.array_equal(got, np.clip(np.rint(sums * factor), -128, 127))
+    assert 0 < (got != expected).mean() < 0.01 and np.abs(got - expected).max() == 1
 
 
 def test_quantize_and_dequantize() -> None:

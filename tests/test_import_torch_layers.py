@@ -336,7 +336,7 @@ def stale_view(x: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str]] = {
-    "two bits": (lambda x: x.round().clamp(-2, 1), "4 levels"),
+    "levels at growing distances": (lambda x: x.round().clamp(-2, 2) ** 3, "5 levels"),
     "uneven levels": (lambda x: torch.where(x > 0, torch.where(x > 1, 3.0, 1.0), 0.0), "not equally spaced"),
     "sine": (lambda x: torch.sin(x), "'sin'"),
     "transposed": (nn.ConvTranspose2d(4, 4, 2), "transposed"),

@@ -114,7 +114,7 @@ def test_int8_models(models: Path, name: str, steps: int) -> None:
     x = samples(imported, 4)
     ours, other = host(imported, x)[0], theirs(data, x)[0]
     assert ours.dtype == other.dtype == np.int8 and np.ptp(other.astype(int)) > 20
-    # Results of fixed-point multipliers are off by one step here and there, which turns a sign near 0.
+    # Convolutions are rounded twice by the engine: one step here and there, which turns a sign near 0.
     assert np.abs(ours.astype(int) - other.astype(int)).max() <= steps
     assert np.array_equal(ours.argmax(-1), other.argmax(-1))
     real = read(data)

@@ -231,7 +231,7 @@ def test_load_refuses_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     result = invoke("export", "y.tflite", "--target", "bdn")
     assert result.exit_code == 1 and "y.tflite: operator 0 (MyOwnOperator, 'made')" in result.stderr
     assert not Path("y.bdn").exists()
-    with pytest.raises(UsageError, match="leave --arch"):
+    with pytest.raises(UsageError, match="leave out --arch"):
         bdnet_deploy.load("y.tflite", arch="bdnet_digits")
     with pytest.raises(ModelFileError, match="no such file"):
         bdnet_deploy.load("none.tflite")

@@ -102,21 +102,21 @@ def _attempt(terms: list[Term], add: Array, scale: Array) -> tuple[FixedAffine |
     return FixedAffine(scale, [f.astype(np.int64) for f in factors], tuple(shifts), total.astype(np.int64)), bad
 
 
-def fit_affine(terms: list[Term], add: Array, need: Array) -> FixedAffine:
+def fit_affine(terms: list[Term], add: Array, need: Array, *, keep: bool = True) -> FixedAffine:
     """Scales of at least ``need`` (C,) and the factors for them.
 
     Args:
         terms: one or two inputs.
         add: (C,) real addend.
         need: (C,) smallest scale at which the output's range fits its dtype.
-
-    A residual whose own scale is fine enough keeps it, so that it is added without rounding.
+        keep: a residual whose own scale is fine enough keeps it, so that it is added without rounding; False where ``need`` is
+            wanted exactly.
     """
     scale = need.copy()
     for term in terms:
-        if term.whole:
-            keep = (term.factor >= need) & (term.factor <= 1.5 * need)
-            scale = np.where(keep, term.factor, scale)
+        if term.whole and keep:
+            fine = (term.factor >= need) & (term.factor <= 1.5 * need)
+            scale = np.where(fine, term.factor, scale)
     for _ in range(400):  # 1.125**400 is 10**20
         with np.errstate(invalid="ignore"):  # factors beyond 64 bits are among the bad ones
             fixed, bad = _attempt(terms, add, scale)

@@ -15,8 +15,21 @@ from typing import TypeVar
 import numpy as np
 
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Affine, Array, Clamp, DType, Graph, Node, Op, Quant, Sign, Ternarize, Value
-from bdnet_deploy.passes.fixed_point import Term, fit_affine
+from bdnet_deploy.graph import (
+    Affine,
+    Array,
+    Clamp,
+    DType,
+    Graph,
+    Node,
+    Op,
+    Quant,
+    Quantize,
+    Sign,
+    Ternarize,
+    Value,
+)
+from bdnet_deploy.passes.fixed_point import FixedAffine, Term, fit_affine
 from bdnet_deploy.passes.ranges import Ranges
 
 #: Ranges are widened by this much over what calibration saw: 16 bits can spare it, 8 cannot.
@@ -49,6 +62,12 @@ def rule(*ops: type[Op]) -> Callable[[_R], _R]:
     return enter
 
 
+def signed(op: Quantize) -> tuple[DType, Quant]:
+    """The integers of the model's own quantization; those of u8 are those of i8, with the zero point moved."""
+    dtype = DType.I8 if op.dtype is DType.U8 else op.dtype
+    return dtype, Quant.of(op.scale, op.zero_point + dtype.range[0] - op.dtype.range[0])
+
+
 class Quantizer:
     """A real graph on its way to integers. Arrays are per channel, ``(C,)``."""
 
@@ -68,12 +87,32 @@ class Quantizer:
 
     def run(self) -> tuple[Graph, QuantizeReport]:
         for i, value in enumerate(self.old.inputs):
-            dtype, quant = self.input_types[i] if self.input_types else (DType.I8, self.symmetric(value, DType.I8))
+            dtype, quant = self.input_types[i] if self.input_types else self._input_type(value)
             self.values[value] = self.new.input(value.name, value.type.shape, dtype, quant)
         for node in self.old.nodes:
-            self.values[node.output] = self._node(node)
+            if isinstance(node.op, Affine | Clamp) and self.own_integers(node.output):
+                self._check_finite(node)  # part of the quantization behind it
+            else:
+                self.values[node.output] = self._node(node)
         self.new.outputs = [self._output(v) for v in self.old.outputs]
         return self.new, self.report
+
+    def _input_type(self, value: Value) -> tuple[DType, Quant]:
+        """Integers of 8 bits: the model's own, where it makes such of its input at once; else by the range seen."""
+        quantize = self.own_integers(value)
+        if quantize is not None and quantize.dtype is not DType.I16:
+            return signed(quantize)
+        return DType.I8, self.symmetric(value, DType.I8)
+
+    def own_integers(self, value: Value) -> Quantize | None:
+        """The model's own quantization that alone reads an old value, perhaps behind limits; None where there is none."""
+        users = self.users.get(value, [])
+        if len(users) != 1 or value in self.old.outputs or users[0].inputs[0] is not value:
+            return None
+        op = users[0].op
+        if isinstance(op, Clamp):
+            return self.own_integers(users[0].output)
+        return op if isinstance(op, Quantize) else None
 
     # -- ranges and scales ----------------------------------------------------------------------------------------------
 
@@ -209,27 +248,40 @@ class Quantizer:
         source: str,
         uniform: bool,
     ) -> Value:
-        inputs = []
-        for x, mul in zip(terms, muls, strict=True):
-            scale, zero = self.vectors(x)
-            whole = x.type.dtype in (DType.I16, DType.I8)
-            magnitude = self.magnitude(x)
-            inputs.append(Term(mul * scale, magnitude, self.typical.get(x, magnitude), zero, whole))
+        inputs = self.terms(terms, muls)
         while True:
-            try:
-                fixed = fit_affine(inputs, add, need)
-            except ArithmeticError as error:
-                raise UnsupportedError(
-                    f"{self.new.numerics} cannot carry the parameters", where=source or name, why=str(error)
-                ) from error
+            fixed = self.fit(inputs, add, need, source or name)
             if not uniform or np.ptp(fixed.scale) == 0.0:
                 break
             need = np.full_like(need, fixed.scale.max())
-        op = Affine(len(terms), dtype, fixed.shifts)
+        quant = Quant.of(fixed.scale[0] if uniform else fixed.scale)
+        return self.fixed(name, terms, fixed, dtype, quant, source)
+
+    def terms(self, xs: list[Value], muls: list[Array]) -> list[Term]:
+        """New values and their real factors as the terms of an affine map."""
+        found = []
+        for x, mul in zip(xs, muls, strict=True):
+            scale, zero = self.vectors(x)
+            whole = x.type.dtype in (DType.I16, DType.I8)
+            magnitude = self.magnitude(x)
+            found.append(Term(mul * scale, magnitude, self.typical.get(x, magnitude), zero, whole))
+        return found
+
+    def fit(self, terms: list[Term], add: Array, need: Array, where: str, *, keep: bool = True) -> FixedAffine:
+        """:func:`fit_affine`, with an error that names the layer."""
+        try:
+            return fit_affine(terms, add, need, keep=keep)
+        except ArithmeticError as error:
+            raise UnsupportedError(
+                f"{self.new.numerics} cannot carry the parameters", where=where, why=str(error)
+            ) from error
+
+    def fixed(self, name: str, xs: list[Value], fixed: FixedAffine, dtype: DType, quant: Quant, source: str) -> Value:
+        """Append an affine map with these integer parameters."""
         constants = [self.constant(f"{name}.mul{i}", f, DType.I32) for i, f in enumerate(fixed.factors)]
         constants.append(self.constant(f"{name}.add", fixed.add, DType.I32))
-        quant = Quant.of(fixed.scale[0] if uniform else fixed.scale)
-        return self.new.add(op, [*terms, *constants], name, source=source, quant=quant)
+        op = Affine(len(xs), dtype, fixed.shifts)
+        return self.new.add(op, [*xs, *constants], name, source=source, quant=quant)
 
     def record(self, old: Value, y: Value) -> None:
         scale, zero = self.vectors(y)

@@ -12,13 +12,13 @@ from torch import Tensor
 from bdnet_deploy.analysis.comparing.decoded import layer_of
 from bdnet_deploy.analysis.comparing.layers import TOLERANCE, compare_top1, near_ties
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
-from bdnet_deploy.graph import Array, Node, Sign, Ternarize, Value, evaluate
+from bdnet_deploy.graph import Affine, Array, Dequantize, Node, Quantize, Sign, Ternarize, Value, evaluate
 from bdnet_deploy.importers.torch import Imported
 from bdnet_deploy.importers.torch.emitted import Emitted
 from bdnet_deploy.importers.torch.layout import Layout, to_graph
 from bdnet_deploy.importers.torch.trace import Trace, Traced, run_step
 
-#: Float noise flips about one sign in a million; where a larger share lies at the threshold, the rule for ties is wrong.
+#: Float noise flips about one sign (or trit) in a million; where a larger share lies at the threshold, the rule for ties is wrong.
 MOST_NEAR_TIES = 1e-3
 #: Levels that PyTorch computes by straight-through code are blurred by rounding, by less than this.
 _BLUR = 0.01
@@ -39,7 +39,8 @@ class _Sums:
 def compare_import(imported: Imported, x: Array, verdicts: Verdicts) -> None:
     """Each value of the graph that PyTorch computes too, made by the graph from PyTorch's own values before it.
 
-    Bits and trits must be equal but for near ties, real values within 1e-5 of the layer's largest. End to end, one flip
+    Bits, trits and the levels of wider quantizers must be equal but for near ties, real values within 1e-5 of the layer's
+    largest. End to end, one flip
     cascades: flips, distance and top-1 are reported, and an input without flips must agree within 1e-4.
 
     Args:
@@ -61,13 +62,15 @@ def compare_import(imported: Imported, x: Array, verdicts: Verdicts) -> None:
             _compare(value, values, total)
             if value.type.dtype.is_packed:
                 flips += int((ends[value.name] != values[value]).sum())
+            elif _quantizer(value) is not None:
+                flips += int((~_near(ends[value.name], values[value])).sum())
         logits.append(ends[graph.outputs[0].name][0])
         expected.append(to_graph(tensors[imported.trace.outputs[0]].numpy(), Layout.FIRST)[0])
         quiet.append(flips == 0)
     for value, total in sums.items():
         assert value.node is not None
         why = f"{total.different} of {total.compared} elements differ"
-        if total.near > max(MOST_NEAR_TIES * total.compared, 2):
+        if value.type.dtype.is_packed and total.near > max(MOST_NEAR_TIES * total.compared, 2):
             why = f"{total.near} of {total.compared} elements lie at the threshold, as zeros of sign(0), and differ"
             total.near, total.different = 0, total.different + total.near
         verdicts.add(
@@ -143,10 +146,31 @@ def _compare(value: Value, values: Mapping[Value, Array], total: _Sums) -> None:
         total.near += int(near.sum())
         total.different += int((wrong & ~near).sum())
         return
-    distance = np.abs(found.astype(np.float64) - expected)
-    largest = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
-    total.different += int((~(distance <= TOLERANCE * largest)).sum())
-    total.distance = max(total.distance, float(distance.max(initial=0.0)) / largest)
+    wrong = ~_near(found, expected)
+    near = np.zeros_like(wrong)
+    quantizer = _quantizer(value)
+    if wrong.any() and quantizer is not None:
+        near = wrong & near_ties(quantizer, {v.name: a for v, a in local.items()})
+    total.near += int(near.sum())
+    total.different += int((wrong & ~near).sum())
+    distance = np.abs(found.astype(np.float64) - expected)[~near]
+    total.distance = max(total.distance, float(distance.max(initial=0.0)) / _largest(expected))
+
+
+def _largest(expected: Array) -> float:
+    return max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+
+
+def _near(found: Array, expected: Array) -> Array:
+    return np.asarray(np.abs(found.astype(np.float64) - expected) <= TOLERANCE * _largest(expected))
+
+
+def _quantizer(value: Value) -> Node | None:
+    """The quantizer whose levels, times a factor and with an offset perhaps, the value has."""
+    node = value.node
+    while node is not None and isinstance(node.op, Dequantize | Affine) and getattr(node.op, "terms", 1) == 1:
+        node = node.inputs[0].node
+    return node if node is not None and isinstance(node.op, Quantize) else None
 
 
 def _between(value: Value, known: Mapping[Value, Array]) -> Iterator[Node]:

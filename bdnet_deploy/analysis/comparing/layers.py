@@ -10,7 +10,7 @@ import numpy as np
 from bdnet_deploy.analysis.comparing.decoded import layer_of
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.errors import UsageError
-from bdnet_deploy.graph import AddMap, Affine, Array, Node, Sign, Ternarize, Value
+from bdnet_deploy.graph import AddMap, Affine, Array, Node, Quantize, Sign, Ternarize, Value
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
@@ -41,7 +41,7 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
         )
         return
     wrong = found != expected
-    near = wrong & near_ties(node, values) if isinstance(node.op, Sign | Ternarize) else np.zeros_like(wrong)
+    near = wrong & near_ties(node, values) if isinstance(node.op, Sign | Ternarize | Quantize) else np.zeros_like(wrong)
     why = ""
     if (wrong & ~near).any():
         place = tuple(int(i) for i in np.argwhere(wrong & ~near)[0])
@@ -57,7 +57,10 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
 
 
 def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
-    """Where a real value lies so close to a threshold that another order of summation may flip the comparison."""
+    """Where a real value lies so close to a threshold that another order of summation may flip the comparison.
+
+    Of a ``Quantize`` the thresholds are the halves between its levels.
+    """
     source: Value = node.inputs[0]
     if not source.type.dtype.is_float:
         return np.zeros(values[node.name].shape, bool)
@@ -79,10 +82,12 @@ def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
         assert constant is not None
         largest = np.maximum(largest, np.maximum(np.abs(x - constant), np.abs(constant)))
     close = np.zeros(x.shape, bool)
-    for threshold in node.inputs[1:]:
-        assert threshold.data is not None
-        addend = np.maximum(largest, np.abs(threshold.data)).astype(np.float32)
-        close |= np.abs(x - threshold.data) <= NEAR_TIE_ULPS * np.spacing(addend)
+    thresholds = [v.data for v in node.inputs[1:] if v.data is not None]
+    if isinstance(node.op, Quantize):
+        thresholds = [(np.floor(x / node.op.scale) + 0.5) * node.op.scale]
+    for threshold in thresholds:
+        addend = np.maximum(largest, np.abs(threshold)).astype(np.float32)
+        close |= np.abs(x - threshold) <= NEAR_TIE_ULPS * np.spacing(addend)
     return close
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, Array, Graph, Node, Quant, Sign, Ternarize, TwoSlope, Value, evaluate
+from bdnet_deploy.graph import Affine, Array, Graph, Lut, Node, Quant, Sign, Ternarize, TwoSlope, Unary, Value, evaluate
 from bdnet_deploy.graph.ops.pointwise import FRACTION_BITS
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import Batches, batch_size
@@ -140,15 +140,18 @@ def _counters(real: Graph, lowered: Lowered) -> Comparison:
     signs: list[Signs] = []
     for node in lowered.graph.nodes:
         twin = by_name.get(node.name)
-        if twin is not None and (
-            type(twin.op) is not type(node.op) or twin.output.type.shape != node.output.type.shape
-        ):
+        if twin is not None and not (_same_kind(twin, node) and twin.output.type.shape == node.output.type.shape):
             twin = None
         if twin is not None and isinstance(node.op, Sign | Ternarize):
             signs.append(Signs(node, twin.output))
         elif twin is not None:
             twins[node.output] = twin.output
-        elif isinstance(node.op, Affine) and node.op.terms == 1 and node.inputs[0] in twins:
+        elif (
+            node.name not in by_name  # the model's own quantization saturates on purpose
+            and isinstance(node.op, Affine)
+            and node.op.terms == 1
+            and node.inputs[0] in twins
+        ):
             twins[node.output] = twins[node.inputs[0]]  # the same numbers at another scale, for a reader that needs one
     edges = [
         Edge(value, twin, np.asarray(seen.low[twin.name]), np.asarray(seen.high[twin.name]))
@@ -156,6 +159,11 @@ def _counters(real: Graph, lowered: Lowered) -> Comparison:
         if value.node is None or isinstance(value.node.op, Affine | TwoSlope)
     ]
     return Comparison(edges, signs)
+
+
+def _same_kind(real: Node, fixed: Node) -> bool:
+    """Whether one node does what the other does; a function is a table in fixed point."""
+    return type(real.op) is type(fixed.op) or (isinstance(real.op, Unary) and isinstance(fixed.op, Lut))
 
 
 def _count(edge: Edge, before: Array, after: dict[str, Array], x: Array) -> None:

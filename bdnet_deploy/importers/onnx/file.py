@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -178,6 +178,7 @@ class _Flattener:
         self._reader = reader
         self._nodes = 0
         self._scopes = 0
+        self._types: dict[str, int] = {}  # of initializers: all integers are computed as int64
 
     def graph(self, proto: Any, outer: Mapping[str, str], versions: Mapping[str, int], given: Mapping[str, Any],
               call: str, depth: int) -> Body:  # fmt: skip
@@ -190,6 +191,7 @@ class _Flattener:
         for tensor in proto.initializer:
             name = names[key(tensor.name)] = prefix + key(tensor.name)
             constants[name] = self._reader.read(tensor, call)
+            self._types[name] = int(tensor.data_type)
         if depth and proto.input:
             raise UnsupportedError("control flow that depends on the data", where=call or None,
                                    why="a body with inputs of its own is a loop", fix="unroll it")  # fmt: skip
@@ -226,8 +228,18 @@ class _Flattener:
                 nodes += self._inlined(function, inputs, tuple(outputs), attributes, place, depth)
                 continue
             opset = versions.get(domain, _OLDEST if domain == "" else 1)
+            self._note_types(text(proto.op_type), proto, inputs, outputs, attributes)
             nodes.append(Node(domain, text(proto.op_type), inputs, tuple(outputs), attributes, opset, place))
         return nodes
+
+    def _note_types(self, op: str, proto: Any, inputs: Sequence[str], outputs: Sequence[str],
+                    attributes: dict[str, Any]) -> None:  # fmt: skip
+        """The type of a Constant, and of the integers that a QuantizeLinear makes: its zero point's, else uint8."""
+        if op == "Constant" and outputs and len(proto.attribute) == 1 and proto.attribute[0].type == _A.TENSOR:
+            self._types[outputs[0]] = int(proto.attribute[0].t.data_type)
+        if op == "QuantizeLinear" and not attributes.get("output_dtype"):
+            given = len(inputs) > 2 and inputs[2]
+            attributes["output_dtype"] = self._types.get(inputs[2], 0) if given else onnx.TensorProto.UINT8
 
     def _attributes(self, proto: Any, names: Mapping[str, str], versions: Mapping[str, int], given: Mapping[str, Any],
                     place: Place, depth: int) -> dict[str, Any]:  # fmt: skip

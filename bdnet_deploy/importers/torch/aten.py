@@ -18,6 +18,13 @@ DISCRETE = frozenset(
     "sign signbit trunc where".split()
 )
 
+#: Quantizers of activations to integers and back, with one scale for all elements; a mask is their second output.
+FAKE_QUANTIZERS = frozenset(
+    "_fake_quantize_learnable_per_tensor_affine _fake_quantize_per_tensor_affine_cachemask_tensor_qparams "
+    "fake_quantize_per_tensor_affine fake_quantize_per_tensor_affine_cachemask".split()
+)
+DISCRETE |= FAKE_QUANTIZERS
+
 #: Functions that the graph has by name.
 UNARY = {
     "abs": "abs",
@@ -86,6 +93,9 @@ _SHOWN = {
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
     "_unsafe_view": "view",
     "_to_copy": "to",
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": "fake_quantize_per_tensor_affine",
+    "fake_quantize_per_tensor_affine_cachemask": "fake_quantize_per_tensor_affine",
+    "fake_quantize_per_channel_affine_cachemask": "fake_quantize_per_channel_affine",
     "constant_pad_nd": "pad",
     "max_pool2d_with_indices": "max_pool2d",
     "addmm": "linear",

@@ -62,9 +62,11 @@ from bdnet_deploy.importers.torch.rules import (
     quantize_rule,
     reduce_rule,
     softmax_rule,
+    staircase_rule,
     sum_rule,
     unary_rule,
 )
+from bdnet_deploy.importers.torch.staircase import Staircase, find_staircase
 from bdnet_deploy.importers.torch.ties import is_structural, met_ties
 from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, keeps_values
 from bdnet_deploy.importers.torch.training import explain_unfinished
@@ -77,8 +79,8 @@ _ADVICE = {
 _ARITHMETIC = CONSTANT_AFFINE | UNARY.keys()
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
-_PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS
-_SILENT = IDENTITY | MOVES
+_PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS | MAX_POOLS
+_SILENT = IDENTITY | MOVES | MAX_POOLS
 
 
 def import_module(
@@ -170,6 +172,7 @@ class _Builder:
         self.rules: dict[Source, Rule] = {}
         self.layers: dict[str, int] = {}  # source name -> how many convolutions bear it
         self.near_misses: dict[Traced, str] = {}  # functions that are nearly quantizers -> what is missing
+        self.levels: dict[Traced, str] = {}  # quantizers of more than three levels -> how many
 
     def build(self) -> Graph:
         shape = self.trace.input.shape
@@ -295,6 +298,11 @@ class _Builder:
                 self.without_tie.append(quantizer)
                 quantizer = quantizer.without_tie()
             return quantize_rule(self.graph, step, quantizer, want)
+        staircase = find_staircase(traced)
+        if isinstance(staircase, Staircase):
+            self.levels[traced] = staircase.reason
+            return staircase_rule(self.graph, step, staircase, want)
+        quantizer = staircase or quantizer
         if quantizer is not None:
             self.near_misses[traced] = quantizer
         if step.name in _ARITHMETIC and _wraps(traced):
@@ -351,11 +359,13 @@ class _Builder:
 
     def _why_real(self, activation: Traced) -> str:
         """Why the input of a layer is not made of bits or trits."""
-        traced, named = activation, False
+        traced, named, mixed = activation, False, False
         reason = ""
         while traced.step is not None:
             if traced in self.near_misses:
                 return self.near_misses[traced]
+            if traced in self.levels:
+                return reason if mixed else self.levels[traced]
             step = traced.step
             if not named and step.name not in _SILENT:
                 place = f" ({step.path})" if step.path else ""
@@ -363,6 +373,7 @@ class _Builder:
                 named = True
             if step.name not in _PASSING or len(step.inputs) != 1:
                 return reason
+            mixed |= step.name in REDUCTIONS  # sums of levels have more
             traced = step.inputs[0]
         return FIRST_LAYER
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.aten import DISCRETE, ELEMENTWISE
+from bdnet_deploy.importers.torch.aten import DISCRETE, ELEMENTWISE, FAKE_QUANTIZERS
 from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.trace import Step, Traced, rebuild, run_step
 
@@ -144,7 +144,9 @@ def cones(target: Traced) -> Iterator[Cone]:
         if not pending and body and traced.dtype.is_floating_point:
             yield Cone(traced, target, sorted(body, key=_order), next(iter(axes), None))
         step = traced.step
-        if step is None or step.name not in ELEMENTWISE or step.many or len(body) >= _MAX_STEPS:
+        if step is None or step.name not in ELEMENTWISE or len(body) >= _MAX_STEPS:
+            return
+        if step.many and not (step.name in FAKE_QUANTIZERS and traced is step.outputs[0]):
             return
         body.append(step)
         for constant in _constants(step):

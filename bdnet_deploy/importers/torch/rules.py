@@ -12,6 +12,7 @@ from bdnet_deploy.graph import (
     Array,
     BitLogic,
     Clamp,
+    Dequantize,
     DType,
     Graph,
     GroupNorm,
@@ -19,6 +20,7 @@ from bdnet_deploy.graph import (
     Matmul,
     Mul,
     Op,
+    Quantize,
     Reshape,
     Sign,
     Softmax,
@@ -37,6 +39,7 @@ from bdnet_deploy.importers.torch.moves import Moved, emit_moves
 from bdnet_deploy.importers.torch.piecewise import Limits, TwoLines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
 from bdnet_deploy.importers.torch.reductions import Reduction
+from bdnet_deploy.importers.torch.staircase import Staircase
 from bdnet_deploy.importers.torch.trace import Step, Traced
 
 Source = tuple[Traced, Layout | None]
@@ -150,6 +153,31 @@ def quantize_rule(graph: Graph, step: Step, quantizer: Quantizer, want: Layout |
         return Emitted(value, mul, add, padding, fill, tie=quantizer.tie, layout=emitted.layout)
 
     return Rule([(quantizer.source, quantizer.layout or want)], emit)
+
+
+def staircase_rule(graph: Graph, step: Step, found: Staircase, want: Layout | None) -> Rule:
+    """Integers and back: limits where the levels are fewer than the integers, and affine maps of what they stand for."""
+
+    def emit(emitted: Emitted) -> Emitted:
+        padding, fill = emitted.padding, found(emitted.pad_value)
+        if emitted.padded and np.ptp(fill) == 0 and fill[0] in (-1.0, 0.0, 1.0):
+            emitted = replace(emitted, padding=(0, 0, 0, 0))
+        else:
+            padding = (0, 0, 0, 0)
+        x, name = real(graph, emitted, step.where), name_of(step)
+        if found.shift.any():
+            x = affine(graph, [x], [np.ones(1)], found.shift, f"{name}.shift", step.path)
+        dtype, zero = found.integers
+        if found.limited:
+            ends = {"low": np.array([found.first * found.step]), "high": np.array([found.last * found.step])}
+            x = _with_parameters(graph, Clamp(), x, ends, f"{name}.limits", step.path)
+        x = graph.add(Quantize(dtype, found.step, zero), [x], f"{name}.quantize", source=step.path)
+        x = graph.add(Dequantize(), [x], f"{name}.dequantize", source=step.path)
+        if np.any(found.after != 1.0) or found.offset.any():
+            x = affine(graph, [x], [found.after], found.offset, f"{name}.levels", step.path)
+        return Emitted(x, padding=padding, pad_value=float(fill[0]), layout=emitted.layout)
+
+    return Rule([(found.source, found.layout or want)], emit)
 
 
 def _level_of_padding(quantizer: Quantizer, fill: float, step: Step) -> float:

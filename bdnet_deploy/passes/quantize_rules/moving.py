@@ -1,4 +1,4 @@
-"""Moves of elements, concatenation, and the quantization that a model has of its own."""
+"""Moves of elements and concatenation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from bdnet_deploy.graph import (
     Array,
     Concat,
-    Dequantize,
     DType,
     Flip,
     Gather,
@@ -18,8 +17,6 @@ from bdnet_deploy.graph import (
     Pad,
     PixelShuffle,
     PixelUnshuffle,
-    Quant,
-    Quantize,
     Reshape,
     Shuffle,
     Slice,
@@ -118,24 +115,3 @@ def _as(q: Quantizer, old: Value, x: Value, dtype: DType) -> Value:
         return x
     one, zero = np.ones(x.type.channels), np.zeros(x.type.channels)
     return q.affine_to(f"{x.name}.{dtype.value}", [x], [one], zero, q.need(old, dtype), dtype, "", False)
-
-
-@rule(Quantize)
-def quantize(q: Quantizer, node: Node) -> Value:
-    """To integers of one scale, saturating where the model's own do: for u8 those of i8, with the zero point moved."""
-    op, x = cast(Quantize, node.op), q.values[node.inputs[0]]
-    dtype = DType.I8 if op.dtype is DType.U8 else op.dtype
-    zero = op.zero_point + dtype.range[0] - op.dtype.range[0]
-    one, need = np.ones(x.type.channels), np.full(x.type.channels, op.scale)
-    add = np.full(x.type.channels, zero * op.scale)
-    y = q.affine_to(node.name, [x], [one], add, need, dtype, node.source, True)
-    scale = y.type.quant.scale if y.type.quant else op.scale
-    exact = zero if scale == op.scale else zero * op.scale / scale
-    y.type = dataclasses.replace(y.type, quant=Quant.of(scale, exact))
-    return y
-
-
-@rule(Dequantize)
-def dequantize(q: Quantizer, node: Node) -> Value:
-    """Nothing: the integers carry their scale."""
-    return q.values[node.inputs[0]]

@@ -13,6 +13,8 @@ from bdnet_deploy.graph.ops.convolution import border_classes
 from bdnet_deploy.passes.quantizer import Quantizer, rule
 
 _WEIGHT_MAX = 127
+#: Of weights k * scale with k up to 127, divided by the scale.
+_GRID_TOLERANCE = 1e-4
 
 
 @rule(Conv2d, Linear)
@@ -35,7 +37,7 @@ def product(q: Quantizer, node: Node) -> Value:
         real = np.abs(data.astype(np.float64)).reshape(data.shape[0], -1)
         # Sums of products stay within 32 bits, whatever the input.
         most = (2**31 - 1) / _largest(x) - 0.5 * real.shape[1]
-        scale = np.maximum(np.maximum(real.max(1), 1e-12) / _WEIGHT_MAX, real.sum(1) / most)
+        scale = np.maximum(np.maximum(_own_scale(real), 1e-12), real.sum(1) / most)
         quantized = np.rint(data / scale.reshape(-1, *[1] * (data.ndim - 1)))
         w = q.constant(weight.name, quantized, DType.I8, Quant.of(scale))
     y = q.new.add(node.op, [x, w], node.name, source=node.source)
@@ -44,6 +46,26 @@ def product(q: Quantizer, node: Node) -> Value:
     if not w.type.dtype.is_packed:
         q.expect(y, node.output)
     return y
+
+
+def _own_scale(real: Array) -> Array:
+    """(O,) scales of 8-bit weights of sizes (O, taps): where they are integers already, of the model's own, that scale.
+
+    Else the largest becomes 127. A model that quantized its weights with one scale for all has filters whose largest is less.
+    """
+    largest = real.max(1)
+    scale, left = largest / _WEIGHT_MAX, largest > 0
+    for most in range(_WEIGHT_MAX, 0, -1):
+        rows = np.flatnonzero(left)
+        for taps in (32, real.shape[1]):  # most candidates fail at the first few
+            rows = rows[_whole(real[rows, :taps] * (most / largest[rows, None]))]
+        scale[rows], left[rows] = largest[rows] / most, False
+    return np.asarray(scale)
+
+
+def _whole(x: Array) -> Array:
+    """(O,) whether all numbers of each row are whole, but for the rounding of float32."""
+    return np.asarray((np.abs(x - np.rint(x)) <= _GRID_TOLERANCE).all(1))
 
 
 def _is_raw(q: Quantizer, node: Node, x: Value) -> bool:

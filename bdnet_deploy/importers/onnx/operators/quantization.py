@@ -15,6 +15,9 @@ from torch import Tensor
 from bdnet_deploy.importers.onnx.file import Node
 from bdnet_deploy.importers.onnx.operators.common import nonnegative, scalar
 
+#: ONNX's numbers of the types UINT8, INT8, UINT16 and INT16, and their limits.
+_INTEGERS = {2: (0.0, 255.0), 3: (-128.0, 127.0), 4: (0.0, 65535.0), 5: (-32768.0, 32767.0)}
+
 QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
 
@@ -79,13 +82,20 @@ def _dequantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None
     return values * _per_axis(node, x, scale)
 
 
-def _to_integers(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    raise node.refused(
-        "it makes integers of activations: the model is quantized already",
-        "export the float model; fixed point is made of it here, with --numerics fixed16 --calibrate",
-    )
+def _quantize(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """The integers as float32: what reads them is a DequantizeLinear, perhaps behind operators that move elements."""
+    kind = node.get("output_dtype", 0)
+    if kind not in _INTEGERS:
+        raise node.refused(
+            "it makes integers of a type that is not known here" if kind else "the type of its integers is not known",
+            "int8, uint8, int16 and uint16 are read, with the zero point as a constant of that type",
+        )
+    levels = torch.round(x / _per_axis(node, x, scale))
+    if zero is not None:
+        levels = levels + _per_axis(node, x, zero).to(torch.float32)
+    return torch.clamp(levels, *_INTEGERS[kind])
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {"DequantizeLinear": _dequantize, "QuantizeLinear": _to_integers}
+OPERATORS: dict[str, Callable[..., Any]] = {"DequantizeLinear": _dequantize, "QuantizeLinear": _quantize}
 
 QONNX: dict[str, Callable[..., Any]] = {"BipolarQuant": _bipolar, "IntQuant": _quant, "Quant": _quant}
