@@ -16,7 +16,7 @@ from bdnet_deploy.cli import app
 from bdnet_deploy.errors import MismatchError, ModelFileError, UsageError
 from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
-from bdnet_deploy.graph import Conv2d
+from bdnet_deploy.graph import Conv2d, Sign
 from bdnet_deploy.model import Model
 from bdnet_deploy.report import Report
 
@@ -379,7 +379,6 @@ def test_the_import_itself(model: Model) -> None:
     assert {row["result"] for row in rows} <= {"equal", "equal but near ties", "not judged"}
     assert sum("sign" in row["layer"] or "ternarize" in row["layer"] for row in rows) == 8
     assert invoke("verify", DIGITS / "model.pt", "--calibrate", DIGITS / "test.npz").exit_code == 2
-    # A flipped weight in the graph that is compared is found, and named.
     imported = model.verify_import(limit=2)
     assert imported.facts["verdict"] == "equal"
 
@@ -394,3 +393,54 @@ def test_a_model_by_code(model: Model, tmp_path: Path) -> None:
     alone = invoke("verify", path)
     assert alone.exit_code == 2
     assert "verify takes a model and an exported file" in alone.stderr
+
+
+def test_a_wrong_import_is_found_and_named() -> None:
+    """One flipped weight bit, and one threshold moved, in the graph that is compared."""
+    torch = pytest.importorskip("torch")
+    from bdnet_deploy.analysis.comparing.imported import compare_import
+    from bdnet_deploy.analysis.comparing.verdicts import Verdicts
+    from bdnet_deploy.importers.torch import import_recorded
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.body = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, bias=False)
+            self.body.weight.data = torch.where(self.body.weight >= 0, 1.0, -1.0)
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return self.body(torch.where(self.stem(x) >= 0.1, 1.0, -1.0)).mean((2, 3))
+
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    for op, change, name in ((Conv2d, lambda a: -a, "body"), (Sign, lambda a: a + 0.2, "sign")):
+        imported = import_recorded(Net(), (1, 3, 8, 8))
+        node = next(
+            n for n in imported.graph.nodes if isinstance(n.op, op) and n.inputs[0].type.dtype.is_float == (op is Sign)
+        )
+        assert node.inputs[1].data is not None
+        node.inputs[1].data[0] = change(node.inputs[1].data[0])
+        verdicts = Verdicts()
+        compare_import(imported, x, verdicts)
+        assert verdicts.first is not None and name in verdicts.first[1]
+
+
+def test_an_import_that_takes_every_zero_for_one_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of signs are 0 often. Where the importer calls that a coincidence, the comparison must not."""
+    torch = pytest.importorskip("torch")
+    from bdnet_deploy.analysis.comparing.imported import compare_import
+    from bdnet_deploy.analysis.comparing.verdicts import Verdicts
+    from bdnet_deploy.importers.torch import build
+
+    class Sums(torch.nn.Module):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            bits = torch.where(x >= 0, 1.0, -1.0)
+            return torch.sign(torch.nn.functional.avg_pool2d(bits, 2) * 4).mean((2, 3))
+
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 4)).astype(np.float32)
+    right, wrong = Verdicts(), Verdicts()
+    compare_import(build.import_recorded(Sums(), (1, 4, 6, 6)), x, right)
+    assert right.first is None
+    monkeypatch.setattr(build, "met_ties", lambda *_: set())
+    compare_import(build.import_recorded(Sums(), (1, 4, 6, 6)), x, wrong)
+    assert wrong.first is not None and "lie at the threshold" in wrong.first[2]

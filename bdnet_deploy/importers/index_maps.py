@@ -103,7 +103,10 @@ def _separable(index: Array, source: Shape, fill: float) -> list[Op] | None:
     if tables is None:
         return None
     sizes = source[1:]
-    pads, cores, mode = _padding(tables, sizes)
+    padding = _padding(tables, sizes)
+    if padding is None:
+        return None
+    pads, cores, mode = padding
     begin, end, strides = [0, 0, 0], list(sizes), [1, 1, 1]
     after: list[Op] = []
     factors, flips = [1, 1], []
@@ -161,16 +164,16 @@ def _tables(index: Array, sizes: Shape) -> tuple[Array, Array, Array] | None:
     return tables[0], tables[1], tables[2]
 
 
-def _padding(tables: Sequence[Array], sizes: Shape) -> tuple[list[int], list[Array], str]:
-    """(top, bottom, left, right, front, back), the tables without it, and the mode."""
+def _padding(tables: Sequence[Array], sizes: Shape) -> tuple[list[int], list[Array], str] | None:
+    """(top, bottom, left, right, front, back), the tables without it, and the mode; None where fill stands in between."""
     pads: list[int] = []
     cores = []
     if any((t == FILL).any() for t in tables):
         for table in tables:
             inside = np.flatnonzero(table != FILL)
             first, last = int(inside[0]), int(inside[-1])
-            if len(inside) != last - first + 1:  # filled in between: no table of the graph's
-                return [0] * 6, list(tables), "constant"
+            if len(inside) != last - first + 1:
+                return None
             pads += [first, len(table) - 1 - last]
             cores.append(table[first : last + 1])
         return pads, cores, "constant"

@@ -71,11 +71,16 @@ def near_ties(node: Node, values: Mapping[str, Array]) -> Array:
         terms = producer.op.terms
         for term, factor in zip(producer.inputs[:terms], producer.inputs[terms:], strict=False):
             assert factor.data is not None
-            largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+            if term.name in values:
+                largest = np.maximum(largest, np.abs(values[term.name] * factor.data))
+            else:  # of one term: what is left of x without the offset
+                offset = producer.inputs[-1].data
+                assert offset is not None
+                largest = np.maximum(largest, np.abs(x) + np.abs(offset))
     if producer is not None and isinstance(producer.op, AddMap):
-        term, constant = producer.inputs
-        assert constant.data is not None
-        largest = np.maximum(largest, np.maximum(np.abs(values[term.name]), np.abs(constant.data)))
+        constant = producer.inputs[1].data
+        assert constant is not None
+        largest = np.maximum(largest, np.maximum(np.abs(x - constant), np.abs(constant)))
     close = np.zeros(x.shape, bool)
     thresholds = [v.data for v in node.inputs[1:] if v.data is not None]
     if isinstance(node.op, Quantize):

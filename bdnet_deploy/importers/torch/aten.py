@@ -14,7 +14,7 @@ FILLS = frozenset(
 
 #: Steps: without one of them a function cannot take few levels.
 DISCRETE = frozenset(
-    "bucketize ceil eq floor ge gt heaviside isfinite le logical_and logical_not logical_or lt masked_fill ne round sgn "
+    "ceil eq floor ge gt heaviside isfinite le logical_and logical_not logical_or lt masked_fill ne round sgn "
     "sign signbit trunc where".split()
 )
 
@@ -82,7 +82,7 @@ CONVOLUTIONS = frozenset("_convolution conv1d conv2d convolution cudnn_convoluti
 LINEARS = frozenset("addmm linear mm mkldnn_linear".split())
 
 #: Products that are linear layers where one factor is constant, and attention where none is.
-MATRIX_PRODUCTS = frozenset("baddbmm bmm matmul mm".split())
+MATRIX_PRODUCTS = frozenset("bmm matmul mm".split())
 
 SOFTMAXES = frozenset("_safe_softmax _softmax softmax".split())
 

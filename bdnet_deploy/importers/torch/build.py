@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from bdnet_deploy.importers.torch.aten import (
     BATCH_NORMS,
     CONSTANT_AFFINE,
     CONVOLUTIONS,
-    DISCRETE,
     IDENTITY,
     LINEARS,
     LOG_SOFTMAXES,
@@ -24,9 +23,10 @@ from bdnet_deploy.importers.torch.aten import (
     MOVES,
     REDUCTIONS,
     SOFTMAXES,
+    UNARY,
     shown,
 )
-from bdnet_deploy.importers.torch.cone import is_elementwise
+from bdnet_deploy.importers.torch.cone import is_discrete, is_elementwise
 from bdnet_deploy.importers.torch.constants import constant_affine, constant_map
 from bdnet_deploy.importers.torch.emitted import Emitted, in_layout, real
 from bdnet_deploy.importers.torch.layers import (
@@ -38,7 +38,7 @@ from bdnet_deploy.importers.torch.layers import (
     refuse,
     unary_function,
 )
-from bdnet_deploy.importers.torch.layout import Layout
+from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
 from bdnet_deploy.importers.torch.pairs import (
     Levels,
@@ -79,14 +79,16 @@ from bdnet_deploy.importers.torch.rules import (
     unary_rule,
 )
 from bdnet_deploy.importers.torch.staircase import Staircase, find_staircase
-from bdnet_deploy.importers.torch.ties import is_structural
-from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
+from bdnet_deploy.importers.torch.ties import is_structural, met_ties
+from bdnet_deploy.importers.torch.trace import Step, Trace, Traced, keeps_values
 from bdnet_deploy.importers.torch.training import explain_unfinished
 
 _DEFAULT_ADVICE = "replace it by a supported operator, or leave it out of the model to deploy; see docs/importing.md"
 _ADVICE = {
     "min": "if it is the range of an activation's quantizer, fix that range before importing",
 }
+
+_ARITHMETIC = CONSTANT_AFFINE | UNARY.keys()
 
 # Between the input and the first layer there can be normalisation and reshaping; of these, some are not worth naming.
 _PASSING = IDENTITY | MOVES | REDUCTIONS | CONSTANT_AFFINE | BATCH_NORMS | MAX_POOLS
@@ -136,6 +138,9 @@ def import_recorded(
     builder = _Builder(trace, name)
     try:
         graph = builder.build()
+        if met := met_ties(trace, x, builder.without_tie):
+            builder = _Builder(trace, name, met)
+            graph = builder.build()
     except GraphError as error:
         raise UnsupportedError("the model cannot be carried over", why=str(error), fix=_DEFAULT_ADVICE) from error
     explain_unfinished(graph, module)
@@ -170,8 +175,10 @@ def _check_parameters(module: nn.Module) -> None:
 
 
 class _Builder:
-    def __init__(self, trace: Trace, name: str) -> None:
+    def __init__(self, trace: Trace, name: str, ties: Collection[Traced] = ()) -> None:
         self.trace = trace
+        self.ties = ties  # sources of quantizers that meet sign(0)
+        self.without_tie: list[Quantizer] = []  # those whose sign(0) was taken for a coincidence, as they were
         self.graph = Graph(name)
         self.done: dict[Source, Emitted] = {}
         self.rules: dict[Source, Rule] = {}
@@ -207,7 +214,7 @@ class _Builder:
                 stack.pop()
                 continue
             if source not in self.rules:
-                self.rules[source] = self._match(*source)
+                self.rules[source] = self._rule(*source)
             rule = self.rules[source]
             missing = [s for s in rule.sources if not self._known(s)]
             if missing:
@@ -233,14 +240,29 @@ class _Builder:
         self.done[source] = in_layout(self.graph, other, traced.shape, layout, place)
         return True
 
+    def _rule(self, traced: Traced, want: Layout | None) -> Rule:
+        """What makes ``traced``; in the layout ``want`` if its sources can have that, else in one that they can have."""
+        rule = self._match(traced, want)
+        for x, layout in rule.sources:
+            if layout is not None and not fits(x.shape, layout):
+                if layout is want:
+                    return self._rule(traced, None)
+                assert traced.step is not None
+                raise self._unsupported(
+                    traced.step, f"its input has shape {x.shape}, whose first axis is no batch of 1"
+                )
+        return rule
+
     def _match(self, traced: Traced, want: Layout | None) -> Rule:
         step = traced.step
         assert step is not None
         name = step.name
-        if name in CONVOLUTIONS or name in LINEARS or (name in MATRIX_PRODUCTS and _constant_factor(step)):
-            return self._product(step)
-        if name in MATRIX_PRODUCTS:
+        if name in MATRIX_PRODUCTS and _wraps(traced):
+            raise self._unsupported(step, "it is of small integers, which overflow")
+        if name in MATRIX_PRODUCTS and not _constant_factor(step):
             return matmul_rule(self.graph, step)
+        if name in CONVOLUTIONS | LINEARS | MATRIX_PRODUCTS:
+            return self._product(step)
         if name in BATCH_NORMS and traced is step.outputs[0]:
             mul, add = batch_norm(step)
             x = step.inputs[0]
@@ -260,7 +282,7 @@ class _Builder:
             return self._elementwise(traced, step, want)
         if name in IDENTITY and len(step.inputs) == 1:
             x = step.inputs[0]
-            if x.shape == traced.shape and _keeps_values(x, traced):
+            if x.shape == traced.shape and keeps_values(x.dtype, traced.dtype):
                 return Rule([(x, want)], lambda emitted: emitted)
         if name == "constant_pad_nd" and is_map_padding(step):
             return pad_rule(self.graph, step)
@@ -286,7 +308,8 @@ class _Builder:
         quantizer = find_quantizer(traced)
         if isinstance(quantizer, Quantizer):
             quantizer = without_divisor(quantizer)
-            if quantizer.tie and not is_structural(quantizer):
+            if quantizer.tie and quantizer.source not in self.ties and not is_structural(quantizer):
+                self.without_tie.append(quantizer)
                 quantizer = quantizer.without_tie()
             quantizer = without_lower_level(quantizer)
             return quantize_rule(self.graph, step, quantizer, want)
@@ -303,6 +326,9 @@ class _Builder:
         renumbered = self.levels.renumbered(traced)
         if renumbered is not None:
             return renumber_rule(*renumbered, want)
+        if step.name in _ARITHMETIC and _wraps(traced):
+            kind = str(traced.dtype).removeprefix("torch.")
+            raise refuse(step, f"sums and products of {kind} are not those of numbers", "convert to float before")
         one = len(step.inputs) == 1
         if step.name in CONSTANT_AFFINE and one:
             factors = constant_affine(step)
@@ -320,7 +346,7 @@ class _Builder:
         if lines is not None:
             return lines_rule(self.graph, step, lines, want)
         limits = find_limits(traced)
-        if limits is not None and not (quantizer and _is_discrete(limits.source)):
+        if limits is not None and not (quantizer and limits.source.step and is_discrete(limits.source.step)):
             return limits_rule(self.graph, step, limits, want)
         if one and (function := unary_function(step)):
             return unary_rule(self.graph, step, function, want)
@@ -389,8 +415,12 @@ class _Builder:
         return FIRST_LAYER
 
 
-def _is_discrete(traced: Traced) -> bool:
-    return traced.step is not None and traced.step.name in DISCRETE
+def _wraps(traced: Traced) -> bool:
+    """Whether arithmetic in the tensor's type is not that of numbers: True + True is True, bytes overflow."""
+    assert traced.step is not None
+    if traced.dtype is torch.bool:
+        return traced.step.name != "mul"
+    return traced.dtype in (torch.uint8, torch.int8, torch.int16)
 
 
 def _lies_otherwise(x: Traced, layout: Layout | None) -> bool:
@@ -411,8 +441,3 @@ def _constant_factor(step: Step) -> bool:
 
 def _of_itself(step: Step) -> bool:
     return isinstance(step.argument("self"), Traced) and step.argument("self") is step.argument("other")
-
-
-def _keeps_values(x: Traced, y: Traced) -> bool:
-    """Whether a conversion between their types keeps the numbers that the graph has."""
-    return y.dtype.is_floating_point and (x.dtype.is_floating_point or x.dtype is torch.bool)

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.aten import ELEMENTWISE, FAKE_QUANTIZERS
+from bdnet_deploy.importers.torch.aten import DISCRETE, ELEMENTWISE, FAKE_QUANTIZERS
 from bdnet_deploy.importers.torch.layout import Layout, fits
 from bdnet_deploy.importers.torch.trace import Step, Traced, rebuild, run_step
 
 _MAX_STEPS = 80
+_MAX_LANDMARKS = 32
 
 
 class NotElementwiseError(Exception):
@@ -53,11 +55,14 @@ class Cone:
         """
         dtype = torch.float64 if double else torch.float32
         rank = max(len(self.source.shape), 2)
+        # Probes along the first axis, or along the second if the first is the channels'.
+        first = self.axes == (0,) and len(self.source.shape) > 1
         shape = [1] * rank
-        shape[0] = len(x)
+        shape[1 if first else 0] = len(x)
         for axis in self.axes:
-            shape[axis if axis or len(self.source.shape) > 1 else 1] = self.source.shape[axis]
-        probe = torch.tensor(x, dtype=torch.bool if self.source.dtype is torch.bool else dtype).reshape(shape)
+            shape[axis if len(self.source.shape) > 1 else 1] = self.source.shape[axis]
+        kind = torch.bool if self.source.dtype is torch.bool else dtype
+        probe = torch.tensor(x.T if first else x, dtype=kind).reshape(shape)
         env = {self.source: probe}
 
         def leaf(arg: Any) -> Any:
@@ -74,9 +79,25 @@ class Cone:
         try:
             for step in self.steps:
                 run_step(step, env, leaf)
-            return env[self.target].reshape(x.shape).to(dtype).numpy()
+            y = env[self.target].reshape(probe.shape).to(dtype).numpy()
+            return y.reshape(x.shape[::-1]).T if first else y.reshape(x.shape)
         except (RuntimeError, TypeError) as error:
             raise NotElementwiseError(str(error)) from error
+
+    def landmarks(self) -> Array:
+        """Where the function may bend or jump: its constants (K, C), in order, and the middles between them."""
+        rows = [np.zeros(self.channels)]
+        for step in self.steps:
+            for constant in _numbers(step):
+                if isinstance(constant, Tensor):
+                    values = self._constant(constant, True).double().numpy().ravel()
+                    if values.size not in (1, self.channels):
+                        continue
+                else:
+                    values = np.array([float(constant)])
+                rows.append(np.broadcast_to(np.where(np.isfinite(values), values, 0.0), (self.channels,)))
+        found = np.sort(np.stack(rows[:_MAX_LANDMARKS]), axis=0)
+        return np.concatenate([found, (found[1:] + found[:-1]) / 2])
 
     def _constant(self, tensor: Tensor, double: bool) -> Tensor:
         key = (id(tensor), double)
@@ -87,6 +108,11 @@ class Cone:
                     small = small.narrow(axis, 0, min(1, small.shape[axis]))
             self._constants[key] = small.double() if double and small.is_floating_point() else small
         return self._constants[key]
+
+
+def is_discrete(step: Step) -> bool:
+    """Whether a step has jumps, or may: also conversions to integers and to bool."""
+    return step.name in DISCRETE or any(o is not None and not o.dtype.is_floating_point for o in step.outputs)
 
 
 def layout_of_axis(shape: tuple[int, ...], axis: int) -> Layout | None:
@@ -168,6 +194,19 @@ def _constants(step: Step) -> Iterator[Tensor]:
 
     def collect(arg: Any) -> Any:
         if isinstance(arg, Tensor):
+            found.append(arg)
+        return arg
+
+    rebuild((step.args, list(step.kwargs.values())), collect)
+    return iter(found)
+
+
+def _numbers(step: Step) -> Iterator[Tensor | float]:
+    """The constants of a step, numbers too."""
+    found: list[Tensor | float] = []
+
+    def collect(arg: Any) -> Any:
+        if isinstance(arg, Tensor | int | float) and not isinstance(arg, bool):
             found.append(arg)
         return arg
 

@@ -154,7 +154,7 @@ def _linear(step: Step, x: Emitted) -> tuple[Linear | Conv2d, Array, Array | Non
         w, scales = array(step, step.argument("weight"), "weight"), (1.0, 1.0)
         bias = None if given is None else array(step, given, "bias")
     if bias is not None:
-        if bias.ndim > 1 and bias.size not in (1, w.shape[0]):
+        if bias.ndim > 1 and bias.size not in (1, bias.shape[-1]):
             raise refuse(step, "its bias differs from row to row", "use one bias per output")
         bias = np.broadcast_to(bias.reshape(-1) * scales[1], (w.shape[0],))
     if len(x.value.type.shape) == 2:
@@ -278,8 +278,8 @@ def unary_function(step: Step) -> str | None:
     """The graph's name of a function of one tensor, if it has one."""
     if step.name == "gelu":
         return "gelu" if step.argument("approximate") == "none" else "gelu_tanh"
-    if step.name == "softplus" and step.argument("beta") == 1:
-        return "softplus"
+    if step.name == "softplus":  # behind its threshold PyTorch's is the line y = x
+        return "softplus" if step.argument("beta") == 1 and step.argument("threshold") == 20 else None
     if step.name == "pow" and step.argument("exponent") == 2:
         return "square"
     return UNARY.get(step.name)

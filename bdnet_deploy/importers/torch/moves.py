@@ -21,7 +21,7 @@ from bdnet_deploy.importers.torch.aten import FILLS, IDENTITY, MOVES, shown
 from bdnet_deploy.importers.torch.emitted import Emitted, joined, moved, unpadded
 from bdnet_deploy.importers.torch.layers import refuse
 from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
-from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
+from bdnet_deploy.importers.torch.trace import Step, Traced, keeps_values, run_step
 
 _MAX_STEPS = 64
 _MAX_CONSTANTS = 64
@@ -81,7 +81,18 @@ def is_move(traced: Traced) -> bool:
     step = traced.step
     if step is None or step.in_place:
         return False
-    return (step.name in MOVES and not is_map_padding(step)) or step.name in IDENTITY | FILLS
+    if step.name in FILLS:  # also the constant may be computed
+        return not any(isinstance(step.argument(name), Traced) for name in ("value", "fill_value"))
+    if step.name in IDENTITY:
+        return keeps_values(step.inputs[0].dtype, traced.dtype)
+    return step.name in MOVES and not is_map_padding(step) and not _reads_numbers(step)
+
+
+def _reads_numbers(step: Step) -> bool:
+    """Whether elements are chosen by computed indices, or their bits are read as another type."""
+    if step.name in ("index", "index_select"):
+        return len(step.inputs) > 1 or not isinstance(step.argument("self"), Traced)
+    return step.name == "view" and step.argument("dtype") is not None
 
 
 def is_map_padding(step: Step) -> bool:
@@ -121,11 +132,11 @@ class _Numbering:
     def _leaf(self, step: Step, env: dict[Traced, Tensor], arg: object) -> object:
         if isinstance(arg, Traced):
             return env[arg]
-        if isinstance(arg, Tensor) and arg.is_floating_point():
+        if isinstance(arg, Tensor) and step.name not in ("index", "index_select"):  # there it is a list of places
             return self._number(step, arg)
         if step.name == "constant_pad_nd" and arg is step.argument("value") and isinstance(arg, int | float):
             return float(self._number(step, torch.tensor(float(arg))))
-        return torch.float64 if isinstance(arg, torch.dtype) and arg.is_floating_point else arg
+        return torch.float64 if isinstance(arg, torch.dtype) else arg
 
     def _fill(self, step: Step, env: dict[Traced, Tensor]) -> None:
         shapes = {t: torch.zeros(t.shape, dtype=t.dtype) for t in step.inputs}

@@ -13,15 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.torch.aten import DISCRETE
-from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones
+from bdnet_deploy.importers.torch.cone import Cone, NotElementwiseError, cones, is_discrete
 from bdnet_deploy.importers.torch.layout import Layout
 from bdnet_deploy.importers.torch.trace import Traced
 
 _MAX_SOURCES = 16
 _MOST_LEVELS = 256
-# Beyond it, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
+_UNEQUAL = "activation: its three levels are not equally spaced"
+# Thresholds are looked for within: beyond, straight-through code x + (sign(x) - x) no longer holds +-1 in float32.
 _BOUND = np.float32(2.0**20)
+# Where levels must have been reached; the last is farther out than thresholds are looked for.
+_ENDS = np.array([1e6, 2.5e5, 2.0**30])
+# Levels closer than this share of the largest are one, in double.
+_EXACT = 1e-6
 # Thresholds of channels that never change: finite, so that later arithmetic stays finite.
 _NEVER = float(np.finfo(np.float32).max)
 _GRID = np.unique(
@@ -66,7 +70,7 @@ def find_quantizer(target: Traced) -> Quantizer | str | None:
     for n, cone in enumerate(cones(target)):
         if n >= _MAX_SOURCES:
             break
-        if not any(step.name in DISCRETE for step in cone.steps):
+        if not any(map(is_discrete, cone.steps)):
             continue
         try:
             result = _probe(cone)
@@ -90,17 +94,22 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     def f(x: Array) -> Array:
         return cone(x, double=False)
 
-    ends = f(np.repeat(np.array([-1e6, -1e3, 1e3, 1e6], np.float32)[:, None], channels, 1)).astype(np.float64)
+    # In double, where straight-through code is not blurred by rounding.
+    ends = cone(np.repeat(np.array([*-_ENDS, *_ENDS])[:, None], channels, 1), double=True)
     if not np.isfinite(ends).all():
         return None
-    lo, hi = ends[0], ends[3]
-    grid = f(np.repeat(_GRID.astype(np.float32)[:, None], channels, 1)).astype(np.float64)
+    lo, hi = ends[0], ends[len(_ENDS)]
+    probes = np.concatenate([np.repeat(_GRID[:, None], channels, 1), cone.landmarks()])
+    probes = np.sort(probes, axis=0).astype(np.float32)
+    grid = f(probes).astype(np.float64)
     size = np.maximum(np.abs(ends).max(0), np.abs(grid).max(0))
     near = 1e-3 * np.maximum(size, 1e-30)
-    if (np.abs(ends[1] - lo) > near).any() or (np.abs(ends[2] - hi) > near).any():
+    if (np.abs(ends - np.repeat([lo, hi], len(_ENDS), 0)) > _EXACT * size).any():
         return None
     states = np.where(np.abs(grid - lo) <= near, 0, np.where(np.abs(grid - hi) <= near, 2, 1))
-    steps = np.abs(hi - lo) > near
+    steps = np.abs(hi - lo) > _EXACT * size
+    if (np.abs(hi - lo)[steps] <= near[steps]).any():
+        return "activation: its levels differ too little to tell them apart"
     middle = grid[states == 1]
     if (states[:, ~steps] == 1).any() or (np.diff(states[:, steps], axis=0) < 0).any():
         return "activation: the function before this layer is not monotone" if len(middle) == 0 else None
@@ -111,8 +120,15 @@ def _probe(cone: Cone) -> Quantizer | str | None:
     if counts.any() and (np.nanmax(spread[:, counts], 0) - np.nanmin(spread[:, counts], 0) > near[counts]).any():
         levels = _count_levels(f, *_thresholds(f, lo, hi, channels), near)
         return f"activation: it takes {levels} levels, not 2 or 3" if levels <= _MOST_LEVELS else None
-    low, high = _thresholds(f, lo, hi, channels)
-    return _levels(cone, low, high, steps)
+    found = _levels(cone, *_thresholds(f, lo, hi, channels), steps)
+    if isinstance(found, Quantizer):
+        t = (probes >= found.low).astype(np.float64) + (probes >= found.high) - 1
+        exact = cone(probes, double=True)
+        # Thresholds are those of float32: beside them double may decide otherwise.
+        beside = np.minimum(np.abs(probes - found.low), np.abs(probes - found.high)) <= 1e-5 * (1 + np.abs(probes))
+        if ((np.abs(found.mul * t + found.add - exact) > 2 * _EXACT * size) & ~beside).any():
+            return _UNEQUAL
+    return found
 
 
 def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | str:
@@ -124,11 +140,13 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
     between = high > low
     middle = np.where(between, (lo + hi) / 2, 0.0)
     if between.any():
-        before = np.nextafter(high.astype(np.float32), np.float32(-np.inf))
-        inside = cone(np.stack([low.astype(np.float32), before]), double=False)
+        first, last = low.astype(np.float32), np.nextafter(high.astype(np.float32), np.float32(-np.inf))
+        inside, exact = cone(np.stack([first, last]), double=False), cone((low + last)[None] / 2, double=True)
         size = np.maximum(np.abs(lo), np.abs(hi))
-        if (np.abs(inside - middle) > 1e-3 * size)[:, between].any():
-            return "activation: its three levels are not equally spaced"
+        equal = (np.abs(inside - middle) <= 1e-3 * size).all(0)
+        equal &= (first == last) | (np.abs(exact[0] - middle) <= _EXACT * size)  # a single float is met in float32 only
+        if not equal[between].all():
+            return _UNEQUAL
     mul, add = (hi - lo) / 2, (hi + lo) / 2
     always_middle = False
     if not steps.all():
@@ -136,16 +154,17 @@ def _levels(cone: Cone, low: Array, high: Array, steps: Array) -> Quantizer | st
         common, centre = float(np.median(np.abs(mul[steps]))), float(np.median(add[steps]))
         level = np.where(lo > centre, 1.0, -1.0)
         if between.any():
-            level = np.where(np.abs(lo - centre) <= 1e-4 * common, 0.0, level)
+            level = np.where(np.abs(lo - centre) <= _EXACT * common, 0.0, level)
         always_middle = bool((level == 0)[~steps].any())
         own = lo - level * common
-        own = np.where(np.abs(own - centre) <= 1e-4 * common, centre, own)
+        own = np.where(np.abs(own - centre) <= _EXACT * common, centre, own)
         low, high = np.where(steps, low, -level * _NEVER), np.where(steps, high, -level * _NEVER)
         low, high = np.where(steps | (level != 0), low, -_NEVER), np.where(steps | (level != 0), high, _NEVER)
         mul, add = np.where(steps, mul, common), np.where(steps, add, own)
     exact = np.round(np.stack([mul, add]) * 4) / 4
     mul, add = np.where(np.abs(exact - [mul, add]) < 1e-6 * np.abs(mul), exact, [mul, add])
-    single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = np.nextafter(low[between].astype(np.float32), np.float32(np.inf)) == high[between].astype(np.float32)
     tie = bool(between.any() and single.all()) and not always_middle
     return Quantizer(cone.source, low, high, mul, add, tie, cone.layout)
 

@@ -238,6 +238,12 @@ class _Recorder(Mode):
                 f"'{func._schema.name.split('::')[1]}' reads a value that depends on the input",
                 "write the choice with torch.where, or fix it before importing",
             )
+        if func._schema.name == "aten::as_strided" and not (args[0].is_contiguous() and args[0].storage_offset() == 0):
+            raise self.refuse(
+                "'as_strided' reads memory of another order",
+                "its tensor is a view, or is channels-last",
+                "call .contiguous() before, or use slices and permutations",
+            )
         in_place = is_in_place(func)
         if in_place and not hasattr(args[0], _TAG):
             # The old contents are still a constant: take them before they are overwritten.

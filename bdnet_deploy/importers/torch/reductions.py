@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,15 @@ import torch
 
 from bdnet_deploy.graph import Array, AvgPool, GlobalAvgPool, GroupMean, Op, Reduce, Reshape, Shuffle
 from bdnet_deploy.importers.index_maps import run
-from bdnet_deploy.importers.torch.aten import IDENTITY, MOVES, REDUCTIONS
+from bdnet_deploy.importers.torch.aten import REDUCTIONS
 from bdnet_deploy.importers.torch.layout import Layout, fits, to_graph
+from bdnet_deploy.importers.torch.moves import is_map_padding, is_move
 from bdnet_deploy.importers.torch.trace import Step, Traced, run_step
 
 _MAX_STEPS = 24
 _LARGEST_WINDOW = 8
+# Maxima over other axes agree by coincidence on up to half of all draws: the two largest elements decide.
+_DRAWS_OF_MAXIMA = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +39,12 @@ def find_reduction(target: Traced) -> Reduction | None:
     candidates = list(_sources(target))
     # The farthest source first: a mean over a view is one operator, though the view alone is none.
     for source, steps in reversed(candidates):
-        x = torch.randn(source.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-        y = _run(source, target, steps, x)
-        found = _recognise(source, target, x.numpy(), y.numpy())
+        generator = torch.Generator().manual_seed(2)
+        draws = []
+        for _ in range(1 if all(step.name not in ("amax", "max") for step in steps) else _DRAWS_OF_MAXIMA):
+            x = torch.randn(source.shape, dtype=torch.float64, generator=generator)
+            draws.append((x.numpy(), _run(source, target, steps, x).numpy()))
+        found = _recognise(source, target, draws)
         if found is not None:
             return found
     return None
@@ -68,7 +74,8 @@ def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
         if not pending and body:
             yield traced, list(reversed(body))
         step = traced.step
-        if step is None or step.name not in MOVES | IDENTITY | REDUCTIONS or step.in_place or len(body) >= _MAX_STEPS:
+        followed = is_move(traced) or (step is not None and (step.name in REDUCTIONS or is_map_padding(step)))
+        if step is None or not followed or step.in_place or len(body) >= _MAX_STEPS:
             return
         if step not in body:
             body.append(step)
@@ -78,22 +85,23 @@ def _sources(target: Traced) -> Iterator[tuple[Traced, list[Step]]]:
                 heapq.heappush(heap, (-argument.index, argument))
 
 
-def _recognise(source: Traced, target: Traced, x: Array, y: Array) -> Reduction | None:
+def _recognise(source: Traced, target: Traced, draws: Sequence[tuple[Array, Array]]) -> Reduction | None:
     if len(source.shape) > 5:
         return None
     order = (Layout.FIRST, Layout.LAST) if len(source.shape) != 3 else (Layout.LAST, Layout.FIRST)
     for before in order:
         if not fits(source.shape, before):
             continue
-        g = to_graph(x, before)
-        for ops, factor in _candidates(g.shape, y.size):
-            made = run(ops, g) * factor
-            for after in (before, *order):
+        sources = [to_graph(x, before) for x, _ in draws]
+        for ops, factor in _candidates(sources[0].shape, draws[0][1].size):
+            made = [run(ops, x) * factor for x in sources]
+            for after in dict.fromkeys((before, *order)):
                 if not fits(target.shape, after):
                     continue
-                shaped = to_graph(y, after)
-                if np.allclose(made.ravel(), shaped.ravel(), rtol=1e-9, atol=1e-9):
-                    last = () if made.shape == shaped.shape else (Reshape(shaped.shape),)
+                wanted = [to_graph(y, after) for _, y in draws]
+                if all(np.allclose(m.ravel(), w.ravel(), rtol=1e-9, atol=1e-9) for m, w in zip(made, wanted)):
+                    shape = wanted[0].shape
+                    last = () if made[0].shape == shape else (Reshape(shape),)
                     return Reduction(source, before, (*ops, *last), factor, after)
     return None
 

@@ -324,6 +324,8 @@ def _operands(graph: Graph, step: Step, emitted: Sequence[Emitted]) -> tuple[tup
     plain = [unpadded(graph, e, step.where) for e in emitted]
     whole = [shape == output.shape for shape in shapes]
     layout = plain[0 if whole[0] or not whole[1] else 1].layout
+    if not fits(output.shape, layout):
+        layout = Layout.LAST
     aligned = [
         in_layout(graph, e, shape, layout, step.where)
         if shape == output.shape
@@ -369,7 +371,9 @@ def quotient_rule(graph: Graph, step: Step, divisor: Traced, want: Layout | None
 
 def matmul_rule(graph: Graph, step: Step) -> Rule:
     """A product of two activations, row by row: attention."""
-    first, second = step.inputs if len(step.inputs) == 2 else (step.inputs[0], step.inputs[0])
+    first, second = step.inputs_of_product
+    assert step.outputs[0] is not None
+    shape = graph_shape(step.outputs[0].shape, Layout.LAST)
 
     def emit(x: Emitted, y: Emitted) -> Emitted:
         scale, operands = 1.0, []
@@ -382,6 +386,8 @@ def matmul_rule(graph: Graph, step: Step) -> Rule:
                 operands.append(real(graph, operand, step.where))
         maps = [v if len(v.type.shape) == 4 else _as_map(graph, v) for v in operands]
         value = graph.add(Matmul(), maps, name_of(step, ".matmul"), source=step.path)
+        if len(shape) == 2:
+            value = graph.add(Reshape(shape), [value], name_of(step, ".vector"), source=step.path)
         if scale != 1.0 or not value.type.dtype.is_float:
             value = affine(graph, [value], [np.array([scale])], np.zeros(1), name_of(step, ".scale"), step.path)
         return Emitted(value, layout=Layout.LAST)

@@ -1,11 +1,15 @@
 """Whether ``sign(0) = 0`` can matter: a third level at one single float costs a layer ternary kernels.
 
 Behind a convolution, a normalization or a sum the very float at the threshold occurs only by coincidence; it is a near tie
-like any other, where two runtimes may differ anyway. It matters where zeros are made on purpose: behind a ReLU, another
-limit, a padding, in channels that were pruned to zero, or in the input itself.
+like any other, where two runtimes may differ anyway. It matters where zeros are made on purpose, which is looked for in
+two ways: in what the module does (a ReLU or another limit, a padding, channels that were pruned to zero, or the input
+itself stand before the sign), and in what happened in the recorded run, which finds what is not in that list (sums of
+signs, which are integers; gates of what was zero).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -23,10 +27,25 @@ from bdnet_deploy.importers.torch.bounds import is_nonnegative
 from bdnet_deploy.importers.torch.cone import is_elementwise
 from bdnet_deploy.importers.torch.constants import constant_affine
 from bdnet_deploy.importers.torch.layers import batch_norm
+from bdnet_deploy.importers.torch.layout import Layout, to_graph
 from bdnet_deploy.importers.torch.moves import find_moves, is_move
 from bdnet_deploy.importers.torch.piecewise import find_limits, find_two_lines
 from bdnet_deploy.importers.torch.quantizer import Quantizer
-from bdnet_deploy.importers.torch.trace import Step, Traced
+from bdnet_deploy.importers.torch.trace import Step, Trace, Traced
+
+#: A larger share of elements at the threshold is no coincidence: floats meet a given one about once in ten million times.
+_COINCIDENCE = 1e-4
+
+
+def met_ties(trace: Trace, x: Tensor, quantizers: Sequence[Quantizer]) -> set[Traced]:
+    """The sources of ``quantizers`` in which the float of the middle level was met, when the record runs on ``x``."""
+    sources = [q.source for q in quantizers]
+    found = set()
+    for quantizer, tensor in zip(quantizers, trace.replay(x, sources) if sources else [], strict=True):
+        values = to_graph(tensor.double().numpy(), quantizer.layout or Layout.LAST)
+        if ((values >= quantizer.low) & (values < quantizer.high)).mean() > _COINCIDENCE:
+            found.add(quantizer.source)
+    return found
 
 
 def is_structural(quantizer: Quantizer) -> bool:

@@ -18,8 +18,8 @@ class Traced:
     index: int
     shape: tuple[int, ...]
     dtype: torch.dtype
-    step: Step | None = None
-    readers: list[Step] = field(default_factory=list)
+    step: Step | None = field(default=None, repr=False)
+    readers: list[Step] = field(default_factory=list, repr=False)
 
 
 @dataclass(eq=False)
@@ -91,8 +91,9 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     outputs: list[Traced] = field(default_factory=list)
 
-    def replay(self, x: Tensor) -> list[Tensor]:
-        """The outputs for another input, from the record alone."""
+    def replay(self, x: Tensor, wanted: Sequence[Traced] | None = None) -> list[Tensor]:
+        """The outputs (or the tensors ``wanted``) for another input, from the record alone."""
+        wanted = self.outputs if wanted is None else wanted
         last: dict[Traced, int] = {}
         for i, step in enumerate(self.steps):
             for t in step.inputs:
@@ -101,9 +102,16 @@ class Trace:
         for i, step in enumerate(self.steps):
             run_step(step, env, lambda arg: env[arg] if isinstance(arg, Traced) else arg)
             for t in (*step.inputs, *(o for o in step.outputs if o is not None)):
-                if last.get(t, -1) <= i and t not in self.outputs:
+                if last.get(t, -1) <= i and t not in wanted:
                     env.pop(t, None)
-        return [env[t] for t in self.outputs]
+        return [env[t] for t in wanted]
+
+
+def keeps_values(before: torch.dtype, after: torch.dtype) -> bool:
+    """Whether a conversion leaves every number as it is, but for the rounding of floats."""
+    if before.is_floating_point and after.is_floating_point:
+        return True
+    return torch.promote_types(before, after) == after
 
 
 def is_in_place(func: Any) -> bool:
@@ -125,7 +133,9 @@ def run_step(step: Step, env: dict[Traced, Tensor], leaf: Callable[[Any], Any]) 
     if step.in_place:
         args[0] = args[0].clone()
     with torch.no_grad():
-        result = step.func(*args, **kwargs)
+        # A view of a tensor that has other strides here than in the recorded run may need a copy.
+        func = torch.ops.aten.reshape.default if step.func is torch.ops.aten.view.default else step.func
+        result = func(*args, **kwargs)
     results: Sequence[Any] = result if step.many else (result,)
     for traced, tensor in zip(step.outputs, results, strict=True):
         if traced is not None:
