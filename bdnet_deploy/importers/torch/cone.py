@@ -149,7 +149,8 @@ def is_elementwise(step: Step) -> bool:
             return False
         (mask,) = indices
         return getattr(mask, "dtype", None) is torch.bool and tuple(mask.shape) == step.argument("self").shape
-    return step.name in ELEMENTWISE and not step.many
+    # Fake quantization also returns a mask for the gradient.
+    return step.name in ELEMENTWISE and (not step.many or step.name in FAKE_QUANTIZERS)
 
 
 def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
@@ -169,10 +170,7 @@ def cones(target: Traced, *, booleans: bool = False) -> Iterator[Cone]:
             layout = layout_of_axes(target.shape, axes) if axes else None
             yield Cone(traced, target, sorted(body, key=_order), layout.axes(rank) if layout else ())
         step = traced.step
-        if step is None or len(body) >= _MAX_STEPS:
-            return
-        fake = step.many and step.name in FAKE_QUANTIZERS and traced is step.outputs[0]
-        if not (fake or is_elementwise(step)):
+        if step is None or not is_elementwise(step) or traced is not step.outputs[0] or len(body) >= _MAX_STEPS:
             return
         body.append(step)
         for constant in _constants(step):
