@@ -20,7 +20,7 @@ from torch_modules import BIT, TRIT, layers, to_nhwc  # noqa: E402
 
 import bdnet_deploy  # noqa: E402
 from bdnet_deploy.cli import app  # noqa: E402
-from bdnet_deploy.errors import ModelFileError, UsageError  # noqa: E402
+from bdnet_deploy.errors import ModelFileError, UnsupportedError, UsageError  # noqa: E402
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Sign, Ternarize, evaluate  # noqa: E402
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
 
@@ -205,7 +205,7 @@ def test_dynamic_axes(kind: str, tmp_path: Path) -> None:
     model = bdnet_deploy.load(batch)
     assert model.sample_shape == (9, 9, 3)
     assert model.notes == ["the batch is dynamic in the file; it is 1 from here on"]
-    with pytest.raises(UsageError, match=r"have no size in the file: 2 \('") as info:
+    with pytest.raises(UnsupportedError, match=r"have no size in the file: 2 \('") as info:
         bdnet_deploy.load(space)
     assert "--input 1x3x" in str(info.value)
     model = bdnet_deploy.load(space, inputs=[(1, 3, 7, 9)])

@@ -115,6 +115,24 @@ def test_a_temperature_that_is_not_down_is_named() -> None:
     assert "temperature" not in found["shortcut"]
 
 
+def test_a_temperature_of_the_model_itself() -> None:
+    """A convolution in the forward of the outermost module."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.weight = nn.Conv2d(3, 6, 1), nn.Parameter(0.1 * torch.randn(6, 6, 3, 3))
+            self.register_buffer("temperature", torch.tensor(0.3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            w = (self.weight / self.temperature).clamp(-1, 1)
+            return F.conv2d(sign(self.stem(x)), w).mean((2, 3))
+
+    torch.manual_seed(0)
+    graph = import_module(Outer(), (1, 3, 8, 8))
+    assert graph.unfinished == {"conv2d"} and "its buffer 'temperature' is 0.3" in graph.reasons["conv2d"]
+
+
 def test_inspect_says_what_each_layer_is() -> None:
     result = invoke("inspect", "--format", "json", "--set", "temperature=0.0")
     assert result.exit_code == 0, result.output

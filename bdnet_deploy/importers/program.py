@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bdnet_deploy.errors import ModelFileError, UsageError
+from bdnet_deploy.errors import ModelFileError, UnsupportedError, UsageError
 
 _LONGEST = 200
 _MOST = 1 << 25  # elements of an input
@@ -27,7 +27,8 @@ def fixed_shape(
 
     Raises:
         ModelFileError: a shape that cannot be.
-        UsageError: an axis other than the batch has no size and none was given, or what was given contradicts the file.
+        UnsupportedError: an axis other than the batch has no size, and none was given.
+        UsageError: what was given contradicts the file.
     """
     if wanted is not None:
         fits = len(wanted) == len(dims) and all(d in (None, w) for d, w in zip(dims, wanted))
@@ -44,7 +45,7 @@ def fixed_shape(
         example = _by([(1, 3, 224, 224)[min(i, 3)] if d is None else d for i, d in enumerate(dims)])
         names = axes.split("x")
         listed = ", ".join(f"{i} ('{names[i]}')" if i < len(names) else str(i) for i in open_axes if i > 0)
-        raise UsageError(
+        raise UnsupportedError(
             f"axes of the input '{name}' have no size in the file: {listed}",
             why=f"its shape is {axes}; networks are deployed with fixed shapes",
             fix=f"add --input, for example --input {example}",

@@ -24,8 +24,10 @@ def explain_unfinished(graph: Graph, module: nn.Module) -> None:
     modules = dict(module.named_modules())
     for source, reason in graph.reasons.items():
         path = source.partition("#")[0]
-        if not _LEVELS.search(reason) or path not in modules:
+        if not _LEVELS.search(reason):
             continue
+        # What the model's own forward computes is called after its operator; there only its own numbers count.
+        path = path if path in modules else ""
         found = next((t for t in _temperatures(modules[path], path) if t[2] > _HARD), None)
         if found is not None:
             kind, name, value = found
@@ -36,11 +38,12 @@ def explain_unfinished(graph: Graph, module: nn.Module) -> None:
 
 def _temperatures(module: nn.Module, path: str) -> Iterator[tuple[str, str, float]]:
     """Kind, name and value of the scalars of a module and of its parts (parametrizations, quantizers) so called."""
-    tensors = [("buffer", *named) for named in module.named_buffers()]
-    tensors += [("parameter", *named) for named in module.named_parameters()]
+    parts, prefix = bool(path), f"{path}." if path else ""
+    tensors = [("buffer", *named) for named in module.named_buffers(recurse=parts)]
+    tensors += [("parameter", *named) for named in module.named_parameters(recurse=parts)]
     for kind, name, tensor in tensors:
         if name.rpartition(".")[2].lower() in _TEMPERATURES and tensor.numel() == 1:
-            yield kind, f"{path}.{name}", float(tensor)
+            yield kind, f"{prefix}{name}", float(tensor)
     for name, value in vars(module).items():
         if name.lower() in _TEMPERATURES and isinstance(value, int | float) and not isinstance(value, bool):
-            yield "attribute", f"{path}.{name}", float(value)
+            yield "attribute", f"{prefix}{name}", float(value)
