@@ -120,6 +120,18 @@ STYLES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "pool over channels": (lambda x: F.avg_pool1d(x.flatten(2).transpose(1, 2), 2).mean(1), ""),
     "mean of one pixel": (lambda x: x[:, :, :1, :1].mean((2, 3)) * 2, ""),
     # normalizations and attention
+    "group norm of groups": (
+        lambda x: F.group_norm(
+            x.view(1, 2, 2, 6, 6), 2, C4.flatten()[:2].to(x.dtype), C4.flatten()[2:].to(x.dtype)
+        ).view(MAP),
+        "",
+    ),
+    "batch norm in three dimensions": (
+        lambda x: F.batch_norm(x.view(1, 2, 2, 6, 6), C4.flatten()[:2].to(x.dtype), C4.flatten()[2:].to(x.dtype)).view(
+            MAP
+        ),
+        "",
+    ),
     "softmax": (lambda x: torch.softmax(x.mean((2, 3)), 1), "global_avg_pool softmax"),
     "softmax of a map": (lambda x: torch.softmax(x, 1), "softmax"),
     "log-softmax": (lambda x: torch.log_softmax(x.mean((2, 3)), 1), ""),

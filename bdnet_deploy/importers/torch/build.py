@@ -38,7 +38,7 @@ from bdnet_deploy.importers.torch.layers import (
     refuse,
     unary_function,
 )
-from bdnet_deploy.importers.torch.layout import Layout, fits
+from bdnet_deploy.importers.torch.layout import Layout, along_channels, fits
 from bdnet_deploy.importers.torch.moves import find_moves, is_map_padding, is_move
 from bdnet_deploy.importers.torch.pairs import (
     Levels,
@@ -269,6 +269,7 @@ class _Builder:
             layout = Layout.FIRST if x.shape[0] == 1 else Layout.LAST
             if layout is Layout.LAST and len(x.shape) > 2:
                 raise self._unsupported(step, f"its input has a batch of {x.shape[0]}")
+            mul, add = (along_channels(p, x.shape, layout) for p in (mul, add))
             return affine_rule(self.graph, step, (x, layout), mul, add)
         if name in MAX_POOLS and traced is step.outputs[0]:
             return max_pool_rule(self.graph, step)

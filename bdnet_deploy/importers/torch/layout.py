@@ -66,3 +66,9 @@ def graph_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     if len(shape) < 2:
         return (1, math.prod(shape))
     return to_graph(np.broadcast_to(np.int8(0), shape), layout).shape
+
+
+def along_channels(parameter: Array, shape: tuple[int, ...], layout: Layout) -> Array:
+    """A parameter with one number for each element of axis 1, or one for all, along the channels of the graph's map."""
+    behind = shape[2:-2] if layout is Layout.FIRST and len(parameter) > 1 else ()
+    return np.repeat(parameter, math.prod(behind))

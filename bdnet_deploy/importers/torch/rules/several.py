@@ -23,7 +23,7 @@ from bdnet_deploy.importers.torch.aten import SOFTMAXES
 from bdnet_deploy.importers.torch.cone import layout_of_axis
 from bdnet_deploy.importers.torch.emitted import Emitted, affine, real, unpadded
 from bdnet_deploy.importers.torch.layers import array, max_pool, refuse
-from bdnet_deploy.importers.torch.layout import Layout
+from bdnet_deploy.importers.torch.layout import Layout, along_channels
 from bdnet_deploy.importers.torch.moves import Moved, emit_moves
 from bdnet_deploy.importers.torch.reductions import Reduction
 from bdnet_deploy.importers.torch.rules.rule import Rule, name_of
@@ -141,7 +141,7 @@ def norm_rule(graph: Graph, step: Step) -> Rule:
         op, layout = GroupNorm(int(step.argument("group")), epsilon), Layout.FIRST
     parameters = [step.argument("weight"), step.argument("bias")]
     mul, add = (
-        np.full(1, default) if p is None else array(step, p, what)
+        np.full(1, default) if p is None else along_channels(array(step, p, what), x.shape, layout)
         for p, default, what in zip(parameters, (1.0, 0.0), ("weight", "bias"), strict=True)
     )
 
