@@ -18,8 +18,8 @@ from bdnet_deploy.export.tflite.builder import F32, I8, SAME, VALID
 from bdnet_deploy.export.tflite.packing import pack
 from bdnet_deploy.export.tflite.schema import Operator, TensorKind
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Op, Ternarize
+from bdnet_deploy.importers.index_maps import operators
 from bdnet_deploy.importers.tflite import import_tflite
-from bdnet_deploy.importers.tflite.orders import operators
 from bdnet_deploy.importers.tflite.reader import read
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits"
@@ -489,7 +489,7 @@ def test_orders_are_what_the_operators_make(seed: int) -> None:
             moves += [lambda a: a.transpose(0, 2, 1, 3), lambda a: a[:, ::2], lambda a: np.repeat(a, 2, 1)]
             moves += [lambda a: a.transpose(0, 3, 1, 2), lambda a: a.reshape(1, 1, -1, a.shape[-1])]
         index = moves[rng.integers(len(moves))](index)
-    found = operators(shape, np.ascontiguousarray(index))
+    found = operators(np.ascontiguousarray(index), shape)
     if found is not None:
         assert np.array_equal(applied(found, shape), index)
 

@@ -32,8 +32,8 @@ from bdnet_deploy.graph import (
     Unary,
     Value,
 )
+from bdnet_deploy.importers.index_maps import operators
 from bdnet_deploy.importers.tflite.entries import NO_PADDING, Entry, constant, graph_shape
-from bdnet_deploy.importers.tflite.orders import operators
 from bdnet_deploy.importers.tflite.source import (
     MAX_ELEMENTS,
     Operation,
@@ -191,7 +191,7 @@ class Translator:
             if value.type.shape != shape:
                 value = self.graph.add(Reshape(shape), [value], f"{value.name}.reshape", source=op.name if op else "")
         else:
-            found = operators(value.type.shape, entry.index.reshape(shape))
+            found = operators(entry.index.reshape(shape), value.type.shape)
             if found is None:
                 raise UnsupportedError(
                     "the elements of its input are in an order that no operator here makes", where=where
@@ -349,7 +349,7 @@ class Translator:
         assert entry.value is not None
         shape = graph_shape(order.shape)
         mixed = entry.index is not None and shape is not None and graph_shape(entry.shape) is not None
-        if mixed and operators(entry.value.type.shape, order.reshape(shape or ())) is None:
+        if mixed and operators(order.reshape(shape or ()), entry.value.type.shape) is None:
             entry, order = self.settled(op, entry), index
         self.define(op, entry.in_order(order), k)
 

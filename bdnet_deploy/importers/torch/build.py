@@ -289,8 +289,6 @@ class _Builder:
             return pad_rule(self.graph, step)
         if is_move(traced):
             return move_rule(self.graph, find_moves(traced), want)
-        if is_elementwise(step):
-            return self._elementwise(traced, step, want)
         raise self._unsupported(step, "the graph has no such operator")
 
     def _unsupported(self, step: Step, why: str) -> UnsupportedError:

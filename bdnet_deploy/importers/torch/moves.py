@@ -20,7 +20,7 @@ from bdnet_deploy.importers.index_maps import FILL
 from bdnet_deploy.importers.torch.aten import FILLS, IDENTITY, MOVES, shown
 from bdnet_deploy.importers.torch.emitted import Emitted, joined, moved, unpadded
 from bdnet_deploy.importers.torch.layers import refuse
-from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, graph_shape, to_graph
+from bdnet_deploy.importers.torch.layout import Layout, fits, from_graph, to_graph
 from bdnet_deploy.importers.torch.trace import Step, Traced, keeps_values, run_step
 
 _MAX_STEPS = 64
@@ -221,18 +221,7 @@ class _Emission:
         sources = np.unique(owner)
         if (sources >= 0).sum() == 1 and (sources < 0).sum() <= 1:
             (source,) = sources[sources >= 0]
-            index = np.where(owner == source, element, FILL)
-            fill = self.found.constants[-1 - sources[0]] if sources[0] < 0 else 0.0
-            return moved(
-                self.graph,
-                self.parts[source],
-                index,
-                self.layout,
-                fill=fill,
-                where=self.step.where,
-                name=self.name,
-                source=self.step.path,
-            )
+            return self._moved(self.parts[source], np.where(owner == source, element, FILL), sources[sources < 0])
         axis, cuts = self._cuts(owner)
         if len(cuts) >= _MANY_PIECES * len(sources) and (joined_first := self._of_one(owner, element)) is not None:
             return joined_first
@@ -257,17 +246,13 @@ class _Emission:
             mine = owner == i
             pixel, channel = np.divmod(element[mine], shape[-1])
             index[mine] = pixel * starts[-1] + starts[i] + channel
+        return self._moved(whole, index, filled)
+
+    def _moved(self, emitted: Emitted, index: Array, filled: Array) -> Emitted:
+        """The elements ``index`` of ``emitted``; ``filled`` holds the owner (one at most) of those that are FILL."""
         fill = self.found.constants[-1 - filled[0]] if len(filled) else 0.0
-        return moved(
-            self.graph,
-            whole,
-            index,
-            self.layout,
-            fill=fill,
-            where=self.step.where,
-            name=self.name,
-            source=self.step.path,
-        )
+        places = {"where": self.step.where, "name": self.name, "source": self.step.path}
+        return moved(self.graph, emitted, index, self.layout, fill=fill, **places)
 
     def _cuts(self, owner: Array) -> tuple[int, list[int]]:
         """The axis and the places between pieces that come from one tensor each, constants with a neighbour."""
@@ -291,8 +276,3 @@ class _Emission:
             "it joins different tensors element by element",
             "join them with torch.cat along one axis",
         )
-
-
-def output_shape(traced: Traced, layout: Layout) -> tuple[int, ...]:
-    """The graph's shape of a traced tensor."""
-    return graph_shape(traced.shape, layout)
