@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_ops_elementwise
 from bdn_cases import CODES, LETTERS, Bdn, draw
+from test_ops_elementwise import check_core
 
 from bdnet_deploy import bdn_format as bdn
-from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.graph import (
@@ -20,7 +21,6 @@ from bdnet_deploy.graph import (
     Concat,
     Conv2d,
     DType,
-    Graph,
     GraphError,
     MaxPool,
     Mul,
@@ -46,26 +46,12 @@ SHAPES = [(4, 5, 7), (1, 1, 33), (6, 1, 3), (1, 8, 2), (3, 2, 64), (1, 1, 1)]
 CLOSE = {"float": 1e-6, "fixed16": 3e-3, "fixed8": 0.02}
 
 
-class Net:
+class Net(test_ops_elementwise.Net):
     """A graph of one real map."""
-
-    def __init__(self, *shape: int) -> None:
-        self.graph = Graph()
-        self.x = self.graph.input("input", (1, *shape), DType.F64)
-
-    def add(self, op: Op, *inputs: Value, source: str = "") -> Value:
-        return self.graph.add(op, inputs, op.name, source=source)
-
-    def parameters(self, *values: Any) -> list[Value]:
-        return [self.graph.parameter("p", np.asarray(v, np.float64)) for v in values]
 
     def affine(self, *xs: Value, rng: np.random.Generator) -> Value:
         vectors = rng.normal(1.0, 0.3, (len(xs) + 1, xs[0].type.channels))
-        return self.add(Affine(len(xs)), *xs, *self.parameters(*vectors))
-
-    def lowered(self, y: Value, numerics: str, samples: Array) -> Lowered:
-        self.graph.outputs = [y]
-        return lower(self.graph, numerics, samples=samples)
+        return self.add(Affine(len(xs)), *xs, *self.vector(*vectors))
 
 
 def check_host(lowered: Lowered, x: Array) -> Array:
@@ -128,10 +114,10 @@ def test_in_every_numerics(op: Op, constant: str, around: str, numerics: str) ->
     if around in ("two affines", "residual"):
         x = net.affine(x, rng=rng)
     elif around == "slopes":  # a zero point that is not 0
-        x = net.add(TwoSlope(), x, *net.parameters(np.ones(5), np.full(5, 0.25), rng.normal(size=5)))
+        x = net.add(TwoSlope(), x, *net.vector(np.ones(5), np.full(5, 0.25), rng.normal(size=5)))
     elif around == "product":  # 32 bits
         x = net.add(Mul(), x, x)
-    y = net.add(op, x, *net.parameters(data))
+    y = net.add(op, x, *net.vector(data))
     if around in ("affine", "two affines"):
         y = net.affine(y, rng=rng)
     elif around == "residual":
@@ -156,8 +142,8 @@ def test_thresholds_per_pixel_are_fused_and_need_no_trunk(numerics: str, ternary
     """sign(x - m): the comparison is on the sum's own integers."""
     rng = np.random.default_rng(3)
     net, data = tall("small", 33)
-    s = net.add(AddMap(), net.x, *net.parameters(-data))
-    limits = net.parameters(np.full(33, -0.5), np.full(33, 0.5)) if ternary else net.parameters(np.zeros(33))
+    s = net.add(AddMap(), net.x, *net.vector(-data))
+    limits = net.vector(np.full(33, -0.5), np.full(33, 0.5)) if ternary else net.vector(np.zeros(33))
     t = net.add(Ternarize() if ternary else Sign(), s, *limits)
     weight = net.graph.constant("w", rng.choice([-1, 1], (4, 1, 1, 33)), DType.BIT)
     y = net.affine(net.add(Conv2d(), t, weight), rng=rng)
@@ -181,11 +167,11 @@ def test_row_by_row(numerics: str) -> None:
     """Row y of the map goes with row y of the ring."""
     rng = np.random.default_rng(4)
     net = Net(12, 3, 6)
-    t = net.add(Sign(), net.x, *net.parameters(np.zeros(6)))
+    t = net.add(Sign(), net.x, *net.vector(np.zeros(6)))
     weight = net.graph.constant("w", rng.choice([-1, 1], (6, 3, 3, 6)), DType.BIT)
     y = net.affine(net.add(Conv2d((1, 1), (1, 1, 1, 1)), t, weight), rng=rng)
-    y = net.affine(net.add(AddMap(), y, *net.parameters(rng.normal(size=(1, 12, 3, 6)))), rng=rng)
-    y = net.add(MulMap(), y, *net.parameters(rng.normal(size=(1, 12, 3, 6))))
+    y = net.affine(net.add(AddMap(), y, *net.vector(rng.normal(size=(1, 12, 3, 6)))), rng=rng)
+    y = net.add(MulMap(), y, *net.vector(rng.normal(size=(1, 12, 3, 6))))
     samples = rng.normal(size=(3, 12, 3, 6))
     lowered = net.lowered(y, numerics, samples)
     check_host(lowered, samples)
@@ -206,8 +192,8 @@ def test_maps_of_maps_are_one(op: Op, shared: bool) -> None:
     """Where nothing else reads what lies between."""
     rng = np.random.default_rng(8)
     net, data = tall("small")
-    inner = net.add(op, net.x, *net.parameters(data))
-    y = net.add(op, inner, *net.parameters(rng.normal(size=data.shape)))
+    inner = net.add(op, net.x, *net.vector(data))
+    y = net.add(op, inner, *net.vector(rng.normal(size=data.shape)))
     if shared:
         y = net.affine(y, inner, rng=rng)
     samples = rng.normal(size=(5, 6, 7, 5))
@@ -258,19 +244,11 @@ def test_emulated(core: str, numerics: str) -> None:
     """The same bytes on cores; in fixed point every input costs the same instructions."""
     rng = np.random.default_rng(5)
     net = Net(5, 4, 35)
-    y = net.affine(net.add(AddMap(), net.x, *net.parameters(rng.normal(size=(1, 5, 4, 35)))), rng=rng)
-    y = net.affine(net.add(MulMap(), y, *net.parameters(rng.normal(size=(1, 5, 4, 35)))), rng=rng)
+    y = net.affine(net.add(AddMap(), net.x, *net.vector(rng.normal(size=(1, 5, 4, 35)))), rng=rng)
+    y = net.affine(net.add(MulMap(), y, *net.vector(rng.normal(size=(1, 5, 4, 35)))), rng=rng)
     samples = rng.normal(size=(6, 5, 4, 35))
     lowered = net.lowered(y, numerics, samples)
-    q = lowered.encode(np.concatenate([samples[:2], np.full((1, 5, 4, 35), 50.0)]))
-    expected = evaluate(lowered.graph, [q])[lowered.graph.outputs[0].name]
-    counts = set()
-    with EmulatedModel(lowered, core) as model:
-        for x, wanted in zip(q, expected, strict=True):
-            found, result = model.count(x)
-            assert np.array_equal(found.reshape(wanted.shape), wanted)
-            counts.add(result.instructions)
-    assert len(counts) == 1 or numerics == "float"
+    check_core(core, lowered, np.concatenate([samples[:2], np.full((1, 5, 4, 35), 50.0)]))
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------------
@@ -303,7 +281,7 @@ def test_factors_need_zero_points_of_0() -> None:
 def test_a_map_that_is_not_finite_is_refused(numerics: str) -> None:
     net, data = tall("small")
     data[0, 1, 2, 3] = np.inf
-    y = net.add(AddMap(), net.x, *net.parameters(data), source="the layer")
+    y = net.add(AddMap(), net.x, *net.vector(data), source="the layer")
     with pytest.raises(UnsupportedError, match="NaN or infinite") as error:
         net.lowered(y, numerics, np.ones((1, 6, 7, 5)))
     assert error.value.where == "the layer"
@@ -355,7 +333,7 @@ def test_a_changed_map_is_noticed() -> None:
     net = Net(3, 3, 2)
     data = np.full((1, 3, 3, 2), 0.25)
     data[0, 2, 1, 1] = 0.75
-    lowered = net.lowered(net.add(AddMap(), net.x, *net.parameters(data)), "float", np.zeros((1, 3, 3, 2)))
+    lowered = net.lowered(net.add(AddMap(), net.x, *net.vector(data)), "float", np.zeros((1, 3, 3, 2)))
     stored = write_bdn(lowered.plan)
     assert list(BdnReader(stored).epilogues(lowered.plan)) == [("add_map", 18, [])]
     changed = bdn.seal(stored.replace(np.float32(0.75).tobytes(), np.float32(0.5).tobytes()))
@@ -367,7 +345,7 @@ def test_a_changed_map_is_noticed() -> None:
 def test_other_formats_refuse(op: Op, target: str) -> None:
     pytest.importorskip("onnx" if target == "onnx" else "flatbuffers")
     net = Net(3, 3, 2)
-    y = net.add(op, net.x, *net.parameters(np.ones((1, 3, 3, 2))), source="the layer")
+    y = net.add(op, net.x, *net.vector(np.ones((1, 3, 3, 2))), source="the layer")
     lowered = net.lowered(y, "float", np.zeros((1, 3, 3, 2)))
     if target == "onnx":
         from bdnet_deploy.export.onnx import write
