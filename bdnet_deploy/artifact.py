@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from bdnet_deploy import __version__
 from bdnet_deploy.backends import need_samples
-from bdnet_deploy.errors import BdnetError, UsageError
+from bdnet_deploy.errors import BdnetError, UsageError, unknown_name
 from bdnet_deploy.files import write_atomic
-from bdnet_deploy.report import Report
+from bdnet_deploy.formats import PROFILES, TARGETS
+from bdnet_deploy.report import Column, Report, Table
 
 if TYPE_CHECKING:
+    from bdnet_deploy.export.foreign import Written
     from bdnet_deploy.graph import Array
     from bdnet_deploy.model import Model, PathLike, Progress
     from bdnet_deploy.samples import Samples
@@ -28,17 +30,16 @@ class Artifact:
     paths: tuple[Path, ...]
     provenance: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
     def report(self) -> Report:
         """What was written."""
-        from bdnet_deploy.report import Column, Table
-
         files = Table("files", [Column("file"), Column("bytes", align="right", format=","), Column("sha256")])
         for path in self.paths:
             data = path.read_bytes()
             files.add(file=str(path), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         files.notes += self.notes
-        return Report("export", {"target": self.target}, [files], provenance=dict(self.provenance))
+        return Report("export", {"target": self.target}, [files, *self.tables], provenance=dict(self.provenance))
 
 
 def provenance(model: Model, target: str, **options: Any) -> dict[str, Any]:
@@ -50,16 +51,27 @@ def provenance(model: Model, target: str, **options: Any) -> dict[str, Any]:
     return facts
 
 
-def foreign_bytes(model: Model, target: str) -> bytes:
-    """The model as TFLite or ONNX: float numerics."""
-    graph = model.lowered("float").graph
-    if target == "tflite":
-        from bdnet_deploy.export import tflite
+def foreign_file(
+    model: Model,
+    target: str,
+    *,
+    profile: str | None = None,
+    int8: bool = False,
+    calibrate: PathLike | Array | Samples | None = None,
+) -> Written:
+    """The model as TFLite or ONNX; arguments as for :meth:`bdnet_deploy.model.Model.export`."""
+    profile = profile or PROFILES[target][0]
+    if profile not in PROFILES[target]:
+        raise unknown_name(f"profile of {target}", profile, PROFILES[target])
+    meta = provenance(model, target, profile=profile, int8=int8 or None)
+    if target == "onnx":
+        from bdnet_deploy.export import onnx
 
-        return tflite.write(graph, io=model.io)
-    from bdnet_deploy.export import onnx
+        return onnx.write(model.float_graph(), io=model.io, profile=profile, meta=meta)
+    from bdnet_deploy.export import tflite
 
-    return onnx.write(graph, io=model.io)
+    samples = next(model.samples(calibrate).parts()) if int8 and calibrate is not None else None
+    return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta)
 
 
 def export_model(
@@ -77,11 +89,11 @@ def export_model(
     keep_kernels: PathLike | Iterable[str] | None,
     reserve_arena: int,
     reserve_model: int,
+    profile: str | None,
+    int8: bool,
     progress: Progress | None,
 ) -> Artifact:
     """See :meth:`bdnet_deploy.model.Model.export`."""
-    from bdnet_deploy.model import TARGETS
-
     numbers = {"cache": (cache, 1), "reserve_arena": (reserve_arena, 0), "reserve_model": (reserve_model, 0)}
     for name, (number, least) in numbers.items():
         if number is not None and number < least:
@@ -100,16 +112,30 @@ def export_model(
     out = Path(path) if path is not None else Path(model.name + TARGETS[target])
     _check_output(model, target, out)
     if target in ("tflite", "onnx"):
-        if numerics not in (None, "float") or calibrate is not None:
-            option = "--numerics" if calibrate is None else "--calibrate"
-            raise UsageError(f"{target} files are written in float numerics", fix=f"leave {option} out")
+        if numerics not in (None, "float"):
+            raise UsageError(f"{target} files are written in float numerics", fix="leave --numerics out")
+        if int8 and target != "tflite":
+            raise UsageError("only tflite files have an int8 form", fix="leave --int8 out, or --target tflite")
+        if int8 and calibrate is None:
+            raise UsageError(
+                "int8 needs calibration samples",
+                why="they set the ranges of the integers between the layers",
+                fix="--calibrate samples.npz, or leave --int8 out",
+            )
+        if calibrate is not None and not int8:
+            raise UsageError(f"{target} files are written in float numerics", fix="leave --calibrate out")
         if ram is not None or cache is not None or push_rows or model_version:
             raise UsageError(
                 f"{target} runtimes have no such settings",
                 fix="leave --ram, --cache, --push-rows and --model-version out",
             )
-        _write({out: foreign_bytes(model, target)})
-        return Artifact(target, (out,), provenance(model, target))
+        written = foreign_file(model, target, profile=profile, int8=int8, calibrate=calibrate)
+        files = {out: written.data, **{out.with_name(name): data for name, data in written.external.items()}}
+        _write(files)
+        facts = provenance(model, target, profile=profile or PROFILES[target][0], int8=int8 or None)
+        return Artifact(target, tuple(files), facts, written.notes, written.tables())
+    if profile is not None or int8:
+        raise UsageError(f"{target} files have no profiles", fix="leave --profile and --int8 out")
     firmware = None
     if for_firmware is not None:
         from bdnet_deploy.manifest import read_manifest
@@ -174,8 +200,6 @@ def export_model(
 
 def _check_output(model: Model, target: str, out: Path) -> None:
     """Refuse outputs that cannot be written or would destroy something, before the work is done."""
-    from bdnet_deploy.model import TARGETS
-
     suffix = TARGETS[target]
     if out.is_dir():
         raise UsageError("the output is a folder", where=str(out), fix=f"name a file: -o {out / (model.name + suffix)}")

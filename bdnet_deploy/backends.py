@@ -170,13 +170,13 @@ class ForeignBackend:
     """A stock runtime on the exported file: Larq Compute Engine or onnxruntime."""
 
     def __init__(self, model: Model, kind: str) -> None:
-        from bdnet_deploy.artifact import foreign_bytes
+        from bdnet_deploy.artifact import foreign_file
 
         self.name = {"lce": "Larq Compute Engine", "onnxruntime": "onnxruntime"}[kind]
         self.kind = kind
         self.original = model._tflite if kind == "lce" else None
         if self.original is None:
-            self.data = foreign_bytes(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind])
+            self.data = foreign_file(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind]).data
 
     def predict(self, x: Array, progress: Step | None = None) -> Array:
         if self.kind == "lce":

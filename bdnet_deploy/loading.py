@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError
 from bdnet_deploy.files import no_such_file
+from bdnet_deploy.formats import TARGETS
 from bdnet_deploy.graph import Graph
 from bdnet_deploy.iodesc import IODescription
-from bdnet_deploy.model import TARGETS, Model, PathLike
+from bdnet_deploy.model import Model, PathLike
 
 if TYPE_CHECKING:
     from torch import nn

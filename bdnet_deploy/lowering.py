@@ -98,17 +98,28 @@ def lower(
     """
     if numerics not in NUMERICS:
         raise unknown_name("numerics", numerics, NUMERICS)
-    real = merge_affine(collapse_repeats(graph))
-    notes: list[str] = []
-    report = seen = None
     if numerics == "float":
-        lowered = to_float(real)
-    else:
-        seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
-        lowered, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
-    lowered = prune_channels(split_concat(lowered), report=notes.append)
-    lowered = fold_thresholds(lowered, report=notes.append)
+        lowered, notes = float_graph(graph)
+        return Lowered(lowered, make_plan(lowered), notes=notes)
+    real = merge_affine(collapse_repeats(graph))
+    seen = calibrate(real, [samples] if isinstance(samples, np.ndarray) else samples, progress=progress)
+    quantized, report = quantize(real, numerics, seen, inputs=_raw_inputs(real, io))
+    lowered, notes = _folded(quantized)
     return Lowered(lowered, make_plan(lowered), report, notes, seen)
+
+
+def float_graph(graph: Graph) -> tuple[Graph, list[str]]:
+    """A real graph in float numerics, ready for every runtime, and notes on what could not be folded.
+
+    No kernel of our own runtime is asked for: other runtimes take this graph, too.
+    """
+    return _folded(to_float(merge_affine(collapse_repeats(graph))))
+
+
+def _folded(graph: Graph) -> tuple[Graph, list[str]]:
+    notes: list[str] = []
+    graph = prune_channels(split_concat(graph), report=notes.append)
+    return fold_thresholds(graph, report=notes.append), notes
 
 
 def _raw_inputs(graph: Graph, io: IODescription | None) -> list[tuple[DType, Quant]] | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.errors import UsageError, unknown_name
+from bdnet_deploy.formats import TARGETS
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.iodesc import IODescription
-from bdnet_deploy.lowering import Lowered, lower
+from bdnet_deploy.lowering import Lowered, float_graph, lower
 from bdnet_deploy.samples import ImageSamples, Samples, load_samples
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
-#: Export targets -> file suffix.
-TARGETS = {"bdn": ".bdn", "c": ".c", "onnx": ".onnx", "tflite": ".tflite"}
 
 
 @dataclass(eq=False)
@@ -51,6 +50,7 @@ class Model:
     #: The ``.tflite`` that the graph was made of.
     _tflite: bytes | None = None
     _lowered: dict[tuple[str, str], Lowered] = field(default_factory=dict)
+    _float: Graph | None = None
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -107,6 +107,12 @@ class Model:
             step = (lambda done, total: progress("calibrating", done, total)) if progress else None
             self._lowered[numerics, digest] = lower(self.graph, numerics, io=self.io, samples=samples, progress=step)
         return self._lowered[numerics, digest]
+
+    def float_graph(self) -> Graph:
+        """The graph in float numerics that files for other runtimes carry, and that they are compared with."""
+        if self._float is None:
+            self._float = float_graph(self.graph)[0]
+        return self._float
 
     # -- questions and products ---------------------------------------------------------------------------------------
 
@@ -202,6 +208,8 @@ class Model:
         reserve_arena: int = 0,
         reserve_model: int = 0,
         allow_real: Iterable[str] = (),
+        profile: str | None = None,
+        int8: bool = False,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
@@ -223,6 +231,8 @@ class Model:
                 :func:`~bdnet_deploy.kept_kernels.kept_kernels`.
             reserve_arena, reserve_model: bytes for later models (``c``), at least what this one needs.
             allow_real: layers that may be real though their training is not finished (:meth:`check_binary`).
+            profile: of ``tflite`` and ``onnx``: :data:`bdnet_deploy.formats.PROFILES`, by default the first.
+            int8: of ``tflite``: what is not binary in 8 bits; needs ``calibrate``.
 
         Raises:
             DoesNotFitError: no plan fits into ``ram``, or the firmware cannot run the model: every lack is named.
@@ -249,6 +259,8 @@ class Model:
             keep_kernels=keep_kernels,
             reserve_arena=reserve_arena,
             reserve_model=reserve_model,
+            profile=profile,
+            int8=int8,
             progress=progress,
         )
 

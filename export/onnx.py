@@ -11,7 +11,7 @@ Under the metadata key ``bdnet_deploy`` lies a JSON object for our reader: ``pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from bdnet_deploy.errors import require
 from bdnet_deploy.export.foreign import (
     METADATA_KEY,
+    Written,
     check_graph,
     describe,
     integer_threshold,
@@ -50,12 +51,20 @@ IR_VERSION = 8
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
+def write(
+    graph: Graph,
+    *,
+    io: IODescription | None = None,
+    profile: str = "portable",
+    meta: Mapping[str, Any] | None = None,
+) -> Written:
     """An ``.onnx`` that any ONNX runtime runs. Equal graphs give equal bytes.
 
     Args:
         graph: numerics "float".
         io: the I/O description to store.
+        profile: ``"portable"``.
+        meta: what made the file, to store.
 
     Raises:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
@@ -71,9 +80,11 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
     )
     records = {"values": writer.values, "weights": writer.weights, "parameters": writer.parameters}
-    onnx.helper.set_model_props(model, {METADATA_KEY: describe(graph, io, **records).decode("utf-8")})
+    onnx.helper.set_model_props(
+        model, {METADATA_KEY: describe(graph, io, meta=dict(meta or {}), **records).decode("utf-8")}
+    )
     onnx.checker.check_model(model)
-    return bytes(model.SerializeToString(deterministic=True))
+    return Written(bytes(model.SerializeToString(deterministic=True)))
 
 
 class _Writer:

@@ -48,7 +48,7 @@ from bdnet_deploy.peers import PeerError, onnxruntime  # noqa: E402
 def _check(net: Net, optimize: bool = True) -> None:
     samples = net.samples(3)
     expected = evaluate(net.graph, [samples])
-    data = write(net.graph)
+    data = write(net.graph).data
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
     for value, got in zip(net.graph.outputs, onnxruntime.run(data, samples, optimize=optimize)):
         assert_layer(f"{value.name} of {net.graph}", got, expected[value.name])
@@ -112,7 +112,7 @@ def test_signs_are_exact() -> None:
     net.done(sign, trit, far)
     expected = evaluate(net.graph, [x])
     for optimize in (False, True):
-        for value, got in zip(net.graph.outputs, onnxruntime.run(write(net.graph), x, optimize=optimize)):
+        for value, got in zip(net.graph.outputs, onnxruntime.run(write(net.graph).data, x, optimize=optimize)):
             assert np.array_equal(got, expected[value.name])
 
 
@@ -147,7 +147,7 @@ def test_integer_input() -> None:
     graph.inputs = [raw]
     net.done(graph.add(Conv2d(padding=(1, 1, 1, 1)), [raw, net.weights(5, 3, 3, 3)], "acc"))
     x = net.rng.integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
-    assert np.array_equal(onnxruntime.run(write(graph), x)[0], evaluate(graph, [x])["acc"])
+    assert np.array_equal(onnxruntime.run(write(graph).data, x)[0], evaluate(graph, [x])["acc"])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -156,7 +156,7 @@ def test_networks(seed: int) -> None:
     net = bdnet(seed)
     samples = net.samples(4)
     reference = evaluate(net.graph, [samples], keep=True)
-    data = write(net.graph)
+    data = write(net.graph).data
     layers = reader.split_layers(data)
     assert [layer.name for layer in layers] == [node.name for node in net.graph.nodes]
     for layer in layers:
@@ -174,14 +174,14 @@ def test_affine_keeps_the_order_of_the_reference() -> None:
     net.done(y, net.two_slope(y))
     samples = net.samples(4)
     expected = evaluate(net.graph, [samples])
-    for value, got in zip(net.graph.outputs, onnxruntime.run(write(net.graph), samples, optimize=False)):
+    for value, got in zip(net.graph.outputs, onnxruntime.run(write(net.graph).data, samples, optimize=False)):
         assert np.array_equal(got, expected[value.name])
 
 
 def test_inner_tensors_and_batch_of_one() -> None:
     net = bdnet(1)
     samples = net.samples(3)
-    data = write(net.graph)
+    data = write(net.graph).data
     reference = evaluate(net.graph, [samples], keep=True)
     sign = next(n for n in net.graph.nodes if n.output.type.dtype in (DType.BIT, DType.TRIT))
     (inner,) = onnxruntime.run(data, samples, [sign.name])
@@ -195,7 +195,7 @@ def test_inner_tensors_and_batch_of_one() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_reader_decodes_what_was_written(seed: int) -> None:
     graph = bdnet(seed).graph
-    data = write(graph)
+    data = write(graph).data
     weights = reader.read_weights(data)
     expected = {n.name: n.inputs[1].data for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
     assert weights.keys() == expected.keys()
@@ -209,7 +209,7 @@ def test_reader_decodes_what_was_written(seed: int) -> None:
 
 
 def test_one_flipped_weight_is_seen_at_its_layer() -> None:
-    data = write(bdnet(3).graph)
+    data = write(bdnet(3).graph).data
     good = reader.read_weights(data)
     for record in reader.read_description(data)["weights"]:
         model = onnx.load_model_from_string(data)
@@ -224,7 +224,7 @@ def test_one_flipped_weight_is_seen_at_its_layer() -> None:
 def test_names_metadata_and_opset() -> None:
     io = IODescription.from_settings({"mean": 2.0, "std": 3.0}, ["a", "b"], (12, 12, 3))
     graph = bdnet(0).graph
-    data = write(graph, io=io)
+    data = write(graph, io=io).data
     assert load_io(reader.read_description(data)) == io
     model = onnx.load_model_from_string(data)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
@@ -236,9 +236,9 @@ def test_names_metadata_and_opset() -> None:
 def test_equal_graphs_give_equal_bytes() -> None:
     script = (
         "import hashlib; from export_graphs import bdnet; from bdnet_deploy.export.onnx import write\n"
-        "import sys; sys.stdout.write(hashlib.sha256(write(bdnet(2).graph)).hexdigest())"
+        "import sys; sys.stdout.write(hashlib.sha256(write(bdnet(2).graph).data).hexdigest())"
     )
-    expected = hashlib.sha256(write(bdnet(2).graph)).hexdigest()
+    expected = hashlib.sha256(write(bdnet(2).graph).data).hexdigest()
     for seed in ("0", "1"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
@@ -256,7 +256,7 @@ def _read_everything(data: bytes) -> None:
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     net = Net(0, 4, 4, 8)
-    data = write(net.done(net.affine(net.conv(net.ternarize(net.x), 8))).graph)
+    data = write(net.done(net.affine(net.conv(net.ternarize(net.x), 8))).graph).data
     rng = np.random.default_rng(0)
     for _ in range(100):
         with pytest.raises(ModelFileError):
@@ -273,7 +273,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_foreign_files_and_external_data_are_refused() -> None:
-    model = onnx.load_model_from_string(write(bdnet(0).graph))
+    model = onnx.load_model_from_string(write(bdnet(0).graph).data)
     for tensor in model.graph.initializer:
         tensor.data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(ModelFileError, match="damaged"):
@@ -321,6 +321,6 @@ def test_runtime_failures_are_reported() -> None:
     with pytest.raises(PeerError):
         onnxruntime.run(b"no model", net.samples(1))
     with pytest.raises(PeerError):
-        onnxruntime.run(write(net.graph), net.samples(1)[:, :5])
+        onnxruntime.run(write(net.graph).data, net.samples(1)[:, :5])
     with pytest.raises(PeerError, match="1 inputs"):
-        onnxruntime.run(write(net.graph), [net.samples(1)] * 2)
+        onnxruntime.run(write(net.graph).data, [net.samples(1)] * 2)

@@ -60,7 +60,7 @@ MODES = ("default", "indirect")
 def _check(nets: list[Net], mode: str) -> None:
     """Integer outputs equal, float outputs close, in one process for all nets."""
     samples = [net.samples() for net in nets]
-    results = lce.run_many([(export.write(net.graph), x) for net, x in zip(nets, samples)], mode=mode)
+    results = lce.run_many([(export.write(net.graph).data, x) for net, x in zip(nets, samples)], mode=mode)
     for i, (net, x, got) in enumerate(zip(nets, samples, results)):
         expected = evaluate(net.graph, [x])
         for value, array in zip(net.graph.outputs, got):
@@ -133,7 +133,7 @@ def test_thresholds_are_used_where_exact() -> None:
     a = net.sign(net.affine(net.conv(net.sign(net.x), 40)))
     b = net.sign(net.affine(net.depthwise(a, padding=(1, 1, 1, 1))))
     c = net.sign(net.affine(net.conv(b, 32, 3, padding=(1, 1, 1, 1))))
-    description = reader.read_description(export.write(net.done(c).graph))
+    description = reader.read_description(export.write(net.done(c).graph).data)
     assert [t["form"] for t in description["thresholds"]] == ["negative", "bias", "float"]
 
 
@@ -143,7 +143,7 @@ def test_zero_padding_never_meets_packed_output() -> None:
 
     packed = 0
     for net in _convolutions():
-        model = from_bytes(export.write(net.done(net.sign(net.graph.outputs[0])).graph))
+        model = from_bytes(export.write(net.done(net.sign(net.graph.outputs[0])).graph).data)
         for op in model.operators:
             if op.name == "LceBconv2d" and op.inputs[4] >= 0:
                 options = flexbuffers.Loads(op.custom_options)
@@ -158,11 +158,11 @@ def test_negative_zero_counts_as_zero() -> None:
     """LceQuantize on Arm looks at the raw sign bit, so -0.0 must not reach it: it is added to 0 - threshold first."""
     net = Net(0, 1, 1, 40)
     net.done(net.add(Sign(), net.x, net.constant(np.where(np.arange(40) % 2, 0.0, -0.0))))
-    data = export.write(net.graph)
+    data = export.write(net.graph).data
     for x in (np.full((1, 1, 1, 40), -0.0, np.float32), np.full((1, 1, 1, 40), np.nan, np.float32)):
         assert (lce.run(data, x)[0] == 1).all()
     for net in [*(bdnet(seed) for seed in range(4)), *_convolutions()[:20]]:
-        model = from_bytes(export.write(net.graph))
+        model = from_bytes(export.write(net.graph).data)
         producer = {t: op.name for op in model.operators for t in op.outputs}
         read = {producer[op.inputs[0]] for op in model.operators if op.name == "LceQuantize"}
         assert read <= {"ADD", "DEPTHWISE_CONV_2D"}  # the latter is int8, which has no -0
@@ -207,7 +207,7 @@ def test_networks(seed: int, mode: str) -> None:
     net = bdnet(seed)
     samples = net.samples(3)
     reference = evaluate(net.graph, [samples], keep=True)
-    data = export.write(net.graph)
+    data = export.write(net.graph).data
     layers = reader.split_layers(data)
     jobs = [(layer.model, layer.feed(reference)) for layer in layers]
     *parts, whole = lce.run_many([*jobs, (data, samples)], mode=mode)
@@ -222,7 +222,7 @@ def test_networks(seed: int, mode: str) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_reader_decodes_what_was_written(seed: int) -> None:
     graph = bdnet(seed).graph
-    data = export.write(graph)
+    data = export.write(graph).data
     weights = reader.read_weights(data)
     expected = {n.name: n.inputs[1].data for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
     assert weights.keys() == expected.keys()
@@ -242,7 +242,7 @@ def test_reader_decodes_what_was_written(seed: int) -> None:
 
 
 def test_one_flipped_weight_bit_is_seen_at_its_layer() -> None:
-    data = export.write(bdnet(3).graph)
+    data = export.write(bdnet(3).graph).data
     good = reader.read_weights(data)
     model = from_bytes(data)
     tensors = {t.name: t for t in model.tensors}
@@ -265,7 +265,7 @@ def test_one_flipped_weight_bit_is_seen_at_its_layer() -> None:
 def test_constants_are_aligned_and_shared() -> None:
     net = Net(0, 4, 4, 32)
     t = net.ternarize(net.x)
-    data = export.write(net.done(net.conv(t, 64)).graph)
+    data = export.write(net.done(net.conv(t, 64)).graph).data
     start = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
     model = from_bytes(data)
     constants = [t.data for t in model.tensors if t.data is not None]
@@ -286,7 +286,7 @@ def test_schema_agrees_with_larq() -> None:
     assert spec is not None and spec.loader is not None
     schema = module_from_spec(spec)
     spec.loader.exec_module(schema)
-    data = export.write(bdnet(1).graph)
+    data = export.write(bdnet(1).graph).data
     theirs, ours = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data)), from_bytes(data)
     assert theirs.version == 3
     assert [t.name.decode() for t in theirs.subgraphs[0].tensors] == [t.name for t in ours.tensors]
@@ -305,22 +305,22 @@ def test_schema_agrees_with_larq() -> None:
 def test_equal_graphs_give_equal_bytes() -> None:
     script = (
         "import hashlib; from export_graphs import bdnet; from bdnet_deploy.export.tflite import write\n"
-        "import sys; sys.stdout.write(hashlib.sha256(write(bdnet(2).graph)).hexdigest())"
+        "import sys; sys.stdout.write(hashlib.sha256(write(bdnet(2).graph).data).hexdigest())"
     )
-    expected = hashlib.sha256(export.write(bdnet(2).graph)).hexdigest()
+    expected = hashlib.sha256(export.write(bdnet(2).graph).data).hexdigest()
     for seed in ("0", "1"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
         assert result.stdout == expected, result.stderr
-    data = export.write(bdnet(2).graph)
+    data = export.write(bdnet(2).graph).data
     assert to_bytes(from_bytes(data)) == data
 
 
 def test_io_description_travels() -> None:
     io = IODescription.from_settings({"mean": 2.0, "std": 3.0}, ["a", "b"], (12, 12, 3))
-    description = reader.read_description(export.write(bdnet(0).graph, io=io))
+    description = reader.read_description(export.write(bdnet(0).graph, io=io).data)
     assert load_io(description) == io
-    assert load_io(reader.read_description(export.write(bdnet(0).graph))) is None
+    assert load_io(reader.read_description(export.write(bdnet(0).graph).data)) is None
     assert description["numerics"] == "float"
     assert description["producer"].startswith("bdnet-deploy ")
 
@@ -338,7 +338,7 @@ def _read_everything(data: bytes) -> None:
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     net = Net(0, 4, 4, 8)
     bits = net.sign(net.affine(net.conv(net.ternarize(net.x), 8)))
-    data = export.write(net.done(net.affine(net.depthwise(bits, padding=(1, 1, 1, 1)))).graph)
+    data = export.write(net.done(net.affine(net.depthwise(bits, padding=(1, 1, 1, 1)))).graph).data
     rng = np.random.default_rng(0)
     for _ in range(50):
         with pytest.raises(ModelFileError):
@@ -360,7 +360,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_foreign_and_future_files_are_refused() -> None:
-    model = from_bytes(export.write(bdnet(0).graph))
+    model = from_bytes(export.write(bdnet(0).graph).data)
     description = json.loads(model.metadata.pop("bdnet_deploy"))
     with pytest.raises(ModelFileError, match="not written by bdnet-deploy"):
         reader.read_weights(to_bytes(model))
@@ -426,7 +426,7 @@ def test_unknown_operators_are_refused(op: Op) -> None:
 @needs_lce
 def test_interpreter_failures_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     net = bdnet(0)
-    data, samples = export.write(net.graph), net.samples(1)
+    data, samples = export.write(net.graph).data, net.samples(1)
     with pytest.raises(PeerError):
         lce.run(b"no model", samples)
     with pytest.raises(PeerError):
@@ -450,7 +450,7 @@ def test_crash_is_an_error() -> None:
     """Zero padding with packed output makes LCE's reference kernel crash: the caller must survive it."""
     net = Net(0, 6, 6, 32)
     bits = net.sign(net.affine(net.conv(net.sign(net.x), 32, 3, padding=(1, 1, 1, 1), pad_value=1)))
-    model = from_bytes(export.write(net.done(bits).graph))
+    model = from_bytes(export.write(net.done(bits).graph).data)
     from flatbuffers import flexbuffers
 
     for op in model.operators:
@@ -466,5 +466,5 @@ def test_ternarize_needs_both_planes() -> None:
     net = Net(0, 4, 4, 32)
     low, high = np.full(32, -0.5), np.full(32, 0.75)
     t = net.add(Ternarize(), net.x, net.constant(low), net.constant(high))
-    parameters = reader.read_parameters(export.write(net.done(net.depthwise(t)).graph))
+    parameters = reader.read_parameters(export.write(net.done(net.depthwise(t)).graph).data)
     assert sorted(float(p[0]) for p in parameters.values()) == [-0.5, 0.75]

@@ -655,7 +655,7 @@ def test_digits_come_back(tmp_path: Path) -> None:
 def test_random_networks_come_back(seed: int) -> None:
     """Trits in planes, zero padding by constant maps, thresholds in integers: all of it is what it was."""
     net = bdnet(seed)
-    data = export.write(net.graph)
+    data = export.write(net.graph).data
     imported = read(data)
     exported = Counter(
         {(a.replace("f32", "f64"), b.replace("f32", "f64")): n for (a, b), n in products(net.graph).items()}

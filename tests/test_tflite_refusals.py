@@ -147,8 +147,8 @@ def specimens() -> list[bytes]:
     net = Net(0, 6, 6, 8)
     bits = net.sign(net.affine(net.conv(net.ternarize(net.x), 8)))
     files = [
-        export.write(net.done(net.affine(net.depthwise(bits, padding=(1, 1, 1, 1)))).graph),
-        export.write(bdnet(0, blocks=1).graph),
+        export.write(net.done(net.affine(net.depthwise(bits, padding=(1, 1, 1, 1)))).graph).data,
+        export.write(bdnet(0, blocks=1).graph).data,
     ]
     file = File(*MAP)
     y = file.op("CONV_2D", [file.x, file.floats(8, 3, 3, 8), file.floats(8)], MAP, padding=SAME, stride_h=1, stride_w=1)

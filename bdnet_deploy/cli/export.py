@@ -8,15 +8,14 @@ from typing import Any
 import click
 
 from bdnet_deploy.cli import common, console
-
-_TARGETS = ("tflite", "onnx", "bdn", "c")
+from bdnet_deploy.formats import PROFILES, TARGETS
 
 
 @common.command("export")
 @common.model_options
 @click.option(
     "--target",
-    type=common.Choice("target", _TARGETS),
+    type=common.Choice("target", tuple(TARGETS)),
     required=True,
     help="tflite (Larq Compute Engine), onnx, bdn (our runtime) or c (our runtime, as C source).",
 )
@@ -37,6 +36,12 @@ _TARGETS = ("tflite", "onnx", "bdn", "c")
 )
 @click.option("--reserve-arena", type=common.Size(), default=0, metavar="SIZE", help="c: arena for later models.")
 @click.option("--reserve-model", type=common.Size(), default=0, metavar="SIZE", help="c: room for later models.")
+@click.option(
+    "--profile",
+    type=common.Choice("profile", tuple(p for names in PROFILES.values() for p in names)),
+    help="tflite: stock (default) or extended; onnx: portable (default) or qonnx.",
+)
+@click.option("--int8", is_flag=True, help="tflite: what is not binary in 8 bits; needs --calibrate.")
 @common.strict
 @common.report_options
 def command(
@@ -53,6 +58,8 @@ def command(
     keep_kernels: str | None,
     reserve_arena: int,
     reserve_model: int,
+    profile: str | None,
+    int8: bool,
     strict: bool,
     allow_real: tuple[str, ...],
     output: common.Output,
@@ -83,6 +90,8 @@ def command(
             reserve_arena=reserve_arena,
             reserve_model=reserve_model,
             allow_real=allow_real,
+            profile=profile,
+            int8=int8,
             progress=progress,
         )
         console.note(f"wrote {', '.join(map(str, artifact.paths))}")

@@ -53,8 +53,8 @@ def command(
         _check_fit(files[-1], for_firmware, output if alone else None)
         if alone:
             return
+    from bdnet_deploy.formats import TARGETS
     from bdnet_deploy.loading import PROGRAMS
-    from bdnet_deploy.model import TARGETS
 
     by_code = options["factory"] is not None or options["arch"] is not None
     exported = len(files) == 1 and not by_code and files[0].suffix.lower() in set(TARGETS.values()) - set(PROGRAMS)

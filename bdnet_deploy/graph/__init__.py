@@ -1,7 +1,9 @@
 """Graph, dtypes, the operator table and the numpy references. Imports nothing else of this project."""
 
+from bdnet_deploy.graph.attributes import Attribute, attributes, make_op
 from bdnet_deploy.graph.dtypes import Array, DType, Quant, TensorType
 from bdnet_deploy.graph.graph import NUMERICS, Graph, Node, Value, evaluate
+from bdnet_deploy.graph.identity import difference
 from bdnet_deploy.graph.op import OPS, GraphError, Op
 from bdnet_deploy.graph.ops import (
     REPLICATE,
@@ -53,6 +55,7 @@ __all__ = [
     "AddMap",
     "Affine",
     "Array",
+    "Attribute",
     "AvgPool",
     "BitLogic",
     "BoxSum",
@@ -98,5 +101,8 @@ __all__ = [
     "Unary",
     "Upsample",
     "Value",
+    "attributes",
+    "difference",
     "evaluate",
+    "make_op",
 ]

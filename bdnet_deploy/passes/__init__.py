@@ -9,6 +9,7 @@ from bdnet_deploy.passes.ranges import Batches, Ranges, batch_size, calibrate, r
 from bdnet_deploy.passes.recompute import recompute
 from bdnet_deploy.passes.split_concat import split_concat
 from bdnet_deploy.passes.to_float import to_float
+from bdnet_deploy.passes.to_real import to_real
 
 __all__ = [
     "Batches",
@@ -25,4 +26,5 @@ __all__ = [
     "recompute",
     "split_concat",
     "to_float",
+    "to_real",
 ]

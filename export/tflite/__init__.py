@@ -19,7 +19,12 @@ The file carries, under the metadata name ``bdnet_deploy``, a JSON object for ou
 
 from __future__ import annotations
 
-from bdnet_deploy.export.foreign import METADATA_KEY, describe, without_unpacking
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe, without_unpacking
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
 from bdnet_deploy.export.tflite.lowering import Lowering
 from bdnet_deploy.graph import Graph
@@ -27,10 +32,15 @@ from bdnet_deploy.iodesc import IODescription
 
 __all__ = ["write"]
 
-PROFILE = "lce-stock"
 
-
-def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
+def write(
+    graph: Graph,
+    *,
+    io: IODescription | None = None,
+    profile: str = "stock",
+    samples: npt.NDArray[Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> Written:
     """A ``.tflite`` that the stock Larq Compute Engine interpreter runs (float NHWC in and out, batch 1).
 
     Equal graphs give equal bytes.
@@ -38,6 +48,9 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
     Args:
         graph: numerics "float", float32 inputs.
         io: the I/O description to store.
+        profile: ``"stock"``.
+        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
+        meta: what made the file, to store.
 
     Raises:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
@@ -47,10 +60,11 @@ def write(graph: Graph, *, io: IODescription | None = None) -> bytes:
     low.model.metadata[METADATA_KEY] = describe(
         graph,
         io,
-        profile=PROFILE,
+        profile=profile,
+        meta=dict(meta or {}),
         values=low.values,
         weights=low.weights,
         parameters=low.parameters,
         thresholds=low.thresholds,
     )
-    return to_bytes(low.model)
+    return Written(to_bytes(low.model))

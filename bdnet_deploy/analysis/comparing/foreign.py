@@ -34,7 +34,7 @@ Runtime = Callable[[list[tuple[bytes, list[Array]]]], Sequence[Sequence[Array]]]
 def verify_foreign(model: Model, artifact: Path, x: Array, verdicts: Verdicts) -> dict[str, Value]:
     """Compare; returns facts for the report."""
     tflite = artifact.suffix.lower() == ".tflite"
-    graph = model.lowered("float").graph
+    graph = model.float_graph()
     data = load_bytes(artifact)
     reader = tflite_reader if tflite else onnx_reader
     description = reader.read_description(data)
