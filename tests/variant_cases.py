@@ -1,0 +1,138 @@
+"""Random single steps for every kernel that has variants: geometry, borders, tails, and values at the ends of their ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
+
+from bdnet_deploy import bdn_format as bdn
+from bdnet_deploy.graph import DType
+
+INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file of one step, and values for its inputs."""
+
+    what: str
+    file: bytes
+    inputs: list[Array]
+
+
+def _how(rng: np.random.Generator) -> str:
+    return str(rng.choice(["random", "random", "random", "low", "high"]))
+
+
+def _window(
+    rng: np.random.Generator, *, largest: int = 5, pads: tuple[int, ...] = (0, 0, 0, 1, -1, 2)
+) -> dict[str, Any]:
+    """Geometry of a window, without the output's size."""
+    kernel = [int(k) for k in rng.choice([1, 1, 3, 3, 2, largest], 2)]
+    if rng.random() < 0.4:
+        kernel = [1, 1]
+    return {
+        "kernel_h": kernel[0],
+        "kernel_w": kernel[1],
+        "stride_h": int(rng.choice([1, 1, 2])),
+        "stride_w": int(rng.choice([1, 1, 2, 3])),
+        "dilation_h": int(rng.choice([1, 1, 1, 2])),
+        "dilation_w": int(rng.choice([1, 1, 1, 2])),
+        "pad_top": int(rng.integers(0, kernel[0])),
+        "pad_left": int(rng.integers(0, kernel[1] + 1)),
+        "pad_value": int(rng.choice(pads)),
+    }
+
+
+def _out_size(rng: np.random.Generator, size: int, k: int, stride: int, dilation: int, pad: int) -> int:
+    """An output size: any is legal, since taps outside of the map are padding."""
+    natural = (size + 2 * pad - dilation * (k - 1) - 1) // stride + 1
+    return max(1, natural + int(rng.integers(-1, 2)))
+
+
+def _channels(rng: np.random.Generator, most: int) -> int:
+    return int(rng.choice([rng.integers(1, most), 32 * rng.integers(1, max(2, most // 32)), 8, 16]))
+
+
+def _conv(rng: np.random.Generator, kernel: str, acc: DType, most: int, *, grouped: bool = True) -> Case:
+    pair = kernel.split("_")[2]
+    x_type, w_type = LETTERS[pair[0]], LETTERS[pair[1]]
+    fields = _window(rng)
+    if x_type is DType.UBIT and fields["pad_value"] < 0:
+        fields["pad_value"] = 1
+    channels, outputs = _channels(rng, most), _channels(rng, 70)
+    if rng.random() < 0.04:
+        outputs = int(rng.choice([128, 256, 1000]))
+    groups = 1
+    if grouped and rng.random() < 0.3:
+        groups = int(rng.choice([2, 3, 4]))
+        channels, outputs = groups * max(1, channels // groups), groups * max(1, outputs // groups)
+        if rng.random() < 0.5:
+            channels = groups * 32 * int(rng.integers(1, 3))
+    taps = fields["kernel_h"] * fields["kernel_w"]
+    if pair[1] in "bt" and acc is DType.I16 and taps * channels // groups > 32767:
+        channels = groups * 32
+    height, width = int(rng.integers(1, 9)), int(rng.integers(1, 20))
+    if rng.random() < 0.05:
+        width = int(rng.integers(60, 140))
+    shape = (
+        _out_size(rng, height, fields["kernel_h"], fields["stride_h"], fields["dilation_h"], fields["pad_top"]),
+        _out_size(rng, width, fields["kernel_w"], fields["stride_w"], fields["dilation_w"], fields["pad_left"]),
+        outputs,
+    )
+    b = Bdn()
+    x = b.tensor((height, width, channels), CODES[x_type], INPUT)
+    out = b.tensor(shape, CODES[acc], OUTPUT)
+    weights = draw(rng, (outputs, fields["kernel_h"], fields["kernel_w"], channels // groups), w_type, _how(rng))
+    if pair[1] in "bt":
+        fields["weight_planes"] = 2 if pair[1] == "t" else 1
+    if x_type in (DType.U8, DType.I8, DType.I16):
+        fields["zero_point"] = int(rng.integers(*x_type.range)) if rng.random() < 0.7 else 0
+    b.step(
+        kernel, [x], [out], shape, weights=conv_weights(kernel, weights), groups=groups, acc_dtype=CODES[acc],
+        rows_per_call=int(rng.integers(1, 4)), **fields,
+    )  # fmt: skip
+    return Case(
+        f"{kernel} {(height, width, channels)} -> {shape} groups {groups} {fields}",
+        b.write(),
+        [draw(rng, (1, height, width, channels), x_type, _how(rng))],
+    )
+
+
+def packed_conv(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_conv_<bits or trits>_i16`` and ``_i32``."""
+    most = 1100 if rng.random() < 0.15 else 200
+    return _conv(rng, kernel, DType.I16 if kernel.endswith("i16") else DType.I32, most)
+
+
+def edge(kernel: str, channels: int, sign: int) -> Case:
+    """A point-wise or 3x3 convolution of which all signs differ, or none."""
+    rng = np.random.default_rng(0)
+    size = 3 if channels == 512 else 1
+    acc = DType.I16 if kernel.endswith("i16") else DType.I32
+    x_type = LETTERS[kernel.split("_")[2][0]]
+    b = Bdn()
+    shape = (3, 9, 33)
+    x, out = b.tensor((3, 9, channels), CODES[x_type], INPUT), b.tensor(shape, CODES[acc], OUTPUT)
+    weights = np.full((33, size, size, channels), sign, np.int8)
+    b.step(
+        kernel, [x], [out], shape, weights=conv_weights(kernel, weights), acc_dtype=CODES[acc], kernel_h=size,
+        kernel_w=size, pad_top=size // 2, pad_left=size // 2,
+        weight_planes=2 if kernel.split("_")[2][1] == "t" else 1,
+    )  # fmt: skip
+    return Case(f"{kernel} {channels} {sign}", b.write(), [draw(rng, (1, 3, 9, channels), x_type, "high")])
+
+
+FAMILIES: dict[str, Callable[[str, np.random.Generator], Case]] = {}
+for _pair in ("bb", "tb", "zb", "bt", "tt", "zt"):
+    for _acc in ("i16", "i32"):
+        FAMILIES[f"bd_conv_{_pair}_{_acc}"] = packed_conv
+
+
+def case(kernel: str, seed: int) -> Case:
+    """The random case of that number."""
+    return FAMILIES[kernel](kernel, np.random.default_rng([seed, *kernel.encode()]))
