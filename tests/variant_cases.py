@@ -109,6 +109,86 @@ def packed_conv(kernel: str, rng: np.random.Generator) -> Case:
     return _conv(rng, kernel, DType.I16 if kernel.endswith("i16") else DType.I32, most)
 
 
+def depthwise(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_dw_*_i8``."""
+    x_type = LETTERS[kernel.split("_")[2][0]]
+    w_type = LETTERS[kernel.split("_")[2][1]]
+    fields = _window(rng, pads=(0, 0, 1, -1, 2))
+    if rng.random() < 0.5:
+        fields.update(kernel_h=3, kernel_w=3, pad_top=1, pad_left=1, dilation_h=1, dilation_w=1)
+    channels, height, width = _channels(rng, 1100 if rng.random() < 0.2 else 200), *rng.integers(1, 20, 2)
+    shape = (
+        _out_size(rng, height, fields["kernel_h"], fields["stride_h"], fields["dilation_h"], fields["pad_top"]),
+        _out_size(rng, width, fields["kernel_w"], fields["stride_w"], fields["dilation_w"], fields["pad_left"]),
+        channels,
+    )
+    b = Bdn()
+    x = b.tensor((int(height), int(width), channels), CODES[x_type], INPUT)
+    out = b.tensor(shape, bdn.DType.I8, OUTPUT)
+    weights = draw(rng, (channels, fields["kernel_h"], fields["kernel_w"], 1), w_type, _how(rng))
+    b.step(
+        kernel, [x], [out], shape, weights=conv_weights(kernel, weights), groups=channels, acc_dtype=bdn.DType.I8,
+        weight_planes=2 if w_type is DType.TRIT else 1, rows_per_call=int(rng.integers(1, 4)), **fields,
+    )  # fmt: skip
+    what = f"{kernel} {(height, width, channels)} -> {shape} {fields}"
+    return Case(what, b.write(), [draw(rng, (1, int(height), int(width), channels), x_type, _how(rng))])
+
+
+def _parameters(rng: np.random.Generator, count: int, name: str) -> Array:
+    """Factors, addends, slopes or thresholds of an epilogue; of integers now and then any that fit 32 bits."""
+    if name == "f32":
+        values = rng.standard_normal(count).astype(np.float32)
+        values[rng.random(count) < 0.05] = rng.choice(np.array([np.inf, -np.inf, 0.0, -0.0], np.float32))
+        return values
+    largest = int(rng.choice([300, 2**17, 2**31 - 1]))
+    return rng.integers(-largest, largest, count, dtype=np.int64).astype(np.int32)
+
+
+def epilogue(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_epilogue_*`` by itself: every mix of stages, types and repeated channels."""
+    name = kernel.removeprefix("bd_epilogue_")
+    types = [DType.I8, DType.I16, DType.I16, DType.I32, DType.BIT, DType.TRIT, DType.F32 if name == "f32" else DType.U8]
+    acc, residual = (types[rng.integers(len(types))] for _ in range(2))
+    channels, repeats = _channels(rng, 200), int(rng.choice([0, 0, 0, 1, 2]))
+    outputs = channels * (repeats + 1)
+    affine, slopes = rng.random(2) < 0.7
+    if name == "i32":
+        affine = slopes = False
+    if name in ("i16", "i8"):
+        affine |= not slopes or acc is DType.I32
+    if affine or slopes or name == "f32":
+        produced = {"f32": DType.F32, "i16": DType.I16, "i8": DType.I8}[name]
+    else:
+        produced = acc if not acc.is_packed and rng.random() < 0.5 else DType.I32
+    stages = ["mul", "add"] if affine else []
+    if affine and rng.random() < 0.6:
+        stages.append("residual_mul")
+    if slopes:
+        stages += ["positive", "negative", "bias"][: 3 if name == "f32" and rng.random() < 0.7 else 2]
+    packed = [None, DType.BIT, DType.TRIT, DType.UBIT][rng.integers(4)]
+    stages += ["low", "high"][: 0 if packed is None else 2 if packed is DType.TRIT else 1]
+    height, width = (int(n) for n in rng.integers(1, 8, 2))
+    b = Bdn()
+    shape = (height, width, outputs)
+    inputs = [((height, width, channels), acc)]
+    fields: dict[str, Any] = {"repeats": repeats, "shift": int(rng.choice([0, 0, 3, 8, 15, -1, -4, -31]))}
+    if "residual_mul" in stages:
+        own = int(rng.choice([outputs, outputs, channels, rng.integers(1, outputs + 1)]))
+        size = (1, 1) if rng.random() < 0.2 else (height, width)
+        inputs.append(((*size, own), residual))
+        fields.update(residual_channels=own, residual_shift=int(rng.choice([0, 0, 2, -3])))
+    xs = [b.tensor(s, CODES[d], INPUT) for s, d in inputs]
+    trunk = b.tensor(shape, CODES[produced], OUTPUT) if packed is None or rng.random() < 0.7 else None
+    bits = None if packed is None else b.tensor(shape, CODES[packed], OUTPUT)
+    at = b.epilogue(CODES[produced], **fields, **{stage: _parameters(rng, outputs, name) for stage in stages})
+    b.step(
+        None, xs, [trunk, bits], (height, width, channels), epilogue=kernel, epilogue_at=at, acc_dtype=CODES[produced],
+        rows_per_call=int(rng.integers(1, 4)),
+    )  # fmt: skip
+    what = f"{kernel} {inputs} -> {shape} {produced} {packed} {stages} {fields}"
+    return Case(what, b.write(), [draw(rng, (1, *s), d, _how(rng)) for s, d in inputs])
+
+
 def edge(kernel: str, channels: int, sign: int) -> Case:
     """A point-wise or 3x3 convolution of which all signs differ, or none."""
     rng = np.random.default_rng(0)
@@ -131,6 +211,10 @@ FAMILIES: dict[str, Callable[[str, np.random.Generator], Case]] = {}
 for _pair in ("bb", "tb", "zb", "bt", "tt", "zt"):
     for _acc in ("i16", "i32"):
         FAMILIES[f"bd_conv_{_pair}_{_acc}"] = packed_conv
+for _pair in ("bb", "tb", "bt", "tt"):
+    FAMILIES[f"bd_dw_{_pair}_i8"] = depthwise
+for _type in ("f32", "i32", "i16", "i8"):
+    FAMILIES[f"bd_epilogue_{_type}"] = epilogue
 
 
 def case(kernel: str, seed: int) -> Case:

@@ -36,6 +36,16 @@ typedef __m256i bd_lanes;
 #    define bd_lanes_sub         _mm256_sub_epi32
 #endif
 
+/* The two bits of a + b + c, bit by bit. */
+#ifdef __AVX512F__
+#    define bd_lanes_odd(a, b, c)      _mm512_ternarylogic_epi32(a, b, c, 0x96)
+#    define bd_lanes_majority(a, b, c) _mm512_ternarylogic_epi32(a, b, c, 0xe8)
+#else
+#    define bd_lanes_odd(a, b, c) _mm256_xor_si256(_mm256_xor_si256(a, b), c)
+#    define bd_lanes_majority(a, b, c)                                                                       \
+        _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(_mm256_xor_si256(a, b), c))
+#endif
+
 /* A variant of the set that this file is compiled for. */
 #define BD_VARIANT_OF_SET_(kernel, set, run) BD_DEFINE_VARIANT(kernel, set, run)
 #define BD_VARIANT_HERE(kernel, run)         BD_VARIANT_OF_SET_(kernel, BD_SET, run)
