@@ -12,6 +12,7 @@ from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
 
+LETTERS_OUT = {"f32": DType.F32, "i32": DType.I32}
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 
 
@@ -58,7 +59,7 @@ def _channels(rng: np.random.Generator, most: int) -> int:
     return int(rng.choice([rng.integers(1, most), 32 * rng.integers(1, max(2, most // 32)), 8, 16]))
 
 
-def _conv(rng: np.random.Generator, kernel: str, acc: DType, most: int, *, grouped: bool = True) -> Case:
+def _conv(rng: np.random.Generator, kernel: str, acc: DType, most: int, *, depthwise: bool = False) -> Case:
     pair = kernel.split("_")[2]
     x_type, w_type = LETTERS[pair[0]], LETTERS[pair[1]]
     fields = _window(rng)
@@ -68,7 +69,9 @@ def _conv(rng: np.random.Generator, kernel: str, acc: DType, most: int, *, group
     if rng.random() < 0.04:
         outputs = int(rng.choice([128, 256, 1000]))
     groups = 1
-    if grouped and rng.random() < 0.3:
+    if depthwise:
+        groups = outputs = channels
+    elif rng.random() < 0.3:
         groups = int(rng.choice([2, 3, 4]))
         channels, outputs = groups * max(1, channels // groups), groups * max(1, outputs // groups)
         if rng.random() < 0.5:
@@ -189,6 +192,14 @@ def epilogue(kernel: str, rng: np.random.Generator) -> Case:
     return Case(what, b.write(), [draw(rng, (1, *s), d, _how(rng)) for s, d in inputs])
 
 
+def element_conv(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_conv_*`` with real or 8-bit weights."""
+    if rng.random() < 0.3:
+        return _conv(rng, kernel, LETTERS_OUT[kernel.split("_")[3]], 200, depthwise=True)
+    most = 2000 if rng.random() < 0.1 else 100
+    return _conv(rng, kernel, LETTERS_OUT[kernel.split("_")[3]], most)
+
+
 def edge(kernel: str, channels: int, sign: int) -> Case:
     """A point-wise or 3x3 convolution of which all signs differ, or none."""
     rng = np.random.default_rng(0)
@@ -213,6 +224,8 @@ for _pair in ("bb", "tb", "zb", "bt", "tt", "zt"):
         FAMILIES[f"bd_conv_{_pair}_{_acc}"] = packed_conv
 for _pair in ("bb", "tb", "bt", "tt"):
     FAMILIES[f"bd_dw_{_pair}_i8"] = depthwise
+for _pair in ("ff", "bf", "tf", "zf"):
+    FAMILIES[f"bd_conv_{_pair}_f32"] = element_conv
 for _type in ("f32", "i32", "i16", "i8"):
     FAMILIES[f"bd_epilogue_{_type}"] = epilogue
 
