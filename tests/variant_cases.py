@@ -95,8 +95,12 @@ def _conv(rng: np.random.Generator, kernel: str, acc: DType, most: int, *, depth
         fields["weight_planes"] = 2 if pair[1] == "t" else 1
     if x_type in (DType.U8, DType.I8, DType.I16):
         fields["zero_point"] = int(rng.integers(*x_type.range)) if rng.random() < 0.7 else 0
+    blob = conv_weights(kernel, weights)
+    if kernel.endswith("__border"):
+        fields["pad_value"] = 0
+        blob = _border(rng, shape, weights)
     b.step(
-        kernel, [x], [out], shape, weights=conv_weights(kernel, weights), groups=groups, acc_dtype=CODES[acc],
+        kernel, [x], [out], shape, weights=blob, groups=groups, acc_dtype=CODES[acc],
         rows_per_call=int(rng.integers(1, 4)), **fields,
     )  # fmt: skip
     return Case(
@@ -200,6 +204,34 @@ def element_conv(kernel: str, rng: np.random.Generator) -> Case:
     return _conv(rng, kernel, LETTERS_OUT[kernel.split("_")[3]], most)
 
 
+def pool(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_avgpool_*``."""
+    dtype = {"f32": DType.F32, "i16": DType.I16, "i8": DType.I8}[kernel.removeprefix("bd_avgpool_")]
+    kernel_h, kernel_w, stride_h, stride_w, out_height, out_width = (int(n) for n in rng.integers(1, 5, 6))
+    channels = _channels(rng, 130)
+    height = (out_height - 1) * stride_h + kernel_h + int(rng.integers(0, 2))
+    width = (out_width - 1) * stride_w + kernel_w + int(rng.integers(0, 2))
+    b = Bdn()
+    x = b.tensor((height, width, channels), CODES[dtype], INPUT)
+    out = b.tensor((out_height, out_width, channels), CODES[dtype], OUTPUT)
+    b.step(
+        kernel, [x], [out], (out_height, out_width, channels), kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h,
+        stride_w=stride_w, acc_dtype=CODES[dtype], rows_per_call=int(rng.integers(1, 4)),
+    )  # fmt: skip
+    what = f"{kernel} {(height, width, channels)} {kernel_h}x{kernel_w} / {stride_h}x{stride_w}"
+    return Case(what, b.write(), [draw(rng, (1, height, width, channels), dtype, _how(rng))])
+
+
+def _border(rng: np.random.Generator, shape: tuple[int, int, int], weights: Array) -> Array:
+    """The blob of ``bd_conv_uq_i32__border``."""
+    height, width, outputs = shape
+    classes = rng.integers(1, 4, 2)
+    values = rng.integers(-(2**31), 2**31, int(classes[0] * classes[1]) * outputs, dtype=np.int64).astype(np.int32)
+    rows, columns = rng.integers(0, classes[0], height), rng.integers(0, classes[1], width)
+    parts = [classes.astype(np.uint16), values, rows.astype(np.uint8), columns.astype(np.uint8), weights]
+    return np.frombuffer(b"".join(part.tobytes() for part in parts), np.uint8)
+
+
 def edge(kernel: str, channels: int, sign: int) -> Case:
     """A point-wise or 3x3 convolution of which all signs differ, or none."""
     rng = np.random.default_rng(0)
@@ -226,6 +258,11 @@ for _pair in ("bb", "tb", "bt", "tt"):
     FAMILIES[f"bd_dw_{_pair}_i8"] = depthwise
 for _pair in ("ff", "bf", "tf", "zf"):
     FAMILIES[f"bd_conv_{_pair}_f32"] = element_conv
+for _pair in ("uq", "qq", "hq", "bq", "tq", "zq"):
+    FAMILIES[f"bd_conv_{_pair}_i32"] = element_conv
+FAMILIES["bd_conv_uq_i32__border"] = element_conv
+for _type in ("f32", "i16", "i8"):
+    FAMILIES[f"bd_avgpool_{_type}"] = pool
 for _type in ("f32", "i32", "i16", "i8"):
     FAMILIES[f"bd_epilogue_{_type}"] = epilogue
 
