@@ -56,7 +56,7 @@ def write(
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
     """
     graph = without_unpacking(graph)
-    low = Lowering(graph)
+    low = Lowering(graph, profile)
     low.model.metadata[METADATA_KEY] = describe(
         graph,
         io,

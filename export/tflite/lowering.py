@@ -42,12 +42,15 @@ TARGET = "TensorFlow Lite"
 class Lowering:
     """Translates one graph; the result is in ``model`` and in the records for the reader.
 
+    ``profile`` is one of :data:`bdnet_deploy.formats.PROFILES`: what the runtime has beside the stock operators.
+
     Raises:
         UnsupportedError: an operator or operand that cannot be carried.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, profile: str = "stock") -> None:
         self.graph = graph
+        self.profile = profile
         self.model = Model(description="bdnet-deploy")
         self.b = Builder(self.model)
         self.bounds = check_graph(graph, TARGET, _EMIT)
