@@ -9,7 +9,16 @@ import numpy as np
 
 from bdnet_deploy.graph import float_functions
 from bdnet_deploy.tflite_reference.calls import Array, Call, Kernel
-from bdnet_deploy.tflite_reference.fixed_point import HIGH, LOW, quantize_multiplier, round_away, saturate, scale
+from bdnet_deploy.tflite_reference.fixed_point import (
+    HIGH,
+    LOW,
+    in_vectors,
+    quantize_multiplier,
+    round_away,
+    saturate,
+    scale,
+    scale_vector,
+)
 
 #: Bits by which ADD and SUB shift int8 values to the left before they bring them to one scale.
 _LEFT_SHIFT = 20
@@ -147,34 +156,73 @@ def _axes(call: Call) -> tuple[int, ...]:
     return tuple(axes)
 
 
-def _reduce(function: Callable[..., Array], mean: bool = False, arithmetic: bool = True) -> Kernel:
+def _reduce(function: Callable[..., Array]) -> Kernel:
     def kernel(call: Call) -> list[Array]:
-        x, axes, keep = call.value(0), _axes(call), bool(call.option("keep_dims"))
-        if not call.is_int8 or not arithmetic:
-            return [function(x, axis=axes, keepdims=keep).astype(x.dtype)]
-        count = int(np.prod([x.shape[a] for a in axes]))
-        total = call.centred(0).sum(axis=axes, keepdims=keep)
-        multiplier, exponent = quantize_multiplier(call.scale(0) / call.out_scale)
-        if mean:
-            shift = min(count.bit_length() - 1, 32, 31 + int(exponent))
-            multiplier, exponent = (multiplier << shift) // count, exponent - shift
-        return [saturate(scale(total, multiplier, exponent) + call.out_zero)]
+        x = call.value(0)
+        return [function(x, axis=_axes(call), keepdims=bool(call.option("keep_dims"))).astype(x.dtype)]
 
     return kernel
 
 
+def _sum_over(call: Call) -> list[Array]:
+    if not call.is_int8:
+        return _reduce(np.sum)(call)
+    axes, total = _total(call)
+    count = call.value(0).size // total.size
+    factor = np.float32(call.scale(0)) / np.float32(call.out_scale)
+    bias = np.float32(-call.zero(0)) * factor * np.float32(count)
+    return [saturate(round_away(total.astype(np.float32) * factor + bias).astype(np.int64) + call.out_zero)]
+
+
+def _mean(call: Call) -> list[Array]:
+    if not call.is_int8:
+        return _reduce(np.mean)(call)
+    axes, total = _total(call)
+    count = call.value(0).size // total.size
+    if axes == (1, 2) and call.value(0).ndim == 4 and call.option("keep_dims"):
+        return [_mean_of_map(call, total, count)]
+    multiplier, exponent = quantize_multiplier(call.scale(0) / call.out_scale)
+    shift = min(count.bit_length() - 1, 32, 31 + int(exponent))
+    centred = total - call.zero(0) * count
+    return [saturate(scale(centred, (multiplier << shift) // count, exponent - shift) + call.out_zero)]
+
+
+def _mean_of_map(call: Call, total: Array, count: int) -> Array:
+    """Height and width, which are kept: the zero points are rounded on their own, in float32."""
+    source, target = np.float32(call.scale(0)), np.float32(call.out_scale)
+    shift = np.float32(call.zero(0)) * source / target
+    bias = call.out_zero - int(shift + np.float32(0.5 if shift > 0 else -0.5))
+    factor = quantize_multiplier(float(source / (np.float32(count) * target)))
+    scaled = in_vectors(16, 1, lambda x: scale_vector(x, *factor), lambda x: scale(x, *factor), total)
+    return saturate(scaled + bias)
+
+
+def _total(call: Call) -> tuple[tuple[int, ...], Array]:
+    """The reduced axes, and the sum of the levels."""
+    axes = _axes(call)
+    return axes, call.value(0).astype(np.int64).sum(axis=axes, keepdims=bool(call.option("keep_dims")))
+
+
 def _quantize(call: Call) -> list[Array]:
+    x = call.value(0)
     if call.is_int8:
-        y = scale(call.centred(0), *quantize_multiplier(call.scale(0) / call.out_scale)) + call.out_zero
-        return [saturate(y)]
-    y = round_away(call.value(0) / np.float32(call.out_scale)).astype(np.float64) + call.out_zero
-    return [saturate(y)]
+        factor = quantize_multiplier(call.scale(0) / call.out_scale)
+        y = in_vectors(
+            16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0)
+        )
+        return [saturate(y + call.out_zero)]
+    step = np.float32(call.out_scale)
+    # Vectors are multiplied by the reciprocal, ties go to even; single elements are divided, ties go away from zero.
+    y = in_vectors(8, x.ndim, lambda v: np.rint(v * (np.float32(1) / step)), lambda v: round_away(v / step), x)
+    return [saturate(y.astype(np.float64) + call.out_zero)]
 
 
 def _dequantize(call: Call) -> list[Array]:
+    x = call.value(0)
     if not call.is_int8:
-        return [call.value(0).astype(np.float32)]
-    return [(call.scale(0) * call.centred(0).astype(np.float64)).astype(np.float32)]
+        return [x.astype(np.float32)]
+    step, zero = np.float32(call.scale(0)), np.float32(call.zero(0))
+    return [in_vectors(8, x.ndim, lambda v: v * step + -zero * step, lambda v: (v - zero) * step, x.astype(np.float32))]
 
 
 def _cast(call: Call) -> list[Array]:
@@ -218,15 +266,15 @@ KERNELS: dict[str, Kernel] = {
     "LOGICAL_OR": _extreme(np.logical_or),
     "LOGISTIC": _table(_logistic),
     "MAXIMUM": _extreme(np.maximum),
-    "MEAN": _reduce(np.mean, mean=True),
+    "MEAN": _mean,
     "MINIMUM": _extreme(np.minimum),
     "MUL": _mul,
     "NEG": _float_only(np.negative),
     "NOT_EQUAL": _pair(np.not_equal),
     "PRELU": _prelu,
     "QUANTIZE": _quantize,
-    "REDUCE_MAX": _reduce(np.max, arithmetic=False),
-    "REDUCE_MIN": _reduce(np.min, arithmetic=False),
+    "REDUCE_MAX": _reduce(np.max),
+    "REDUCE_MIN": _reduce(np.min),
     "RELU": _relu(0.0, np.inf),
     "RELU6": _relu(0.0, 6.0),
     "RELU_0_TO_1": _relu(0.0, 1.0),
@@ -242,6 +290,6 @@ KERNELS: dict[str, Kernel] = {
     "SQUARE": _float_only(np.square),
     "SQUARED_DIFFERENCE": _pair(lambda a, b: np.square(a - b)),
     "SUB": _sum(-1),
-    "SUM": _reduce(np.sum),
+    "SUM": _sum_over,
     "TANH": _table(np.tanh),
 }

@@ -1,17 +1,19 @@
 """The integer arithmetic of TensorFlow Lite's int8 kernels.
 
 A real factor is a 31-bit multiplier and a power of two (``QuantizeMultiplier`` of TensorFlow Lite's
-``kernels/internal/quantization_util.cc``). Two ways to multiply by it are in use, and they differ in ties and near them:
+``kernels/internal/quantization_util.cc``). A product with it is rounded twice: to 31 bits below the multiplier, then to an
+integer. Two forms of it are in use, and they differ where the second rounding meets a tie:
 
 ``scale``
-    rounds twice, ties away from zero (``MultiplyByQuantizedMultiplier`` of ``kernels/internal/common.cc``): everything but
-    matrix products.
-``scale_once``
-    rounds once, ties up: matrix products on x86 and Arm, which the library ruy computes.
+    ties away from zero: ``MultiplyByQuantizedMultiplier`` of ``kernels/internal/common.cc``.
+``scale_vector``
+    ties up: code written for NEON, which on x86 is compiled for SSE and gives the same. Matrix products use it throughout;
+    other operators for whole vectors of 8 or 16 elements only, and ``scale`` for the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,17 +27,9 @@ _HALF = 1 << 30
 
 def round_away(x: Array) -> Array:
     """To the nearest integer, ties away from zero, in the type of ``x``: C's ``round``."""
-    return np.copysign(np.floor(np.abs(x) + x.dtype.type(0.5)), x) if _exact_half(x) else _round_wide(x)
-
-
-def _exact_half(x: Array) -> bool:
-    return x.dtype == np.float64
-
-
-def _round_wide(x: Array) -> Array:
-    """float32 through float64: |x| + 0.5 might round up in float32."""
+    # In double, because |x| + 0.5 may round up in float32.
     wide = x.astype(np.float64)
-    return np.copysign(np.floor(np.abs(wide) + 0.5), wide).astype(x.dtype)
+    return np.asarray(np.copysign(np.floor(np.abs(wide) + 0.5), wide).astype(x.dtype))
 
 
 def quantize_multiplier(real: Any) -> tuple[Array, Array]:
@@ -53,7 +47,7 @@ def quantize_multiplier(real: Any) -> tuple[Array, Array]:
 
 
 def scale(x: Array, multiplier: Array, exponent: Array) -> Array:
-    """int64 ``x`` times the factor: rounded to 31 bits below the multiplier, then to an integer; ties away from zero."""
+    """int64 ``x`` times the factor, ties away from zero."""
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     product = (x << left) * multiplier
     nudged = product + np.where(product >= 0, _HALF, 1 - _HALF)
@@ -62,12 +56,29 @@ def scale(x: Array, multiplier: Array, exponent: Array) -> Array:
     return np.asarray((high >> right) + ((high & mask) > (mask >> 1) + (high < 0)))
 
 
-def scale_once(x: Array, multiplier: Array, exponent: Array) -> Array:
-    """int64 ``x`` times the factor, rounded once; ties up."""
-    total = 31 - exponent
-    return np.asarray((x * multiplier + (np.int64(1) << (total - 1))) >> total)
-
-
 def saturate(x: Array, low: int = LOW, high: int = HIGH) -> Array:
     """To int8, cut off at the limits."""
     return np.clip(x, low, high).astype(np.int8)
+
+
+def scale_vector(x: Array, multiplier: Array, exponent: Array) -> Array:
+    """int64 ``x`` times the factor, ties up."""
+    left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    high = ((x << left) * multiplier + _HALF) >> 31
+    return np.asarray((high + ((np.int64(1) << right) >> 1)) >> right)
+
+
+def in_vectors(width: int, axes: int, vector: Callable[[Array], Array], single: Callable[[Array], Array], x: Array) -> Array:
+    """``vector`` of the elements that fill whole vectors, ``single`` of those behind them.
+
+    Args:
+        width: elements of a vector.
+        axes: elements lie side by side along so many last axes.
+        vector: of an array.
+        single: of an array.
+        x: the elements.
+    """
+    rows = x.reshape(*x.shape[: x.ndim - axes], -1)
+    whole = rows.shape[-1] // width * width
+    parts = [vector(rows[..., :whole]), single(rows[..., whole:])]
+    return np.concatenate(parts, -1).reshape(x.shape)

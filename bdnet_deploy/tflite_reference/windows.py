@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy.tflite_reference.calls import Array, Call, Kernel
-from bdnet_deploy.tflite_reference.fixed_point import quantize_multiplier, saturate, scale, scale_once
+from bdnet_deploy.tflite_reference.fixed_point import quantize_multiplier, saturate, scale, scale_vector
 
 SAME = 0
 
@@ -84,7 +84,7 @@ def _conv2d(call: Call) -> list[Array]:
         columns = window.columns(values[..., g * share : (g + 1) * share])
         parts.append(columns @ w[g * each : (g + 1) * each].reshape(each, -1).T.astype(values.dtype))
     shape = (len(x), *window.size, outputs)
-    return [_finish(call, np.concatenate(parts, -1).reshape(shape), once=True)]
+    return [_finish(call, np.concatenate(parts, -1).reshape(shape), vectors=0)]
 
 
 def _depthwise(call: Call) -> list[Array]:
@@ -101,7 +101,7 @@ def _depthwise(call: Call) -> list[Array]:
         for column in range(w.shape[2]):
             tap = window.tap(values, row, column)
             total += (tap if times == 1 else np.repeat(tap, times, -1)) * weights[row, column]
-    return [_finish(call, total, once=False)]
+    return [_finish(call, total, vectors=8)]
 
 
 def _fully_connected(call: Call) -> list[Array]:
@@ -111,11 +111,11 @@ def _fully_connected(call: Call) -> list[Array]:
     values = x.astype(np.float32) if call.is_float else call.centred(0).astype(np.float64)
     product = values.reshape(-1, w.shape[1]) @ w.astype(values.dtype).T
     shape = (*x.shape[:-1], len(w)) if call.option("keep_num_dims") else product.shape
-    return [_finish(call, product, once=True).reshape(shape)]
+    return [_finish(call, product, vectors=0).reshape(shape)]
 
 
-def _finish(call: Call, total: Array, *, once: bool) -> Array:
-    """Bias, scaling and activation; per channel of the last axis."""
+def _finish(call: Call, total: Array, *, vectors: int) -> Array:
+    """Bias, scaling and activation; per channel of the last axis, ``vectors`` of which are scaled at a time (0: all)."""
     bias = call.value(2) if call.has(2) else None
     if call.is_float:
         return call.activated(total if bias is None else total + bias)
@@ -127,8 +127,14 @@ def _finish(call: Call, total: Array, *, once: bool) -> Array:
     integers = total.astype(np.int64)
     if bias is not None:
         integers = integers + bias.astype(np.int64)
-    multiply = scale_once if once else scale
-    return saturate(multiply(integers, *quantize_multiplier(factors)) + call.out_zero, *call.limits())
+    multipliers = [np.broadcast_to(v, integers.shape[-1:]) for v in quantize_multiplier(factors)]
+    channels = integers.shape[-1]
+    whole = channels // vectors * vectors if vectors else channels
+    scaled = [
+        rounding(integers[..., part], *(v[part] for v in multipliers))
+        for rounding, part in ((scale_vector, slice(whole)), (scale, slice(whole, None)))
+    ]
+    return saturate(np.concatenate(scaled, -1) + call.out_zero, *call.limits())
 
 
 def _pool(call: Call) -> tuple[Array, Window]:
