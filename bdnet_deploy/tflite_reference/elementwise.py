@@ -238,8 +238,9 @@ def _function(name: str) -> Kernel:
 
 
 def _divide(a: Array, b: Array) -> Any:
+    limit = np.finfo(np.float32).max
     with np.errstate(all="ignore"):
-        return a / b
+        return np.clip(a / b, -limit, limit)
 
 
 KERNELS: dict[str, Kernel] = {

@@ -12,25 +12,31 @@ from flatbuffers import flexbuffers
 
 from bdnet_deploy.bitplanes import WORD, unpack_plane
 from bdnet_deploy.export.tflite.packing import pack, words
-from bdnet_deploy.export.tflite.schema import TensorKind
+from bdnet_deploy.export.tflite.schema import Operator, TensorKind
 from bdnet_deploy.tflite_reference.calls import ACTIVATIONS, Array, Call, Kernel, zero_point
 from bdnet_deploy.tflite_reference.fixed_point import HIGH, LOW, round_away, saturate
 from bdnet_deploy.tflite_reference.windows import SAME, Window
 
 
-def options(call: Call, *names: str) -> list[int]:
+def options(op: Operator, *names: str) -> list[int]:
     """Whole numbers of a FlexBuffer map.
 
     Raises:
         ValueError: one is missing, or no number.
     """
     try:
-        loaded: Any = flexbuffers.Loads(call.op.custom_options)
+        loaded: Any = flexbuffers.Loads(op.custom_options)
     except Exception as error:
         raise ValueError(f"its options are damaged: {error}") from error
     if not isinstance(loaded, dict) or any(type(loaded.get(name)) is not int for name in names):
         raise ValueError(f"its options lack one of {', '.join(names)}")
     return [loaded[name] for name in names]
+
+
+def padded_with_zeros(op: Operator) -> bool:
+    """Whether an LceBconv2d corrects for padding that counts as 0."""
+    padding, pad_values = options(op, "padding", "pad_values")
+    return padding == SAME and pad_values == 0
 
 
 def unpack_all(packed: Array) -> Array:
@@ -62,7 +68,7 @@ def _dequantize(call: Call) -> list[Array]:
 def _max_pool(call: Call) -> list[Array]:
     x = call.value(0)
     names = ("filter_height", "filter_width", "stride_height", "stride_width", "padding")
-    height, width, down, across, padding = options(call, *names)
+    height, width, down, across, padding = options(call.op, *names)
     window = Window(x.shape, (height, width), (down, across), (1, 1), padding)
     values = window.padded(x, -1)
     best = window.tap(values, 0, 0)
@@ -74,10 +80,10 @@ def _max_pool(call: Call) -> list[Array]:
 
 def _bconv2d(call: Call) -> list[Array]:
     x, w = call.value(0), call.value(1)
-    names = ("channels_in", "padding", "pad_values", "stride_height", "stride_width")
-    channels, padding, pad_values, down, across = options(call, *names)
+    names = ("channels_in", "padding", "stride_height", "stride_width")
+    channels, padding, down, across = options(call.op, *names)
     names = ("dilation_height_factor", "dilation_width_factor", "fused_activation_function")
-    dilate_down, dilate_across, activation = options(call, *names)
+    dilate_down, dilate_across, activation = options(call.op, *names)
     if x.ndim != 4 or w.ndim != 4 or words(channels) != x.shape[3] or not w.shape[3] or x.shape[3] % w.shape[3]:
         raise ValueError(f"a filter of shape {w.shape} over packed maps of shape {x.shape}")
     groups = x.shape[3] // w.shape[3]
@@ -99,9 +105,8 @@ def _bconv2d(call: Call) -> list[Array]:
     if call.out.kind is TensorKind.INT32:
         return [pack(np.where(negative > call.value(4), -1, 1))]
     taps = w.shape[1] * w.shape[2] * (channels // groups)
-    corrected = padding == SAME and pad_values == 0
     y = _transformed(call, negative, taps, activation)
-    if corrected:
+    if padded_with_zeros(call.op):
         y = _zero_padded(call, y, w, window, x, channels // groups, activation)
     if call.out.kind is TensorKind.FLOAT32:
         return [y]
