@@ -65,7 +65,7 @@ class Node(C.Structure):
 
 
 REPORT = C.CFUNCTYPE(None, C.c_void_p, C.c_char_p, C.c_char_p)
-RESIZE = C.CFUNCTYPE(C.c_int, C.c_void_p, C.POINTER(Tensor), C.c_int, C.POINTER(C.c_int))
+RESIZE = C.CFUNCTYPE(C.c_int, C.c_void_p, C.POINTER(Tensor), C.POINTER(C.c_int))
 
 
 class Context(C.Structure):
@@ -76,21 +76,11 @@ class Context(C.Structure):
         ("GetExecutionPlan", C.c_void_p),
         ("tensors", C.POINTER(Tensor)),
         ("impl", C.c_void_p),
-        ("ResizeTensor", C.c_void_p),
+        ("ResizeTensor", RESIZE),
         ("ReportError", REPORT),
         ("AddTensors", C.c_void_p),
         ("GetNodeAndRegistration", C.c_void_p),
         ("ReplaceNodeSubsetsWithDelegateKernels", C.c_void_p),
-        ("recommended_num_threads", C.c_int),
-        ("GetExternalContext", C.c_void_p),
-        ("SetExternalContext", C.c_void_p),
-        ("allow_fp32_relax_to_fp16", C.c_bool),
-        ("profiler", C.c_void_p),
-        ("AllocatePersistentBuffer", C.c_void_p),
-        ("AllocateBufferForEval", C.c_void_p),
-        ("RequestScratchBufferInArena", C.c_void_p),
-        ("GetScratchBuffer", C.c_void_p),
-        ("ResizeTensorExplicit", RESIZE),
     ]
 
 
@@ -132,6 +122,10 @@ def _library() -> C.CDLL:
     library.bdnet_tflite_name.restype = C.c_char_p
     library.bdnet_tflite_registration.restype = C.POINTER(Registration)
     return library
+
+
+_free = C.CDLL(None).free
+_free.restype = None
 
 
 def registration(name: str) -> Registration:
@@ -187,9 +181,11 @@ def run(
         assert form == b"%s"
         messages.append(text.decode())
 
-    def resize(_: int, tensor: Any, rank: int, shape: Any) -> int:
+    def resize(_: int, tensor: Any, array: Any) -> int:
+        shape = array[1 : array[0] + 1]
+        _free(array)
         k = (C.addressof(tensor.contents) - C.addressof(tensors)) // C.sizeof(Tensor) - len(present)
-        size = tuple(shape[:rank])
+        size = tuple(shape)
         # The bytes behind are looked at after the run.
         whole = np.full(int(np.prod(size)) + 16, 77, outputs[k].dtype)
         keep.extend([whole, _ints(size)])
@@ -202,7 +198,7 @@ def run(
 
     sizes: dict[int, tuple[int, ...]] = {}
     context = Context(tensors_size=len(tensors), tensors=tensors, ReportError=REPORT(report))
-    context.ResizeTensorExplicit = RESIZE(resize)
+    context.ResizeTensor = RESIZE(resize)
     numbers = iter(range(len(present)))
     ins = [-1 if g is None else next(numbers) for g in given]
     outs = [len(present) + k for k in range(len(outputs))]

@@ -196,7 +196,14 @@ TfLiteStatus bt_resize(bt_node *node, int i, int rank, const int *shape) {
             return bt_refuse(node, "output %d would be empty or too big", i);
         }
     }
-    return node->context->ResizeTensorExplicit(node->context, tensor, rank, shape);
+    /* The interpreter frees it. (ResizeTensorExplicit, which would copy the shape, is not there everywhere.) */
+    TfLiteIntArray *size = malloc(sizeof(TfLiteIntArray) + (size_t)rank * sizeof(int));
+    if (size == NULL) {
+        return bt_refuse(node, "no memory");
+    }
+    size->size = rank;
+    memcpy(size->data, shape, (size_t)rank * sizeof(int));
+    return node->context->ResizeTensor(node->context, tensor, size);
 }
 
 void *bt_allocate(size_t count, size_t size) {

@@ -129,17 +129,6 @@ struct TfLiteContext {
                                                           TfLiteRegistration registration,
                                                           const TfLiteIntArray *nodes_to_replace,
                                                           TfLiteDelegate *delegate);
-    int recommended_num_threads;
-    void *(*GetExternalContext)(TfLiteContext *context, int type);
-    void (*SetExternalContext)(TfLiteContext *context, int type, void *external);
-    bool allow_fp32_relax_to_fp16;
-    void *profiler;
-    void *(*AllocatePersistentBuffer)(TfLiteContext *context, size_t bytes);
-    TfLiteStatus (*AllocateBufferForEval)(TfLiteContext *context, size_t bytes, void **pointer);
-    TfLiteStatus (*RequestScratchBufferInArena)(TfLiteContext *context, size_t bytes, int *index);
-    void *(*GetScratchBuffer)(TfLiteContext *context, int index);
-    TfLiteStatus (*ResizeTensorExplicit)(TfLiteContext *context, TfLiteTensor *tensor, int dims,
-                                         const int *shape);
 };
 
 #endif
