@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tflite_operators import NAMES, In, Out, Refused, run
+from tflite_operators import Out, run
 
 from bdnet_deploy.export.tflite import extended
 from bdnet_deploy.export.tflite.packing import pack, words

@@ -112,7 +112,7 @@ class In:
     zero_point: int = 0
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """prepare or invoke returned an error; the message is what it reported."""
 
 
@@ -150,7 +150,7 @@ def run(
     """The outputs of one node, whose inputs from the second on are constants (or those of ``constants``).
 
     Raises:
-        Refused: the operator refused the node.
+        RefusedError: the operator refused the node.
     """
     custom = options if isinstance(options, bytes) else bytes(flexbuffers.Dumps(dict(options)))
     given = [i if isinstance(i, In) or i is None else In(i) for i in inputs]
@@ -213,7 +213,7 @@ def run(
     try:
         # Twice, as after a resize.
         if any(f(context, node) != OK for f in (kernel.prepare, kernel.prepare, kernel.invoke)):
-            raise Refused("; ".join(messages) or "without a message")
+            raise RefusedError("; ".join(messages) or "without a message")
     finally:
         kernel.free(context, state)
     for k, size in sizes.items():

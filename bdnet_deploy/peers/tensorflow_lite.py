@@ -155,7 +155,9 @@ def _interface(name: str) -> tuple[Any, Any, Any]:
         return module.Interpreter, module.load_delegate, module.OpResolverType
     except (ImportError, AttributeError) as error:
         raise MissingPackageError(
-            f"the Python package of {name} cannot be imported", why=str(error), fix=f"pip install {RUNTIMES[name][0][0]}"
+            f"the Python package of {name} cannot be imported",
+            why=str(error),
+            fix=f"pip install {RUNTIMES[name][0][0]}",
         ) from error
 
 

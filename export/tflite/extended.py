@@ -24,14 +24,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from flatbuffers import flexbuffers
 
-from bdnet_deploy.export.tflite.packing import pack
-from bdnet_deploy.graph import Conv2d, DType, Node
+from bdnet_deploy.export.tflite.builder import I32
+from bdnet_deploy.export.tflite.encoding import PLANES
+from bdnet_deploy.export.tflite.forms import BINARY, TERNARY
+from bdnet_deploy.export.tflite.geometry import Product
+from bdnet_deploy.export.tflite.packing import pack, words
+from bdnet_deploy.export.tflite.schema import ABSENT, Operator
+from bdnet_deploy.graph import DType, Value
+
+if TYPE_CHECKING:
+    from bdnet_deploy.export.tflite.lowering import Lowering
 
 Array = npt.NDArray[Any]
 
@@ -153,13 +161,67 @@ def evaluate(
     return [np.clip(rounded, -128, 127).astype(np.int8)]
 
 
-def takes(node: Node) -> bool:
-    """Whether the operator computes this node: a depth-wise convolution of bits or trits with constant weights of either."""
-    if not isinstance(node.op, Conv2d):
-        return False
-    x, w = node.inputs[:2]
-    kinds = (DType.BIT, DType.TRIT)
-    small = w.data is not None and w.type.shape[1] * w.type.shape[2] <= MOST_TAPS
-    padded = node.op.pad_value in (-1, 0, 1) or not any(node.op.padding)
-    packed = x.type.dtype in kinds and w.type.dtype in kinds
-    return packed and small and padded and node.op.groups == x.type.channels > 1
+# -- emission ---------------------------------------------------------------------------------------------------------
+
+
+def takes(low: Lowering, p: Product) -> bool:
+    """Whether the profile has the operator, and it computes this product: depth-wise, of bits or trits, with few taps."""
+    packed = {p.x.type.dtype, p.dtype} <= {DType.BIT, DType.TRIT}
+    return low.profile == "extended" and packed and p.is_depthwise and p.taps <= MOST_TAPS
+
+
+def sums(low: Lowering, p: Product, mul: Value | None = None, add: Value | None = None) -> int:
+    """float32 tensor of ``sums * mul + add``."""
+    inputs = [ABSENT if v is None else low.parameter(v) for v in (mul, add)]
+    output = low.b.tensor(f"{p.node.name}/acc", p.out_shape)
+    _emit(low, p, inputs, (output,), "float out")
+    return output
+
+
+def signs(low: Lowering, p: Product, thresholds: Sequence[Value], name: str) -> tuple[int, ...]:
+    """Packed planes of the signs of ``sums - threshold``, one for each int32 threshold."""
+    inputs = [ABSENT, ABSENT]
+    for threshold in thresholds:
+        assert threshold.data is not None
+        inputs.append(low.b.constant(threshold.name, threshold.data.astype(np.int32)))
+        low.stored.setdefault(threshold.name, {"form": "same", "tensors": [low.b.name(inputs[-1])]})
+    shape = (*p.out_shape[:3], words(p.outputs))
+    outputs = tuple(low.b.tensor(f"{name}/bits", shape, I32) for _ in thresholds)
+    _emit(low, p, inputs, outputs, "bits out" if len(outputs) == 1 else "trits out")
+    return outputs
+
+
+def _emit(low: Lowering, p: Product, rest: Sequence[int], outputs: tuple[int, ...], what: str) -> None:
+    sources = [low.repeat_border(t, p) for t in low.planes(p.x)]
+    filters = planes(p.weights[..., 0].transpose(1, 2, 0)) if p.dtype is DType.TRIT else [_by_tap(p)]
+    weights = []
+    for i, data in enumerate(filters):
+        suffix = "weights" if len(filters) == 1 else f"weights/{PLANES[i]}"
+        weights.append(low.b.constant(f"{p.node.name}/{suffix}", data))
+        low.forms.kinds[weights[-1]] = BINARY if p.dtype is DType.BIT else TERNARY
+    if p.constant is not None:
+        names = [low.b.name(t) for t in weights]
+        low.stored.setdefault(p.constant.name, {"form": "packed_taps", "tensors": names})
+    top, bottom, left, right = (0, 0, 0, 0) if p.repeats_border else p.op.padding
+    options = Options(
+        p.shape[3],
+        p.outputs,
+        *p.op.strides,
+        *p.op.dilation,
+        pad_top=top,
+        pad_bottom=bottom,
+        pad_left=left,
+        pad_right=right,
+        pad_value=p.op.pad_value if any((top, bottom, left, right)) else 0,
+    )
+    inputs = [*(*sources, ABSENT)[:2], *(*weights, ABSENT)[:2], *rest]
+    while inputs[-1] == ABSENT:
+        inputs.pop()
+    low.model.operators.append(Operator(NAME, tuple(inputs), outputs, custom_options=options.to_bytes()))
+    size = sum(data.nbytes for data in filters)
+    low.forms.add(p.node, f"{NAME}, {what}", {"binary": p.macs}, weight_bytes=size)
+
+
+def _by_tap(p: Product) -> Array:
+    """Binary weights OHW1 as packed words (kernel height, kernel width, words)."""
+    return pack(p.weights[..., 0].transpose(1, 2, 0))
