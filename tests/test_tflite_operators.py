@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tflite_operators import Out, run
+from tflite_operators import In, Out, run
 
 from bdnet_deploy.export.tflite import extended
 from bdnet_deploy.export.tflite.packing import pack, words
@@ -166,3 +166,58 @@ def test_depthwise(start: int) -> None:
         expected = extended.evaluate(inputs, o, outs[0].dtype, outs[0].scale, outs[0].zero_point)
         for a, b in zip(got, expected, strict=True):
             np.testing.assert_array_equal(a, b, err_msg=f"{seed} {o} {outs}")
+
+
+# -- the others -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["f4", "i1", "b1"])
+def test_quantize_and_dequantize(kind: str) -> None:
+    rng = np.random.default_rng(7)
+    for channels in (1, 5, 31, 32, 33, 64, 100):
+        shape = (2, 3, channels) if channels % 2 else (1, 2, 3, channels)
+        if kind == "f4":
+            x = rng.normal(size=shape).astype(np.float32)
+            x[rng.random(shape) < 0.2] = rng.choice(np.array([0.0, -0.0, -1e-45, np.inf, -np.inf], np.float32))
+            negative, given = x < 0, In(x)
+        elif kind == "i1":
+            x, zero = rng.integers(-128, 128, shape).astype(np.int8), int(rng.integers(-128, 128))
+            negative, given = x < zero, In(x, 0.5, zero)
+        else:
+            x = rng.random(shape) < 0.5
+            negative, given = ~x, In(x)
+        expected = pack(np.where(negative, -1, 1))
+        (words_,) = run("LceQuantize", [given], [Out("i4")])
+        np.testing.assert_array_equal(words_, expected)
+        scale, zero = float(rng.choice([1.0, 0.5, 0.25, 0.004, 7.0])), int(rng.integers(-128, 128))
+        (back,) = run("LceDequantize", [expected], [Out(kind, scale, zero, shape)])
+        # Larq's own: 1 / scale, rounded, from the zero point, saturated.
+        step = round(1 / scale)
+        levels = np.clip(zero + np.where(negative, -step, step), -128, 127)
+        plain = np.where(negative, np.float32(-1), np.float32(1)) if kind == "f4" else ~negative
+        np.testing.assert_array_equal(back, levels.astype(np.int8) if kind == "i1" else plain)
+
+
+def pool_case(seed: int) -> tuple[np.ndarray, dict[str, int], np.ndarray]:
+    """Values, options and the packed result of a random LceBMaxPool2d."""
+    rng = np.random.default_rng(seed)
+    kernel, stride = rng.integers(1, 5, 2), rng.integers(1, 4, 2)
+    same = bool(rng.integers(2))
+    size = [int(rng.integers(1 if same else k, k + 7)) for k in kernel]
+    x = signs(rng, int(rng.integers(1, 3)), *size, int(rng.choice([1, 31, 33, 64])))
+    pads = [padding(size[i], int(kernel[i]), int(stride[i]), 1, same) for i in (0, 1)]
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-1)
+    out = [(padded.shape[1 + i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
+    best = np.full((len(x), *out, x.shape[3]), -1, np.int8)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            best = np.maximum(best, padded[:, i :: stride[0], j :: stride[1]][:, : out[0], : out[1]])
+    keys = ("filter_height", "filter_width", "stride_height", "stride_width", "padding")
+    return x, dict(zip(keys, map(int, (*kernel, *stride, not same)), strict=True)), pack(best)
+
+
+def test_max_pool() -> None:
+    for seed in range(200):
+        x, options, expected = pool_case(seed)
+        (got,) = run("LceBMaxPool2d", [pack(x)], [Out("i4")], options)
+        np.testing.assert_array_equal(got, expected, err_msg=f"{seed} {options}")
