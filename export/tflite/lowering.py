@@ -19,7 +19,7 @@ from bdnet_deploy.export.tflite.forms import Forms
 from bdnet_deploy.export.tflite.geometry import Product
 from bdnet_deploy.export.tflite.schema import Array, Model, Signature
 from bdnet_deploy.export.tflite.storage import Record
-from bdnet_deploy.graph import Affine, DType, Graph, Node, Sign, Value
+from bdnet_deploy.graph import Affine, DType, Graph, Node, Sign, Ternarize, Value
 
 _EMIT: dict[str, Callable[[Any, Node], Encoded]] = {
     **attention.EMIT,
@@ -96,6 +96,8 @@ class Lowering:
             return False
         if isinstance(reader, Sign):
             possible = convolution.makes_signs(self, node)
+        elif isinstance(reader, Ternarize):
+            possible = convolution.makes_trits(self, node)
         else:
             possible = isinstance(reader, Affine) and convolution.takes_affine(self, node, readers[0])
         if possible:

@@ -22,7 +22,7 @@ def _threshold(low: Lowering, node: Node) -> Encoded:
     """Signs and ternarized values: packed signs of x - threshold, a plane for each threshold."""
     x, *thresholds = node.inputs
     if x in low.pending:
-        return packed_like(node.output, (convolution.signs(low, low.pending[x], node),))
+        return packed_like(node.output, convolution.signs(low, low.pending[x], node))
     planes = []
     for threshold in thresholds:
         negated = _negated(low, x, threshold)
@@ -49,12 +49,12 @@ def _affine(low: Lowering, node: Node) -> Encoded:
     op = node.op
     assert isinstance(op, Affine)
     xs, muls, add = node.inputs[: op.terms], node.inputs[op.terms : -1], node.inputs[-1]
-    fused = [v for v in xs if v in low.pending]
+    # The first convolution that can takes the addend along.
+    carrier = next((v for v in xs if v in low.pending and convolution.takes_addend(low, low.pending[v], node)), None)
     terms = []
     for x, mul in zip(xs, muls, strict=True):
         if x in low.pending:
-            # The first convolution takes the bias along.
-            bias = add if x is fused[0] else None
+            bias = add if x is carrier else None
             terms.append(convolution.scaled(low, low.pending[x], mul, bias))
             continue
         tensor = low.f32(x)
@@ -64,7 +64,7 @@ def _affine(low: Lowering, node: Node) -> Encoded:
             tensor = low.b.multiply(tensor, low.parameter(mul), f"{node.name}/term")
         terms.append(tensor)
     result = terms[0] if op.terms == 1 else low.b.add(terms[0], terms[1], f"{node.name}/sum")
-    if not fused and not low.is_all(add, 0.0):
+    if carrier is None and not low.is_all(add, 0.0):
         result = low.b.add(result, low.parameter(add), f"{node.name}/biased")
     return _float(result)
 

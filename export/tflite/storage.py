@@ -45,6 +45,13 @@ def _planes(record: Record, data: Sequence[Array], shape: tuple[int, ...], dtype
     return (low + high) // 2
 
 
+def _packed_taps(record: Record, data: Sequence[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A depth-wise filter (O, kh, kw, 1) packed by tap (kh, kw, words): bits, or the two planes of trits."""
+    taps = [unpack(d.reshape(-1, d.shape[-1]), shape[0]) for d in data]
+    mean = (taps[0] + taps[-1]) // 2
+    return mean.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
+
+
 def _limit(record: Record, data: Sequence[Array], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A threshold t on sums of K products as the number (K - t) // 2 of negative ones; ``odd`` has the remainders."""
     limit = data[0].astype(np.int64)
@@ -57,6 +64,7 @@ _FORMS: dict[str, Callable[[Record, Sequence[Array], tuple[int, ...], np.dtype[A
     "times": _times,
     "depthwise": _depthwise,
     "packed": _packed,
+    "packed_taps": _packed_taps,
     "planes": _planes,
     "limit": _limit,
 }
@@ -67,7 +75,12 @@ MAX_FILL = 1 << 20
 def limit_record(tensor: str, taps: int, thresholds: Array) -> Record:
     """The record of form "limit"."""
     odd = (taps - thresholds.astype(np.int64)) & 1
-    return {"form": "limit", "tensors": [tensor], "taps": taps, "odd": np.packbits(odd.astype(np.uint8)).tobytes().hex()}
+    return {
+        "form": "limit",
+        "tensors": [tensor],
+        "taps": taps,
+        "odd": np.packbits(odd.astype(np.uint8)).tobytes().hex(),
+    }
 
 
 def decode(
