@@ -271,22 +271,37 @@ class Model:
         inputs: PathLike | Array | Samples | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         limit: int = 20,
+        timeout: float = 300.0,
+        min_agreement: float | None = None,
     ) -> Report:
         """Compare an exported file with this model: decoded parameters, then layer by layer, then end to end.
 
         Args:
-            artifact: a ``.tflite``, ``.onnx``, ``.bdn`` or ``.c`` file.
-            inputs: samples to compare on; None: random ones.
+            artifact: a ``.tflite``, ``.onnx``, ``.bdn`` or ``.c`` file; of other programs, too.
+            inputs: samples to compare on; None: random ones; ``"bundled"``: ``test.npz`` beside the model's file, else the
+                test vector in the artifact.
             calibrate: the samples that a fixed-point file was exported with; every byte is compared then, else its
                 weights and how far its predictions agree with float.
             limit: use at most so many samples.
+            timeout: seconds that one process of a foreign runtime may take.
+            min_agreement: share of top-1 predictions that must agree; None: 0.99, and 0.9 for files of integers
+                (fixed16, fixed8, int8), which random inputs do not judge.
 
         Raises:
-            MismatchError: they differ; ``error.report`` is the report, and the first divergent layer is named.
+            MismatchError: they differ; ``error.report`` is the report, the first divergent layer is named, with the
+                likely cause where one fits. Exit code 1 instead of 4: a runtime crashed, hung or refused the file.
         """
         from bdnet_deploy.analysis.verify import verify
 
-        return verify(self, Path(artifact), inputs=inputs, calibrate=calibrate, limit=limit)
+        return verify(
+            self,
+            Path(artifact),
+            inputs=inputs,
+            calibrate=calibrate,
+            limit=limit,
+            timeout=timeout,
+            min_agreement=min_agreement,
+        )
 
     def verify_import(self, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20) -> Report:
         """Compare the graph with the PyTorch module that it was imported from, value by value, then end to end.

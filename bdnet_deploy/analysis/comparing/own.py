@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.comparing.decoded import compare_io, compare_weights
+from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import compare_top1, compare_with_torch
+from bdnet_deploy.analysis.comparing.settings import Settings
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.graph import Array, evaluate
 from bdnet_deploy.lowering import Lowered
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
     from bdnet_deploy.samples import Samples
 
-#: Share of top-1 predictions of a fixed-point file that must agree with float where nothing better can be compared.
-MIN_FIXED_AGREEMENT = 0.9
-
 
 def verify_own(
     model: Model,
@@ -30,7 +29,7 @@ def verify_own(
     verdicts: Verdicts,
     *,
     calibrate: PathLike | Array | Samples | None,
-    judge_top1: bool,
+    settings: Settings,
 ) -> dict[str, Value]:
     """Compare; returns facts for the report."""
     from bdnet_deploy.bdn_reader import BdnReader
@@ -56,8 +55,8 @@ def verify_own(
             file.predict(x),
             reference,
             verdicts,
-            least=MIN_FIXED_AGREEMENT,
-            judged=judge_top1,
+            least=settings.agreement(integers=True),
+            judged=settings.judge_integers,
         )
         passed = file.self_test()
         verdicts.add("self-test", "", compared=1, different=0 if passed else 1, why="the recorded test vector fails")
@@ -95,7 +94,7 @@ def _compare_values(model: Model, file: BdnReader, lowered: Lowered, x: Array, v
             f"{name}: {node.op.name}",
             compared=expected.size,
             different=different_elements(found, expected),
-            why="the values differ",
+            why=_first(found, expected),
         )
     expected = values[lowered.graph.outputs[0].name]
     verdicts.add(
@@ -109,10 +108,16 @@ def _compare_values(model: Model, file: BdnReader, lowered: Lowered, x: Array, v
         compare_with_torch(model, x, lowered.decode(expected), verdicts)
 
 
+def _first(found: Array, expected: Array) -> str:
+    """The first element that differs, and how many do."""
+    count = different_elements(found, expected)
+    if not count:
+        return ""
+    places = np.argwhere(~equal_elements(found, expected))
+    place = tuple(int(i) for i in places[0])
+    return f"at {place} it is {found[place]:.9g}, the reference has {expected[place]:.9g}; {count} of {expected.size} differ"
+
+
 def different_elements(found: Array, expected: Array) -> int:
     """Elements whose bytes differ: -0.0 and 0.0 do, equal NaN do not."""
-    if expected.dtype.kind != "f":
-        return int((found != expected).sum())
-    bits = np.dtype(f"u{expected.dtype.itemsize}")
-    same_type = np.ascontiguousarray(found, expected.dtype)
-    return int((same_type.view(bits) != np.ascontiguousarray(expected).view(bits)).sum())
+    return int((~equal_elements(found, expected)).sum())
