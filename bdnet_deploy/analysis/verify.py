@@ -96,22 +96,34 @@ def verify_files(
     Raises:
         MismatchError, UsageError, ModelFileError: as there.
     """
-    kinds = [path.suffix.lower() for path in (a, b)]
-    for path in (a, b):
-        if not path.exists():
-            raise no_such_file(path)
-    if kinds[0] in _OWN and kinds[1] in _OWN:
+    a, b = reference_first(a, b)
+    if a.suffix.lower() in _OWN:
         if calibrate is not None:
             raise UsageError("two files of our own runtime need no samples of calibration", fix="leave --calibrate out")
         return _verify_pair(a, b, inputs, limit, _settings(inputs, timeout, min_agreement))
-    if kinds[0] in _OWN or (kinds[1] not in (*_OWN, *_FOREIGN) and kinds[0] in _FOREIGN):
-        a, b = b, a  # only that one can be imported, or it is the model
-    if calibrate is not None and b.suffix.lower() in _FOREIGN:
-        raise UsageError(f"{b.suffix} files have no fixed-point ranges of ours", fix="leave --calibrate out")
-    _checked(b)
     return verify(
         load(a), b, inputs=inputs, calibrate=calibrate, limit=limit, timeout=timeout, min_agreement=min_agreement
     )
+
+
+def reference_first(a: Path, b: Path) -> tuple[Path, Path]:
+    """Two files in the order of reference and artifact: a model, or what can be imported, is the reference.
+
+    Two files of our own runtime stay as they are: then the first one ends in ``.bdn`` or ``.c``.
+
+    Raises:
+        ModelFileError: one is not there.
+        UsageError: neither can be verified.
+    """
+    for path in (a, b):
+        if not path.exists():
+            raise no_such_file(path)
+    exported = (*_OWN, *_FOREIGN)
+    first, second = a.suffix.lower(), b.suffix.lower()
+    if (first in _OWN and second not in _OWN) or (first in exported and second not in exported):
+        a, b = b, a
+    _checked(b)
+    return a, b
 
 
 def _verify_pair(a: Path, b: Path, inputs: PathLike | Array | Samples | None, limit: int, settings: Settings) -> Report:

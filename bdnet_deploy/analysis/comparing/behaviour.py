@@ -137,5 +137,5 @@ def _preparations(x: Array, io: IODescription | None) -> Iterator[tuple[str, Arr
         yield "raw samples divided by 255 go in", raw / 255
         yield "raw samples scaled to -1 ... 1 go in (raw / 127.5 - 1)", raw / 127.5 - 1
         yield "the model's scaling is applied twice", (x - zero) * factor
-    for factor, text in ((255.0, "multiplied by 255"), (1 / 255, "divided by 255"), (-1.0, "negated")):
-        yield f"the inputs are {text} (wrong input scaling)", x * factor
+    for times, text in ((255.0, "multiplied by 255"), (1 / 255, "divided by 255"), (-1.0, "negated")):
+        yield f"the inputs are {text} (wrong input scaling)", x * times

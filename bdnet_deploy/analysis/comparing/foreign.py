@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from bdnet_deploy.model import Model
 
 
+#: What is said where layers cannot be compared one by one.
+UNMATCHED = (
+    "not all found: the model was imported from another program's file, which has other operators; they are reported, not "
+    "judged, and the whole is compared end to end"
+)
+
+
 def verify_foreign(
     model: Model, artifact: Path, inputs: list[Array], verdicts: Verdicts, settings: Settings
 ) -> tuple[dict[str, Value], list[Table]]:
@@ -35,16 +42,26 @@ def verify_foreign(
     file = open_foreign(artifact)
     graph = model.float_graph()
     facts: dict[str, Value] = {"file": file.kind}
+    compared = Verdicts()
     alignment: Alignment | None
     if file.graph is None:
         from bdnet_deploy.analysis.comparing.parts import compare_parts
 
-        alignment = compare_parts(graph, file, verdicts)
+        alignment = compare_parts(graph, file, compared)
     else:
-        alignment = compare_graphs(graph, file.graph, verdicts, exact=not is_reimported(model), module=model._module)
+        alignment = compare_graphs(graph, file.graph, compared, exact=not is_reimported(model), module=model._module)
+    whole = alignment is not None and not alignment.missing and not alignment.extra
+    verdicts.include(compared, judged=whole or not is_reimported(model))
     compare_io(file.io, model.io, verdicts)
-    if alignment is None or not alignment.nodes or alignment.missing or not _same_inputs(graph, alignment.file):
+    if alignment is None or not whole or not _same_inputs(graph, alignment.file):
         facts["layers"] = "not run: the file has another network"
+        if is_reimported(model):
+            facts["layers"] = UNMATCHED
+            reference = make_reference(graph, inputs)
+            for name, runtime in file.runtimes().items():
+                runner = Runner(runtime, name, verdicts, settings)
+                runner.compare_whole(file.content, reference, model.io, integers=file.int8)
+                facts |= runner.facts
         return facts, []
     reference = make_reference(graph, inputs, alignment)
     facts["layers"] = f"each alone, on {reference.samples} of {len(inputs[0])} inputs"

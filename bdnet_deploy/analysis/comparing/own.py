@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.comparing.decoded import compare_io, compare_weights
+from bdnet_deploy.analysis.comparing.foreign import UNMATCHED, is_reimported
 from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import compare_top1, compare_with_torch
 from bdnet_deploy.analysis.comparing.settings import Settings
@@ -36,6 +37,13 @@ def verify_own(
 
     file = BdnReader.open(artifact)
     facts: dict[str, Value] = {"numerics": file.numerics}
+    if is_reimported(model) and file.other_steps(model.lowered(file.numerics).plan):
+        facts["compared"] = UNMATCHED
+        _compare_steps(file, model.lowered(file.numerics), unmatched := Verdicts())
+        verdicts.include(unmatched, judged=False)
+        compare_io(file.io, model.io, verdicts)
+        _compare_predictions(model, file, x, verdicts, settings)
+        return facts
     if file.numerics == "float" or calibrate is not None:
         facts["compared"] = "every byte"
         lowered = model.lowered(file.numerics, calibrate)
@@ -48,19 +56,25 @@ def verify_own(
     if _compare_steps(file, lowered, verdicts):
         compare_weights(lowered.graph, file.weights(lowered.plan), verdicts)
         compare_io(file.io, model.io, verdicts)
-        graph = model.lowered("float").graph
-        reference = evaluate(graph, [x.astype(np.float32)])[graph.outputs[0].name]
-        compare_top1(
-            f"{file.numerics} against float",
-            file.predict(x),
-            reference,
-            verdicts,
-            least=settings.agreement(integers=True),
-            judged=settings.judge_integers,
-        )
+        _compare_predictions(model, file, x, verdicts, settings)
         passed = file.self_test()
         verdicts.add("self-test", "", compared=1, different=0 if passed else 1, why="the recorded test vector fails")
     return facts
+
+
+def _compare_predictions(model: Model, file: BdnReader, x: Array, verdicts: Verdicts, settings: Settings) -> None:
+    """Top-1 against the model in float."""
+    graph = model.lowered("float").graph
+    reference = evaluate(graph, [x.astype(np.float32)])[graph.outputs[0].name]
+    integers = file.numerics != "float"
+    compare_top1(
+        f"{file.numerics} against float" if integers else "host library",
+        file.predict(x),
+        reference,
+        verdicts,
+        least=settings.agreement(integers=integers),
+        judged=not integers or settings.judge_integers,
+    )
 
 
 def _compare_steps(file: BdnReader, lowered: Lowered, verdicts: Verdicts) -> bool:
