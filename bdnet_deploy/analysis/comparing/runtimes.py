@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from bdnet_deploy.peers.jobs import Earlier, Job, Runtime
 from bdnet_deploy.report import Column, Table, Value
 
 if TYPE_CHECKING:
+    from bdnet_deploy.analysis.comparing.ends import Ends
     from bdnet_deploy.importers.artifact import Layer
 
 #: Samples that the search for a cause runs.
@@ -66,14 +67,6 @@ def flips_table() -> Table:
         key="flips",
         notes=["Each layer fed with what the runtime itself made of the layers before it; integers and signs only."],
     )
-
-
-class Ends(Protocol):
-    """How a file's inputs and outputs are encoded."""
-
-    def encode(self, arrays: list[Array]) -> list[Array]: ...
-
-    def decode(self, arrays: list[Array]) -> list[Array]: ...
 
 
 @dataclass
