@@ -156,22 +156,22 @@ def _checked(cls: type, content: Any, *, without: str = "") -> dict[str, Any]:
     model: Any = Tally("") if cls is Tally else State({}, [])
     if not isinstance(content, dict) or set(content) != {f.name for f in fields(cls)} - {without}:
         raise ValueError(f"the fields of a {cls.__name__} are others")
-    value: Any
     for name, value in content.items():
         default = getattr(model, name)
         kinds: tuple[type, ...] = (str, type(None)) if name == "same_as" else (type(default),)
         kinds = (float, int) if kinds == (float,) else kinds
+        entry: Any = value
         if not isinstance(value, kinds) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
             raise TypeError(f"{name} is {str(value)[:80]!r}")
         numbers = {"class_correct": int, "classes": int, "key": str}.get(name)
-        if numbers is not None and not all(isinstance(v, numbers) for v in value.values()):
+        if numbers is not None and not all(isinstance(v, numbers) for v in entry.values()):
             raise TypeError(f"{name} has values of another kind")
         if name == "flips" and not all(
-            isinstance(v, list) and len(v) == 2 and all(isinstance(n, int) for n in v) for v in value.values()
+            isinstance(v, list) and len(v) == 2 and all(isinstance(n, int) for n in v) for v in entry.values()
         ):
             raise TypeError("flips are pairs of numbers")
         if name == "skipped" and not all(
-            isinstance(v, list) and len(v) == 2 and all(isinstance(n, str) for n in v) for v in value
+            isinstance(v, list) and len(v) == 2 and all(isinstance(n, str) for n in v) for v in entry
         ):
             raise TypeError("skipped are pairs of texts")
     return content
