@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdnet_deploy.analysis.comparing.bundled import WORD, bundled_inputs
+from bdnet_deploy.analysis.comparing.files import CHANGED
 from bdnet_deploy.analysis.comparing.foreign import verify_foreign
 from bdnet_deploy.analysis.comparing.others import verify_other
 from bdnet_deploy.analysis.comparing.own import verify_own
@@ -64,6 +65,10 @@ def verify(
                 more, tables = verify_foreign(model, artifact, arrays, verdicts, settings)
                 facts |= more
             except NotOursError:
+                facts |= verify_other(model, artifact, arrays, verdicts, settings)
+            except CHANGED as error:
+                why = "; ".join(text for text in (error.what, error.why) if text)
+                verdicts.add("file", "", compared=1, different=1, why=why, cause="an edited file")
                 facts |= verify_other(model, artifact, arrays, verdicts, settings)
     except ModelFileError as error:
         error.where = error.where or str(artifact)

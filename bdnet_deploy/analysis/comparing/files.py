@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from bdnet_deploy.errors import ModelFileError, UnsupportedError
+from bdnet_deploy.errors import BdnetError, ModelFileError, UnsupportedError
 from bdnet_deploy.graph import Graph
 from bdnet_deploy.importers.artifact import Layer, NotOursError, load_bytes
 from bdnet_deploy.importers.onnx import own as onnx_own
@@ -15,6 +14,10 @@ from bdnet_deploy.importers.tflite import own as tflite_own
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.peers.jobs import Runtime
 
+#: What the readers raise for files of ours that are not as they were written.
+CHANGED = (onnx_own.ChangedError, tflite_own.EditedFileError)
+#: The profile of ``.onnx`` files that have standard operators only: they are read as other programs' files.
+_STANDARD_ONLY = "qonnx"
 #: Operators of our own, which stock interpreters do not know.
 _OUR_OPERATOR = "Bd"
 
@@ -26,20 +29,18 @@ class ForeignFile:
     Attributes:
         path, content: where it is and what is handed to runtimes: bytes, or the path where other files belong to it.
         kind: ``"onnx"``, or of a ``.tflite`` its profile: ``"stock"``, ``"extended"``, with ``", int8"``.
-        graph: the graph that it carries; None where an older version wrote it, which stored parts only.
+        graph: the graph that it carries.
         io, meta: what travels in it.
         layers: every value that it computes as a file of its own; none of an int8 file.
-        reader: the module that reads such files.
     """
 
     path: Path
     content: bytes | Path
     kind: str
-    graph: Graph | None
+    graph: Graph
     io: IODescription | None
     meta: dict[str, Any]
     layers: list[Layer]
-    reader: ModuleType
 
     @property
     def int8(self) -> bool:
@@ -78,34 +79,39 @@ def open_foreign(path: Path) -> ForeignFile:
 
     Raises:
         NotOursError: another program wrote it.
+        ChangedError, EditedFileError (:data:`CHANGED`): it is ours, and was changed.
         ModelFileError: it is damaged.
         MissingPackageError: the package that reads it is not installed.
     """
     tflite = path.suffix.lower() == ".tflite"
     reader = tflite_own if tflite else onnx_own
     data = load_bytes(path)
+    source: bytes | Path = data if tflite else path  # constants of an .onnx may lie in files beside it
     try:
-        description = reader.read_description(data)
+        graph, io, meta = reader.read_graph(source)
+    except CHANGED as error:
+        if not tflite and onnx_own.read_description(source).get("profile") == _STANDARD_ONLY:
+            raise NotOursError("this profile carries no graph of ours", where=str(path)) from error
+        raise
     except ModelFileError as error:
         if isinstance(error.__cause__, UnsupportedError):  # sound, with operators that we do not write
             raise NotOursError(error.what, why=error.why) from error
         raise
-    source: bytes | Path = path if not tflite and _has_external(path) else data
-    graph, io, meta = _read_graph(reader, source, description)
     kind = tflite_kind(data) if tflite else "onnx"
     layers = [] if kind.endswith("int8") else reader.split_layers(source)
-    return ForeignFile(path, source, kind, graph, io, meta, layers, reader)
+    return ForeignFile(path, source, kind, graph, io, dict(meta), layers)
 
 
-def _read_graph(
-    reader: ModuleType, source: bytes | Path, description: dict[str, Any]
-) -> tuple[Graph | None, IODescription | None, dict[str, Any]]:
-    if hasattr(reader, "read_graph"):
-        graph, io, meta = reader.read_graph(source)
-        return graph, io, dict(meta)
-    from bdnet_deploy.importers.artifact import load_io
-
-    return None, load_io(description), {}
+def is_ours(path: Path) -> bool:
+    """Whether the graph that we exported can be read back from a file."""
+    reader = {".tflite": tflite_own, ".onnx": onnx_own}.get(path.suffix.lower())
+    if reader is None:
+        return False
+    try:
+        reader.read_graph(path)
+    except BdnetError:
+        return False
+    return True
 
 
 def tflite_kind(data: bytes) -> str:
@@ -121,8 +127,3 @@ def tflite_kind(data: bytes) -> str:
     ends = [model.tensors[i] for i in model.inputs]
     starts = {op.name for op in model.operators if any(model.tensors[i] in ends for i in op.inputs if i >= 0)}
     return f"{kind}, int8" if "QUANTIZE" in starts else kind
-
-
-def _has_external(path: Path) -> bool:
-    """Whether an ``.onnx`` has constants in files beside it: only then a runtime needs its path."""
-    return any(path.parent.glob(f"{path.name}*.data")) or path.with_suffix(".data").exists()

@@ -9,7 +9,7 @@ import numpy as np
 
 from bdnet_deploy.analysis.comparing.alignment import Alignment
 from bdnet_deploy.analysis.comparing.decoded import compare_io
-from bdnet_deploy.analysis.comparing.files import open_foreign
+from bdnet_deploy.analysis.comparing.files import is_ours, open_foreign
 from bdnet_deploy.analysis.comparing.graphs import compare_graphs
 from bdnet_deploy.analysis.comparing.layers import compare_with_torch
 from bdnet_deploy.analysis.comparing.runtimes import Reference, Runner, flips_table
@@ -43,17 +43,11 @@ def verify_foreign(
     graph = model.float_graph()
     facts: dict[str, Value] = {"file": file.kind}
     compared = Verdicts()
-    alignment: Alignment | None
-    if file.graph is None:
-        from bdnet_deploy.analysis.comparing.parts import compare_parts
-
-        alignment = compare_parts(graph, file, compared)
-    else:
-        alignment = compare_graphs(graph, file.graph, compared, exact=not is_reimported(model), module=model._module)
-    whole = alignment is not None and not alignment.missing and not alignment.extra
+    alignment = compare_graphs(graph, file.graph, compared, exact=not is_reimported(model), module=model._module)
+    whole = not alignment.missing and not alignment.extra
     verdicts.include(compared, judged=whole or not is_reimported(model))
     compare_io(file.io, model.io, verdicts)
-    if alignment is None or not whole or not _same_inputs(graph, alignment.file):
+    if not whole or not _same_inputs(graph, alignment.file):
         facts["layers"] = "not run: the file has another network"
         if is_reimported(model):
             facts["layers"] = UNMATCHED
@@ -106,7 +100,8 @@ def is_reimported(model: Model) -> bool:
     """Whether its constants went through another program's file, and with it through roundings of its own."""
     from bdnet_deploy.loading import LARQ, PROGRAMS
 
-    return model.source is not None and model.source.suffix.lower() in (*PROGRAMS, *LARQ)
+    source = model.source
+    return source is not None and source.suffix.lower() in (*PROGRAMS, *LARQ) and not is_ours(source)
 
 
 def _same_inputs(a: Graph, b: Graph) -> bool:
