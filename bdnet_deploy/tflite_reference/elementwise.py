@@ -43,9 +43,7 @@ def _sum(sign: int) -> Kernel:
             y = a + b if sign > 0 else a - b
             return [call.activated(y) if call.is_float else y]
         twice = 2 * max(call.scale(0), call.scale(1))
-        terms = [
-            scale(call.centred(i) << _LEFT_SHIFT, *quantize_multiplier(call.scale(i) / twice)) for i in range(2)
-        ]
+        terms = [scale(call.centred(i) << _LEFT_SHIFT, *quantize_multiplier(call.scale(i) / twice)) for i in range(2)]
         factor = quantize_multiplier(twice / ((1 << _LEFT_SHIFT) * call.out_scale))
         y = scale(terms[0] + sign * terms[1], *factor) + call.out_zero
         return [saturate(y, *call.limits())]
@@ -207,9 +205,7 @@ def _quantize(call: Call) -> list[Array]:
     x = call.value(0)
     if call.is_int8:
         factor = quantize_multiplier(call.scale(0) / call.out_scale)
-        y = in_vectors(
-            16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0)
-        )
+        y = in_vectors(16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0))
         return [saturate(y + call.out_zero)]
     step = np.float32(call.out_scale)
     # Vectors are multiplied by the reciprocal, ties go to even; single elements are divided, ties go away from zero.

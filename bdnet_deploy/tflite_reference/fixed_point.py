@@ -68,7 +68,9 @@ def scale_vector(x: Array, multiplier: Array, exponent: Array) -> Array:
     return np.asarray((high + ((np.int64(1) << right) >> 1)) >> right)
 
 
-def in_vectors(width: int, axes: int, vector: Callable[[Array], Array], single: Callable[[Array], Array], x: Array) -> Array:
+def in_vectors(
+    width: int, axes: int, vector: Callable[[Array], Array], single: Callable[[Array], Array], x: Array
+) -> Array:
     """``vector`` of the elements that fill whole vectors, ``single`` of those behind them.
 
     Args:

@@ -125,9 +125,7 @@ def _transformed(call: Call, negative: Array, taps: int, activation: int) -> Arr
     return np.asarray(doubled.astype(np.float32) * factor + addend)
 
 
-def _zero_padded(
-    call: Call, y: Array, w: Array, window: Window, x: Array, channels: int, activation: int
-) -> Array:
+def _zero_padded(call: Call, y: Array, w: Array, window: Window, x: Array, channels: int, activation: int) -> Array:
     """What lay on padding counted as +1: take it away, as the optimized kernels do, behind the transformation."""
     if activation or call.out.kind is not TensorKind.FLOAT32:
         raise call.unsupported("zero padding with an activation or int8 runs in Larq's reference kernel only")

@@ -50,9 +50,7 @@ class Window:
     def tap(self, x: Array, row: int, column: int) -> Array:
         """What lies under one tap, of a padded map: (N, OH, OW, C)."""
         starts = (row * self.dilation[0], column * self.dilation[1])
-        y, x0 = (
-            slice(start, start + (n - 1) * s + 1, s) for start, n, s in zip(starts, self.size, self.strides)
-        )
+        y, x0 = (slice(start, start + (n - 1) * s + 1, s) for start, n, s in zip(starts, self.size, self.strides))
         return x[:, y, x0]
 
     def columns(self, x: Array) -> Array:
@@ -120,7 +118,7 @@ def _finish(call: Call, total: Array, *, vectors: int) -> Array:
     if call.is_float:
         return call.activated(total if bias is None else total + bias)
     weights = call.ins[1]
-    if weights is None or weights.scale is None or weights.zero_point is not None and np.any(weights.zero_point):
+    if weights is None or weights.scale is None or (weights.zero_point is not None and np.any(weights.zero_point)):
         raise call.unsupported("its weights are not symmetric int8")
     # Doubles throughout, as in TensorFlow Lite's PopulateConvolutionQuantizationParams.
     factors = call.scale(0) * np.atleast_1d(weights.scale).astype(np.float64) / call.out_scale
