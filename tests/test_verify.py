@@ -282,9 +282,9 @@ def test_folded_thresholds_in_tflite(tmp_path: Path) -> None:
     changed.write_bytes(to_bytes(file))
     error = first_difference(model, changed)
     node = next(n for n in model.float_graph().nodes if any(v.name == name for v in n.inputs))
-    assert f"layer '{node.source}' (parameters)" in error.what
+    assert f"layer '{node.source}' (thresholds)" in error.what
     assert f"{name}[0]" in str(error.why)
-    assert different(error.report, "parameters") == {node.source}
+    assert different(error.report, "thresholds") == {node.source}
 
 
 def test_other_preprocessing_is_a_difference(model: Model, tmp_path: Path) -> None:
@@ -454,3 +454,103 @@ def test_an_import_that_takes_every_zero_for_one_differs(monkeypatch: pytest.Mon
     monkeypatch.setattr(build, "met_ties", lambda *_: set())
     compare_import(build.import_recorded(Sums(), (1, 4, 6, 6)), x, wrong)
     assert wrong.first is not None and "lie at the threshold" in wrong.first[2]
+
+
+# -- any two files, and runtimes that fail -------------------------------------------------------------------------------------
+
+
+PAIRS = [
+    ("tflite", "onnx"),
+    ("onnx", "tflite"),
+    ("bdn", "tflite"),
+    ("onnx", "fixed16"),
+    ("bdn", "fixed8"),
+    ("fixed16", "fixed16"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_any_two_files(files: dict[str, Path], a: str, b: str) -> None:
+    result = invoke("verify", files[a], files[b], "--inputs", DIGITS / "test.npz", "--limit", 3, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    rows = report["tables"]["comparisons"]["rows"]
+    checks = {row["check"] for row in rows}
+    assert report["facts"]["verdict"] == "equal" and "end to end" in checks
+    if "bdn" not in (a, b) and "fixed16" not in (a, b):
+        assert sum(row["compared"] for row in rows if row["check"] == "weights") == 18656
+    if a == b:
+        assert {"constants", "structure", "self-test"} <= checks
+
+
+def test_two_files_that_differ(files: dict[str, Path], tmp_path: Path) -> None:
+    """One weight of the first file's network: found whichever is the reference."""
+    reader = BdnReader.open(files["fixed16"])
+    path = edited(files["fixed16"], tmp_path, int(reader.file.steps[2]["weights"]) + 2, 5)
+    result = invoke("verify", files["fixed16"], path, "--inputs", "bundled")
+    assert result.exit_code == 4 and "1 of" in result.stderr and "(constants)" in result.stderr, result.stderr
+    assert "likely cause: a damaged or edited file" in result.stderr
+    other = load(arch="bdnet_digits").export("bdn", tmp_path / "other.bdn").paths[0]
+    result = invoke("verify", other, files["tflite"])
+    assert result.exit_code == 4 and "in layer 'stem' (weights)" in result.stderr
+
+
+def test_bundled_samples(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    assert model.verify(files["bdn"], inputs="bundled", limit=3).facts["samples"] == "3, test.npz beside the model"
+    result = invoke("verify", files["fixed8"], files["onnx"], "--inputs", "bundled")
+    assert result.exit_code == 0 and "the test vector in fixed8.bdn" in result.stdout, result.stderr
+    result = invoke("verify", files["onnx"], files["tflite"], "--inputs", "bundled")
+    assert result.exit_code == 2 and "no samples are bundled" in result.stderr
+
+
+def test_agreement_that_is_asked_for(model: Model, files: dict[str, Path]) -> None:
+    """Of 200 samples the fixed8 file gives fewer than all like float, and more than nine tenths of them."""
+    options = {"inputs": DIGITS / "test.npz", "limit": 200}
+    assert model.verify(files["fixed8"], **options).facts["verdict"] == "equal"  # type: ignore[arg-type]
+    with pytest.raises(VerifyError, match="end to end") as caught:
+        model.verify(files["fixed8"], min_agreement=1.0, **options)  # type: ignore[arg-type]
+    assert "predictions differ" in str(caught.value.why)
+    with pytest.raises(UsageError, match="min_agreement"):
+        model.verify(files["fixed8"], min_agreement=1.5)
+    with pytest.raises(UsageError, match="timeout"):
+        model.verify(files["fixed8"], timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import time; time.sleep(60)", "did not finish within"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed"),
+        ("raise SystemExit('RuntimeError: no')", "refused"),
+    ],
+)
+def test_runtimes_that_fail(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    """What was decoded is compared and shown; the exit code is that of a failure, not of a difference."""
+    from bdnet_deploy.peers import jobs
+
+    worker = tmp_path / "worker.py"
+    worker.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(jobs, "_WORKER", worker)
+    result = invoke("verify", DIGITS / "model.pt", files["onnx"], "--timeout", 0.7, "--limit", 1, "--format", "json")
+    assert result.exit_code == 1 and says in result.stderr, result.stderr
+    report = json.loads(result.stdout)
+    assert report["facts"]["verdict"] == "not run"
+    rows = report["tables"]["comparisons"]["rows"]
+    assert [row["check"] for row in rows if row["result"] == "failed"][0] == "onnxruntime layer"
+    assert any(row["check"] == "weights" and row["result"] == "equal" for row in rows)
+
+
+def test_edited_files_are_named(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    """An operator was changed, so that the stored graph no longer holds: said so, and compared end to end."""
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_model(str(files["onnx"]))
+    function = next(f for f in proto.functions if any(n.op_type == "Conv" for n in f.node))
+    function.node.append(onnx.helper.make_node("Neg", [function.output[0]], ["negated"]))
+    function.output[0] = "negated"
+    path = tmp_path / "edited.onnx"
+    onnx.save_model(proto, str(path))
+    error = first_difference(model, path, inputs=DIGITS / "test.npz")
+    assert "(file)" in error.what and "likely cause: an edited file" in str(error.why)
+    assert different(error.report, "end to end") or different(error.report, "file")

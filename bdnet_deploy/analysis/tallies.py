@@ -31,7 +31,7 @@ def wilson(correct: int, samples: int) -> tuple[float, float]:
     p, z2 = correct / samples, _Z * _Z
     middle = (p + z2 / (2 * samples)) / (1 + z2 / samples)
     half = _Z / (1 + z2 / samples) * math.sqrt(p * (1 - p) / samples + z2 / (4 * samples * samples))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (middle - half if correct else 0.0), (middle + half if correct < samples else 1.0)
 
 
 @dataclass

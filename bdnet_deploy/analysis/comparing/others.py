@@ -26,8 +26,8 @@ def verify_other(
 ) -> dict[str, Value]:
     """Compare; returns facts for the report.
 
-    Its layers are those that the importer recognises. Where they are the model's, one for one, they are judged; else they are
-    reported, and only what the whole file computes is judged.
+    Its layers are those that the importer recognises. They are reported: another program may have merged factors, and with them
+    weights, in another way. What the whole file computes is judged.
     """
     from bdnet_deploy.loading import load
 
@@ -43,10 +43,12 @@ def verify_other(
     if other is not None:
         compared = Verdicts()
         alignment = compare_graphs(graph, other.float_graph(), compared, exact=False, module=model._module)
-        whole = not alignment.missing and not alignment.extra
-        verdicts.include(compared, judged=whole)
+        verdicts.include(compared, judged=False)
         known, count = len(alignment.nodes), len(graph.nodes)
-        facts["layers"] = f"{known} of {count} recognised" + ("" if whole else "; they are reported, not judged")
+        facts["layers"] = f"{known} of {count} recognised; differences are reported, not judged"
+        if compared.first is not None:
+            first = compared.first
+            facts["first layer unlike"] = "; ".join(t for t in (first.layer, first.check, first.why, first.cause) if t)
     reference = make_reference(graph, inputs)
     ends: TfliteEnds | OnnxEnds = (
         TfliteEnds(load_bytes(artifact)) if artifact.suffix.lower() == ".tflite" else OnnxEnds(artifact, other)

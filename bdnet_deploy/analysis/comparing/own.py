@@ -37,10 +37,12 @@ def verify_own(
 
     file = BdnReader.open(artifact)
     facts: dict[str, Value] = {"numerics": file.numerics}
-    if is_reimported(model) and file.other_steps(model.lowered(file.numerics).plan):
+    if is_reimported(model) and file.meta.get("source_sha256") != model.source_sha256:
         facts["compared"] = UNMATCHED
-        _compare_steps(file, model.lowered(file.numerics), unmatched := Verdicts())
-        verdicts.include(unmatched, judged=False)
+        lowered, found = model.lowered(file.numerics), Verdicts()
+        if _compare_steps(file, lowered, found):
+            compare_weights(lowered.graph, file.weights(lowered.plan), found)
+        verdicts.include(found, judged=False)
         compare_io(file.io, model.io, verdicts)
         _compare_predictions(model, file, x, verdicts, settings)
         return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bdnet_deploy.errors import BdnetError, MismatchError
 from bdnet_deploy.report import Column, Report, Table
@@ -31,8 +32,7 @@ def _measures() -> list[Column]:
     ]
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """A comparison that failed. ``layer``, ``why`` and ``cause`` may be empty."""
 
     check: str
@@ -101,9 +101,10 @@ class Verdicts:
         self.failure = self.failure or (check, layer, error)
 
     def include(self, other: Verdicts, *, judged: bool) -> None:
-        """All comparisons of ``other``; not judged: they are reported only."""
+        """All comparisons of ``other``; not judged: differences are reported only."""
         for row in other.table.rows:
-            self.table.rows.append(row if judged else {**row, "result": "not judged"})
+            differs = row["result"] == "differs" and not judged
+            self.table.rows.append({**row, "result": "not judged"} if differs else row)
         if judged:
             self.first = self.first or other.first
             self.cause = self.cause or other.cause
