@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, python: str, runtime: str, library: Path) -> None:
         command = [python, str(_WORKER), runtime, str(library)]
         self.runtime = runtime
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, encoding="utf-8"
         )
