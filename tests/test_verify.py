@@ -124,15 +124,30 @@ def test_equal_near_ties_and_verdict_in_text(files: dict[str, Path]) -> None:
 # -- planted differences --------------------------------------------------------------------------------------------------
 
 
+def stored_constants(path: Path) -> dict[str, np.ndarray]:
+    """Name of a constant of the graph -> the content of the one tensor of a ``.tflite`` that holds it."""
+    file = from_bytes(path.read_bytes())
+    tensors = {t.name: t.data for t in file.tensors}
+    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    names = {name: record.get("tensors", [name])[0] for name, *_, record in constants if record["form"] != "fill"}
+    return {name: data for name, tensor in names.items() if (data := tensors[tensor]) is not None}
+
+
 @pytest.mark.parametrize("layer", BINARY_LAYERS)
 def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
-    file = from_bytes(files["tflite"].read_bytes())
-    records = json.loads(file.metadata[METADATA_KEY])["weights"]
-    tensor = next(r["tensor"] for r in records if r["node"] == node_of(model, layer))
-    data = next(t.data for t in file.tensors if t.name == tensor)
-    assert data is not None
-    # The sign of the second element: a packed word's channel 31, or a float's sign.
-    path = planted(files["tflite"], tmp_path, data.tobytes(), 7, 7)
+    node = next(n for n in model.float_graph().nodes if n.name == node_of(model, layer))
+    data = stored_constants(files["tflite"])[node.inputs[1].name]
+    if data.dtype == np.int8:  # another sign is more than one bit; one bit makes a number that no weight is
+        with pytest.raises(ModelFileError, match=f"'{node.inputs[1].name}' is no bit"):
+            model.verify(planted(files["tflite"], tmp_path, data.tobytes(), 7, 7), limit=1)
+        path = files["tflite"].with_name("flipped.tflite")
+        content = from_bytes(files["tflite"].read_bytes())
+        tensor = next(t for t in content.tensors if t.data is not None and np.array_equal(t.data, data))
+        tensor.data = data.copy()
+        tensor.data.ravel()[1] *= -1
+        path.write_bytes(to_bytes(content))
+    else:  # the sign of the second element: a packed word's channel 31, or a float's sign
+        path = planted(files["tflite"], tmp_path, data.tobytes(), 7, 7)
     error = first_difference(model, path)
     assert f"layer '{layer}' (weights)" in error.what
     assert different(error.report, "weights") == {layer}
@@ -216,15 +231,12 @@ def test_changed_parameters_in_bdn(model: Model, files: dict[str, Path], tmp_pat
 
 
 def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
-    file = from_bytes(files["tflite"].read_bytes())
-    parameters = json.loads(file.metadata[METADATA_KEY])["parameters"]
-    tensors = {t.name: t.data for t in file.tensors}
+    constants = stored_constants(files["tflite"])
     content = files["tflite"].read_bytes()
     tried = set()
     for node in model.lowered("float").graph.nodes:
-        for value in node.inputs[1:]:
-            record = parameters.get(value.name, {})
-            blob = tensors[record["tensor"]].tobytes() if "tensor" in record else b""
+        for value in node.inputs[1:] if node.op.name not in ("conv2d", "linear") else ():
+            blob = constants[value.name].tobytes() if value.name in constants else b""
             if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
                 continue
             tried.add(node.op.name)
@@ -254,27 +266,25 @@ def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_pa
 
 
 def test_folded_thresholds_in_tflite(tmp_path: Path) -> None:
-    """A network without residuals: its signs become integer comparisons inside Larq's convolutions."""
+    """A network without residuals: its signs are integer comparisons inside Larq's convolutions."""
     plain = {"residual_dw": "none", "residual_pw": "none", "ternary": "none"}
     model = load(arch="bdnet_digits", settings=plain)
     path = model.export("tflite", tmp_path / "plain.tflite").paths[0]
-    report = model.verify(path, limit=1)
-    rows = [row for row in report.table("comparisons").rows if row["check"] == "thresholds"]
-    assert rows and all(row["result"] == "equal" for row in rows)
-
+    model.verify(path, limit=1)
     file = from_bytes(path.read_bytes())
-    record = json.loads(file.metadata[METADATA_KEY])["thresholds"][0]
-    tensor = next(t for t in file.tensors if t.name == record["tensor"])
+    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    name, *_, record = next(c for c in constants if c[3]["form"] == "limit")
+    tensor = next(t for t in file.tensors if t.name == record["tensors"][0])
     assert tensor.data is not None
     tensor.data = tensor.data.copy()
     tensor.data[0] += 2
     changed = tmp_path / "changed.tflite"
     changed.write_bytes(to_bytes(file))
     error = first_difference(model, changed)
-    node = next(n for n in model.lowered("float").graph.nodes if n.output.name == record["value"])
-    assert f"layer '{node.source}' (thresholds)" in error.what
-    assert "channel 0" in str(error.why)
-    assert different(error.report, "thresholds") == {node.source}
+    node = next(n for n in model.float_graph().nodes if any(v.name == name for v in n.inputs))
+    assert f"layer '{node.source}' (parameters)" in error.what
+    assert f"{name}[0]" in str(error.why)
+    assert different(error.report, "parameters") == {node.source}
 
 
 def test_other_preprocessing_is_a_difference(model: Model, tmp_path: Path) -> None:

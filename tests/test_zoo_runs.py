@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -15,40 +13,7 @@ from bdnet_deploy import models  # noqa: E402
 from bdnet_deploy.backends import CoreBackend, HostBackend, ReferenceBackend  # noqa: E402
 from bdnet_deploy.importers.torch import import_module  # noqa: E402
 from bdnet_deploy.lowering import Lowered, lower  # noqa: E402
-
-#: Small enough for an emulated core; every kind of block is in them.
-TINY = {"input_size": 32, "classes": 10}
-INVERTED = {**TINY, "width": 0.25, "head": 64, "stem_stride": 1}
-BNEXT = {"widths": (16, 32, 64, 64), "input_size": 16, "classes": 4}
-SMALL: dict[str, dict[str, Any]] = {
-    "adabin_resnet20": {"input_size": 8, "blocks": 1, "width": 8},
-    "bdnet_digits": {},
-    "bdnet_efficientnet_lite0": INVERTED,
-    "bdnet_kws": {"width": 16, "blocks": 2},
-    "bdnet_mobilenet_v1": {"width": 0.125, "input_size": 32, "classes": 10},
-    "bdnet_mobilenet_v2": INVERTED,
-    "bdnet_resnet8": {"width": 8, "input_size": 8},
-    "bdnet_vww": {"width": 0.125, "input_size": 32},
-    "birealnet_18": {**TINY, "width": 8, "blocks": (2, 2, 1, 1)},
-    "bnext": BNEXT,
-    "es_binaryvit": {
-        "widths": (16, 32),
-        "depths": (1, 1),
-        "heads": (1, 2),
-        "reductions": (2, 1),
-        "ratios": (2, 2),
-        "input_size": 32,
-        "classes": 4,
-    },
-    "es_bnext": BNEXT,
-    "es_resnet18": {"width": 8, "blocks": 1, "input_size": 32, "classes": 4},
-    "es_resnet20": {"width": 8, "blocks": 1, "input_size": 8},
-    "quicknet": {**TINY, "filters": (16, 16, 24, 32), "blocks": (1, 1, 1, 1)},
-    "quicknet_large": {**TINY, "filters": (16, 32), "blocks": (2, 1)},
-    "quicknet_small": {**TINY, "filters": (16, 24), "blocks": (1, 1)},
-    "reactnet_18": {**TINY, "width": 8, "blocks": (2, 2, 1, 1)},
-    "reactnet_a": {**TINY, "widths": (8, 16, 32, 32), "strides": (2, 1, 2, 1)},
-}
+from bdnet_deploy.models.small import SMALL  # noqa: E402
 
 
 def test_every_architecture_is_here() -> None:

@@ -7,7 +7,7 @@
     nodes      [[operator, attributes, operands, name, source], ...]
     outputs    operands
     reasons, lines, unfinished                          as the Graph has them
-    digest     of the file's operators and tensors: does the file still compute this graph?
+    digest     of the file's operators and tensors, but for these constants: does the file still compute this graph?
 
 An operand is a number that counts through inputs, constants and nodes.
 """
@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bdnet_deploy.export.tflite.schema import BUILTINS, Array, Model, Operator, Tensor
 from bdnet_deploy.export.tflite.storage import Record, decode
@@ -25,6 +27,7 @@ from bdnet_deploy.graph import DType, Graph, Node, TensorType, Value, attributes
 
 #: What a file may ask for: elements of a value, indices of all tables together, and characters of a name.
 MAX_ELEMENTS, MAX_WORK, MAX_NAME = 1 << 26, 1 << 27, 1 << 10
+_VALUES = {DType.BIT: (-1, 1), DType.TRIT: (-1, 0, 1), DType.UBIT: (0, 1)}
 #: Operators whose numbers make maps larger, and allocate tables for that before their shape is known.
 _GROWING = ("pad", "upsample", "repeat", "max_pool", "pixel_shuffle")
 
@@ -34,15 +37,16 @@ def describe_graph(graph: Graph, stored: Mapping[str, Record], model: Model) -> 
     constants = list(graph.constants())
     order = [*graph.inputs, *constants, *(n.output for n in graph.nodes)]
     number = {value: i for i, value in enumerate(order)}
+    content = [[*_head(v), stored[v.name]] for v in constants]
     return {
         "inputs": [_head(v) for v in graph.inputs],
-        "constants": [[*_head(v), stored[v.name]] for v in constants],
+        "constants": content,
         "nodes": [[n.op.name, attributes(n.op), [number[v] for v in n.inputs], n.name, n.source] for n in graph.nodes],
         "outputs": [number[v] for v in graph.outputs],
         "reasons": dict(sorted(graph.reasons.items())),
         "lines": dict(sorted(graph.lines.items())),
         "unfinished": sorted(graph.unfinished),
-        "digest": digest(model),
+        "digest": digest(model, content),
     }
 
 
@@ -73,7 +77,7 @@ def restore_graph(content: Mapping[str, Any], name: str, find: Callable[[str], A
         work = _budget(work, type_)
         label = _name(graph, entry[0])
         data = decode(dict(entry[3]), label, type_.shape, type_.dtype.numpy, find)
-        if type_.dtype.is_packed and data.size and (data.min() < type_.dtype.range[0] or data.max() > 1):
+        if type_.dtype.is_packed and not np.isin(data, _VALUES[type_.dtype]).all():
             raise ValueError(f"'{label}' is no {type_.dtype.value}")
         values.append(Value(label, type_, data))
     for kind, given, operands, label, source in content["nodes"]:
@@ -146,11 +150,15 @@ def _operand(values: list[Value], index: object) -> Value:
 # -- digest -----------------------------------------------------------------------------------------------------------
 
 
-def digest(model: Model) -> str:
-    """SHA-256 of the operators, of all tensors but their content, and of what goes in and out."""
+def digest(model: Model, constants: Sequence[Any]) -> str:
+    """SHA-256 of the operators, the tensors, and what goes in and out.
+
+    The content of tensors that hold ``constants`` (as in :func:`describe_graph`) is left out: it is read, not known.
+    """
+    read = {name for entry in constants for name in entry[3].get("tensors", [entry[0]])}
     content = [
         [_operator(op) for op in model.operators],
-        [_tensor(t) for t in model.tensors],
+        [_tensor(t, t.name in read) for t in model.tensors],
         list(map(int, model.inputs)),
         list(map(int, model.outputs)),
     ]
@@ -164,10 +172,11 @@ def _operator(op: Operator) -> list[Any]:
     return [op.name, list(map(int, op.inputs)), list(map(int, op.outputs)), options, op.version]
 
 
-def _tensor(tensor: Tensor) -> list[Any]:
+def _tensor(tensor: Tensor, read: bool) -> list[Any]:
     scale = [] if tensor.scale is None else [float(s) for s in tensor.scale]
     zeros = [] if tensor.zero_point is None else [int(z) for z in tensor.zero_point]
     if not any(zeros):
         zeros = []
     axis = tensor.axis if scale else 0
-    return [tensor.name, list(tensor.shape), int(tensor.kind), tensor.data is None, scale, zeros, axis]
+    data = None if tensor.data is None else "" if read else hashlib.sha256(tensor.data.tobytes()).hexdigest()
+    return [tensor.name, list(tensor.shape), int(tensor.kind), data, scale, zeros, axis]

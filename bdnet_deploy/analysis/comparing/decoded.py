@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.graph import Array, Conv2d, Graph, Linear, Node
 from bdnet_deploy.iodesc import IODescription
-
-if TYPE_CHECKING:
-    from bdnet_deploy.export.tflite.folding import FoldedSign
-    from bdnet_deploy.importers.tflite import IntegerSign
 
 #: Decoding an affine factor divides by a constant of the exporter: one rounding.
 ROUNDING = 2.0**-23
@@ -65,15 +60,10 @@ def compare_weights(graph: Graph, decoded: Mapping[str, Array], verdicts: Verdic
     return complete
 
 
-def compare_parameters(
-    graph: Graph, decoded: Mapping[str, Array], verdicts: Verdicts, *, folded: Collection[Node] = ()
-) -> None:
-    """Affine factors, slopes and thresholds that the file stores as the graph has them.
-
-    ``folded``: nodes whose constants became integer thresholds.
-    """
+def compare_parameters(graph: Graph, decoded: Mapping[str, Array], verdicts: Verdicts) -> None:
+    """Affine factors, slopes and thresholds that the file stores as the graph has them."""
     for node in graph.nodes:
-        if node in folded or isinstance(node.op, Conv2d | Linear):
+        if isinstance(node.op, Conv2d | Linear):
             continue
         compared = different = 0
         first = ""
@@ -97,21 +87,3 @@ def compare_parameters(
                 first = f"{value.name}[{channel}] is {found[place]:.9g}, the model has {expected[place]:.9g}"
         if compared:
             verdicts.add("parameters", layer_of(node), compared=compared, different=different, why=first)
-
-
-def compare_thresholds(
-    folds: Mapping[Node, FoldedSign], decoded: Mapping[str, IntegerSign], verdicts: Verdicts
-) -> None:
-    """Signs that became integer comparisons: thresholds and directions of every channel."""
-    for fold in folds.values():
-        layer, channels = layer_of(fold.nodes[-1]), fold.threshold.size
-        found = decoded.get(fold.output.name)
-        if found is None or found.threshold.shape != fold.threshold.shape:
-            verdicts.add("thresholds", layer, compared=channels, different=channels, why="they are missing")
-            continue
-        wrong = (found.threshold != fold.threshold) | (found.flipped != fold.flipped)
-        why = ""
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            why = f"the threshold of channel {i} is {found.threshold[i]}, the model's is {fold.threshold[i]}"
-        verdicts.add("thresholds", layer, compared=channels, different=int(wrong.sum()), why=why)

@@ -12,13 +12,12 @@ import numpy as np
 from bdnet_deploy.analysis.comparing.decoded import (
     compare_io,
     compare_parameters,
-    compare_thresholds,
     compare_weights,
     layer_of,
 )
 from bdnet_deploy.analysis.comparing.layers import compare_layer, compare_top1, compare_with_torch
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
-from bdnet_deploy.graph import Array, Graph, Node, evaluate
+from bdnet_deploy.graph import Array, Graph, evaluate
 from bdnet_deploy.importers import onnx as onnx_reader
 from bdnet_deploy.importers import tflite as tflite_reader
 from bdnet_deploy.importers.artifact import damage_reported, load_bytes, load_io
@@ -41,14 +40,7 @@ def verify_foreign(model: Model, artifact: Path, x: Array, verdicts: Verdicts) -
     complete = compare_weights(graph, reader.read_weights(data), verdicts)
     complete = complete and _same_structure(graph, description, verdicts)
     if complete:
-        folded: set[Node] = set()
-        if tflite:
-            from bdnet_deploy.export.tflite.folding import fold_signs
-
-            folds = fold_signs(graph)
-            folded = {node for fold in folds.values() for node in fold.nodes}
-            compare_thresholds(folds, tflite_reader.read_thresholds(data), verdicts)
-        compare_parameters(graph, reader.read_parameters(data), verdicts, folded=folded)
+        compare_parameters(graph, reader.read_parameters(data), verdicts)
         compare_io(load_io(description), model.io, verdicts)
     if not complete:  # another network: its layers cannot be fed ours
         return {}

@@ -85,7 +85,7 @@ def graph_of(model: Model) -> tuple[Graph, IODescription | None, dict[str, Any]]
     file = _file(model)
     with damage_reported(_KIND):
         structure = file.description["structure"]
-        if structure["digest"] != digest(model):
+        if structure["digest"] != digest(model, structure["constants"]):
             raise EditedFileError(
                 f"the {_KIND} file was edited after bdnet-deploy wrote it",
                 why="its operators or tensors are no longer those that the stored graph belongs to",
