@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, python: str, runtime: str, library: Path) -> None:
         command = [python, str(_WORKER), runtime, str(library)]
         self.runtime = runtime
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, encoding="utf-8"
         )
@@ -172,7 +172,9 @@ def _extension(python: str) -> Path:
     done = subprocess.run([python, "-c", _FIND], capture_output=True, encoding="utf-8", check=False)
     found = sorted((Path(done.stdout.strip()) / "tflite" / "python").glob("interpreter_wrapper_lite*"))
     if done.returncode or not found:
-        raise errors.MissingPackageError(f"{python} has no larq-compute-engine", fix="pip install larq-compute-engine==0.16.0")
+        raise errors.MissingPackageError(
+            f"{python} has no larq-compute-engine", fix="pip install larq-compute-engine==0.16.0"
+        )
     return found[0]
 
 

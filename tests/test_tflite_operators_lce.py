@@ -149,9 +149,7 @@ def test_packed_output_with_zero_padding() -> None:
     x, w = signs(rng, 1, 5, 4, 33), signs(rng, 40, 3, 3, 33)
     o = {"channels_in": 33, "padding": 0, "pad_values": 0, "fused_activation_function": 0, "stride_height": 2}
     o |= {"stride_width": 1, "dilation_height_factor": 1, "dilation_width_factor": 1}
-    case = Case(
-        "LceBconv2d", [pack(x), pack(w), None, None, rng.integers(130, 165, 40).astype(np.int32)], Out("i4"), o
-    )
+    case = Case("LceBconv2d", [pack(x), pack(w), None, None, rng.integers(130, 165, 40).astype(np.int32)], Out("i4"), o)
     acc = conv(x, w, 1, o)
     np.testing.assert_array_equal(case.ours(), bconv_expected(case.inputs, case.out, o, acc))  # type: ignore[arg-type]
     with pytest.raises(PeerError):
