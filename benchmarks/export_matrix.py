@@ -30,15 +30,16 @@ from network_models import DIGITS, find, random_model
 
 from bdnet_deploy import errors
 from bdnet_deploy.analysis.comparing.verdicts import VerifyError
-from bdnet_deploy.errors import BdnetError, UsageError
+from bdnet_deploy.errors import BdnetError, UnsupportedError
 from bdnet_deploy.formats import TARGETS
-from bdnet_deploy.graph import Array, difference
+from bdnet_deploy.graph import difference
 from bdnet_deploy.importers.onnx import own as onnx_own
 from bdnet_deploy.importers.tflite import own as tflite_own
 from bdnet_deploy.loading import load
 from bdnet_deploy.model import Model
 from bdnet_deploy.models.small import SMALL
 from bdnet_deploy.report import Column, Report, Table, Value, csv_view, json_view, markdown, text
+from bdnet_deploy.samples import Samples
 
 #: Name of a form -> target, profile, int8.
 FORMS = {
@@ -55,8 +56,8 @@ def networks() -> list[str]:
     return ["digits", *SMALL, "mobilenet_v1_224"]
 
 
-def build(name: str) -> tuple[Model, Array]:
-    """A network and inputs (N, H, W, C) for it.
+def build(name: str) -> tuple[Model, Samples]:
+    """A network and inputs for it.
 
     Raises:
         UsageError: unknown name.
@@ -65,27 +66,27 @@ def build(name: str) -> tuple[Model, Array]:
         raise errors.unknown_name("network", name, networks())
     if name == "digits":
         model = load(DIGITS / "model.pt")
-        return model, model.samples(DIGITS / "test.npz", limit=INPUTS).x
+        return model, model.samples(DIGITS / "test.npz", limit=INPUTS)
     model = find(name).build() if name not in SMALL else random_model(name, **SMALL[name])
     count = INPUTS if name in SMALL else 4  # of the large one: a layer's values on 50 images would take gigabytes
     x = np.random.default_rng(7).standard_normal((count, *model.sample_shape)).astype(np.float32)
-    return model, x
+    return model, Samples(x, None)
 
 
 def measure(name: str, form: str, folder: Path) -> Iterator[dict[str, Value]]:
     """One row a runtime."""
     target, profile, int8 = FORMS[form]
-    model, x = build(name)
+    model, samples = build(name)
     path = folder / f"{name}{TARGETS[target]}"
     start = time.perf_counter()
     model.float_graph()
-    artifact = model.export(target, path, profile=profile, int8=int8, calibrate=x if int8 else None)
+    artifact = model.export(target, path, profile=profile, int8=int8, calibrate=samples if int8 else None)
     seconds = time.perf_counter() - start
     reader = tflite_own if target == "tflite" else onnx_own
     graph = reader.read_graph(path)[0]
     same = difference(model.float_graph(), graph) is None
     try:
-        report = model.verify(path, inputs=x, limit=len(x))
+        report = model.verify(path, inputs=samples, limit=INPUTS)
     except VerifyError as error:
         report = error.report
     size = sum(p.stat().st_size for p in artifact.paths)
@@ -186,7 +187,9 @@ def table() -> Table:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", action="append", help=f"one of {', '.join(networks())}; may be given several times")
+    parser.add_argument(
+        "--network", action="append", help=f"one of {', '.join(networks())}; may be given several times"
+    )
     parser.add_argument("--form", action="append", choices=FORMS, help="may be given several times")
     parser.add_argument("--format", default="text", choices=_VIEWS)
     options = parser.parse_args(arguments)
@@ -196,8 +199,12 @@ def main(arguments: list[str] | None = None) -> int:
             for network in options.network or networks():
                 for form in options.form or FORMS:
                     print(f"{network}: {form}", file=sys.stderr)
-                    for row in measure(network, form, Path(name)):
-                        result.add(**row)
+                    try:
+                        for row in measure(network, form, Path(name)):
+                            result.add(**row)
+                    except UnsupportedError as error:
+                        print(error, file=sys.stderr)
+                        result.add(network=network, form=form, verdict=f"refused: {error.what}")
     except BdnetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
