@@ -92,7 +92,9 @@ def check(graphs: Sequence[tuple[Graph, np.ndarray]], modes: Sequence[str] = lce
             jobs.append((layer.model, layer.feed(values)))
             expected.append((f"{i}: {layer.nodes} of\n{graph}", values[layer.name]))
         jobs.append((data, [x]))
-        expected.append((f"{i}: the file of\n{graph}", None if len(graph.outputs) > 1 else values[graph.outputs[0].name]))
+        expected.append(
+            (f"{i}: the file of\n{graph}", None if len(graph.outputs) > 1 else values[graph.outputs[0].name])
+        )
     for mode in modes:
         for (name, values), outputs in zip(expected, lce.run_many(jobs, mode=mode), strict=True):
             if values is not None and "the file" not in name:
@@ -365,7 +367,10 @@ def test_normalization_and_softmax() -> None:
         net = Net(seed, 3, 5, 12)
         x = net.affine(net.x)
         vector = net.add(Reshape((1, 180)), x)
-        outputs = [net.add(op, x) for op in (LayerNorm(), LayerNorm(1e-12), Softmax(), GroupNorm(1), GroupNorm(4), GroupNorm(12))]
+        outputs = [
+            net.add(op, x)
+            for op in (LayerNorm(), LayerNorm(1e-12), Softmax(), GroupNorm(1), GroupNorm(4), GroupNorm(12))
+        ]
         outputs += [net.add(LayerNorm(), vector), net.add(Softmax(), vector)]
         graphs.append((net.done(*outputs).graph, samples(net) * np.float32(1 + 3 * seed)))
     check(graphs)
@@ -436,7 +441,9 @@ def test_nothing_but_the_input_goes_out() -> None:
 
 def test_refusals_name_the_reason() -> None:
     net = Net(0, 4, 4, 3)
-    big = net.add(Conv2d(), net.add(Quantize(DType.I16, 1.0, 0), net.x), net.constant(np.full((1, 4, 4, 3), 300), DType.I32))
+    big = net.add(
+        Conv2d(), net.add(Quantize(DType.I16, 1.0, 0), net.x), net.constant(np.full((1, 4, 4, 3), 300), DType.I32)
+    )
     with pytest.raises(UnsupportedError, match=r"(?s)conv2d cannot be exported.*float32 is exact up to 16777216"):
         write(net.done(big).graph)
     net = Net(0, 4, 4, 3)
