@@ -19,7 +19,7 @@ from export_graphs import bdnet
 from bdnet_deploy.graph import Graph, attributes
 
 pytestmark = pytest.mark.slow
-PACKAGE = "netron==9.1.5"
+PACKAGE = "netron==9.3.3"
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,9 @@ class Functions:
         body = FunctionBody(self.onnx, inputs)
         result = EMIT[node.op.name](body, Call(node, tuple(inputs)))
         given: dict[str, Any] = {
-            **attributes(make_op(node.op.name, attributes(node.op))),  # whole numbers become floats where a field is one
+            **attributes(
+                make_op(node.op.name, attributes(node.op))
+            ),  # whole numbers become floats where a field is one
             LAYER: node.source,
             OPERANDS: [type_text(v.type) for v in node.inputs],
             RESULT: type_text(node.output.type),

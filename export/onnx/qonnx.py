@@ -170,7 +170,7 @@ def _above(b: Body, call: Call, index: int) -> str:
     threshold = call.node.inputs[index]
     x = call.inputs[0]
     if _data(threshold).any():
-        x = b.op("Sub", x, b.channels(call, index, call.type()))
+        x = b.op("Sub", x, b.channels(call, index, call.operand()))
     return bipolar(b, x)
 
 

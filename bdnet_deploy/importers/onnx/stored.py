@@ -63,7 +63,9 @@ class Stored:
     def _load(self, location: str) -> bytes:
         if self._folder is None:
             raise ModelFileError(
-                "the weights lie in another file", where=location[:200], fix="give the path of the .onnx, not its content"
+                "the weights lie in another file",
+                where=location[:200],
+                fix="give the path of the .onnx, not its content",
             )
         # Only a plain name: no folders, no links out of this one.
         path = self._folder / location
