@@ -69,6 +69,10 @@ class Functions:
         """(name, array) of every constant; what is packed is uint8."""
         return list(self.constants.values())
 
+    def stored(self) -> dict[Value, int]:
+        """Constant of the graph -> its bytes."""
+        return {value: array.nbytes for value, (_, array) in self.constants.items()}
+
     def domains(self, opset: int) -> list[tuple[str, int]]:
         """(domain, version) of the operators in use."""
         return [("", opset), (DOMAIN, DOMAIN_VERSION)]
