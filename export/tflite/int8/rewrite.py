@@ -28,7 +28,7 @@ class _Rewriting:
         #: New tensors of old ones: as they were (float32, packed words, shapes), and as int8 with its levels.
         self.plain: dict[int, int] = {}
         self.int8: dict[int, tuple[int, Levels]] = {}
-        self.names: set[str] = {t.name for t in model.tensors}
+        self.names: set[str] = {t.name for t in model.tensors if t.data is None}
 
     def result(self) -> Model:
         self.new.inputs = [self._plain(i) for i in self.old.inputs]
@@ -60,7 +60,9 @@ class _Rewriting:
         if index == ABSENT:
             return ABSENT
         if index not in self.plain:
-            self.plain[index] = self._add(with_one_scale(dataclasses.replace(self.old.tensors[index])))
+            old = self.old.tensors[index]
+            name = old.name if old.data is None else self._unique(old.name)
+            self.plain[index] = self._add(with_one_scale(dataclasses.replace(old, name=name)))
         return self.plain[index]
 
     def _float(self, index: int) -> int:
