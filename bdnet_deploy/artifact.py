@@ -72,7 +72,8 @@ def foreign_file(
     from bdnet_deploy.export import tflite
 
     samples = next(model.samples(calibrate).parts()) if int8 and calibrate is not None else None
-    return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta, progress=progress)
+    step = (lambda done, total: progress("calibrating", done, total)) if progress else None
+    return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta, progress=step)
 
 
 def export_model(

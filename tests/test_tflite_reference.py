@@ -13,7 +13,7 @@ from bdnet_deploy.export.tflite.builder import F32, Builder
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
 from bdnet_deploy.export.tflite.schema import Model, Operator
 from bdnet_deploy.peers import lce
-from bdnet_deploy.tflite_reference import KERNELS, evaluate, split
+from bdnet_deploy.tflite_reference import evaluate, split
 
 
 def _theirs(cases: list[Case], mode: str) -> list[np.ndarray]:
@@ -81,7 +81,10 @@ def test_split_runs_like_the_whole() -> None:
     model, x = _small()
     values = evaluate(model, x, keep=True)
     slices = split(to_bytes(model))
-    assert [(s.operator, s.inputs, s.outputs) for s in slices] == [("ADD", ("x",), ("sum",)), ("RELU", ("sum",), ("z",))]
+    assert [(s.operator, s.inputs, s.outputs) for s in slices] == [
+        ("ADD", ("x",), ("sum",)),
+        ("RELU", ("sum",), ("z",)),
+    ]
     for part in slices:
         (got,) = evaluate(to_bytes(part.model), [values[name] for name in part.inputs]).values()
         assert np.array_equal(got, values[part.outputs[0]])
@@ -89,7 +92,7 @@ def test_split_runs_like_the_whole() -> None:
 
 def test_unknown_operator() -> None:
     model, x = _small()
-    model.operators[1] = Operator("ARG_MAX", *[(o.inputs, o.outputs) for o in model.operators[1:]][0])
+    model.operators[1] = Operator("ARG_MAX", model.operators[1].inputs, model.operators[1].outputs)
     with pytest.raises(UnsupportedError, match="ARG_MAX") as caught:
         evaluate(model, x)
     assert caught.value.where == "z"
@@ -126,5 +129,3 @@ def test_damaged_models_are_refused() -> None:
                 refused += 1
                 assert isinstance(error, (ModelFileError, UnsupportedError, UsageError)), name
     assert refused > 100
-
-

@@ -63,7 +63,10 @@ def samples(model: Model, inputs: Array | Sequence[Array]) -> Iterator[list[Arra
 
 
 def run(
-    model: Model, inputs: Sequence[Array], wanted: set[int] | None = None, seen: Callable[[int, Array], None] | None = None
+    model: Model,
+    inputs: Sequence[Array],
+    wanted: set[int] | None = None,
+    seen: Callable[[int, Array], None] | None = None,
 ) -> Iterator[tuple[int, Array]]:
     """(tensor index, value) of the inputs and then of every operator's outputs, in order.
 

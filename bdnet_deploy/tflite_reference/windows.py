@@ -50,9 +50,7 @@ class Window:
     def tap(self, x: Array, row: int, column: int) -> Array:
         """What lies under one tap, of a padded map: (N, OH, OW, C)."""
         starts = (row * self.dilation[0], column * self.dilation[1])
-        y, x0 = (
-            slice(start, start + (n - 1) * s + 1, s) for start, n, s in zip(starts, self.size, self.strides)
-        )
+        y, x0 = (slice(start, start + (n - 1) * s + 1, s) for start, n, s in zip(starts, self.size, self.strides))
         return x[:, y, x0]
 
     def columns(self, x: Array) -> Array:
@@ -108,8 +106,8 @@ def _fully_connected(call: Call) -> list[Array]:
     x, w = call.value(0), call.value(1)
     if w.ndim != 2 or x.size % w.shape[1]:
         raise ValueError(f"weights of shape {w.shape} for values of shape {x.shape}")
-    values = x.astype(np.float32) if call.is_float else call.centred(0).astype(np.float64)
-    product = values.reshape(-1, w.shape[1]) @ w.astype(values.dtype).T
+    values: Array = x.astype(np.float32) if call.is_float else call.centred(0).astype(np.float64)
+    product: Array = np.matmul(values.reshape(-1, w.shape[1]), w.astype(values.dtype).T)
     shape = (*x.shape[:-1], len(w)) if call.option("keep_num_dims") else product.shape
     return [_finish(call, product, vectors=0).reshape(shape)]
 
@@ -120,7 +118,7 @@ def _finish(call: Call, total: Array, *, vectors: int) -> Array:
     if call.is_float:
         return call.activated(total if bias is None else total + bias)
     weights = call.ins[1]
-    if weights is None or weights.scale is None or weights.zero_point is not None and np.any(weights.zero_point):
+    if weights is None or weights.scale is None or (weights.zero_point is not None and np.any(weights.zero_point)):
         raise call.unsupported("its weights are not symmetric int8")
     scales = np.atleast_1d(weights.scale)
     if call.op.name == "FULLY_CONNECTED":
