@@ -83,7 +83,12 @@ def _product(low: Lowering, node: Node) -> Encoded:
 def _box_sum(low: Lowering, node: Node) -> Encoded:
     op = node.op
     assert isinstance(op, BoxSum)
-    if op.kernel == (1, 1) and op.groups == node.inputs[0].type.channels and not any(op.padding) and op.strides == (1, 1):
+    if (
+        op.kernel == (1, 1)
+        and op.groups == node.inputs[0].type.channels
+        and not any(op.padding)
+        and op.strides == (1, 1)
+    ):
         return Encoded(FLOAT, (low.f32(node.inputs[0]),))  # the bits as numbers
     return _product(low, node)
 

@@ -67,7 +67,12 @@ MAX_FILL = 1 << 20
 def limit_record(tensor: str, taps: int, thresholds: Array) -> Record:
     """The record of form "limit"."""
     odd = (taps - thresholds.astype(np.int64)) & 1
-    return {"form": "limit", "tensors": [tensor], "taps": taps, "odd": np.packbits(odd.astype(np.uint8)).tobytes().hex()}
+    return {
+        "form": "limit",
+        "tensors": [tensor],
+        "taps": taps,
+        "odd": np.packbits(odd.astype(np.uint8)).tobytes().hex(),
+    }
 
 
 def decode(
