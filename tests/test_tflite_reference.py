@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from tflite_operator_cases import EXACT, ROUNDED, Case
@@ -13,10 +11,12 @@ from bdnet_deploy.export.tflite.builder import F32, Builder
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
 from bdnet_deploy.export.tflite.schema import Model, Operator
 from bdnet_deploy.peers import lce
-from bdnet_deploy.tflite_reference import KERNELS, evaluate, split
+from bdnet_deploy.tflite_reference import evaluate, split
+
+ALL = {**EXACT, **ROUNDED}
 
 
-def _theirs(cases: list[Case], mode: str) -> list[np.ndarray]:
+def _run(cases: list[Case], mode: str = "default") -> list[np.ndarray]:
     try:
         lce.find_interpreter()
     except MissingPackageError as error:
@@ -24,11 +24,9 @@ def _theirs(cases: list[Case], mode: str) -> list[np.ndarray]:
     return [out[0] for out in lce.run_many([(to_bytes(c.model), c.inputs) for c in cases], mode=mode)]
 
 
-def _compare(name: str, seeds: range, mode: str = "default") -> None:
-    make: Callable[[int], Case] = {**EXACT, **ROUNDED}[name]
-    cases = [make(seed) for seed in seeds]
+def _compare(name: str, cases: list[Case], theirs: list[np.ndarray]) -> None:
     varied = False
-    for case, expected in zip(cases, _theirs(cases, mode), strict=True):
+    for case, expected in zip(cases, theirs, strict=True):
         (got,) = evaluate(to_bytes(case.model), case.inputs).values()
         assert got.shape == expected.shape and got.dtype == expected.dtype
         if name in EXACT:
@@ -42,20 +40,30 @@ def _compare(name: str, seeds: range, mode: str = "default") -> None:
     assert varied, "results that are all constant show nothing"
 
 
-@pytest.mark.parametrize("name", [*EXACT, *ROUNDED])
-def test_operator(name: str) -> None:
-    _compare(name, range(6))
+@pytest.fixture(scope="module")
+def few() -> dict[str, tuple[list[Case], list[np.ndarray]]]:
+    """A few cases of every operator, in one process of Larq Compute Engine."""
+    cases = [make(seed) for make in ALL.values() for seed in range(6)]
+    theirs = _run(cases)
+    return {name: (cases[6 * i : 6 * i + 6], theirs[6 * i : 6 * i + 6]) for i, name in enumerate(ALL)}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_operator(name: str, few: dict[str, tuple[list[Case], list[np.ndarray]]]) -> None:
+    _compare(name, *few[name])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*EXACT, *ROUNDED])
+@pytest.mark.parametrize("name", ALL)
 def test_operator_often(name: str) -> None:
-    _compare(name, range(100, 300))
+    cases = [ALL[name](seed) for seed in range(100, 300)]
+    _compare(name, cases, _run(cases))
 
 
 @pytest.mark.parametrize("name", [n for n in EXACT if n.startswith("LceBconv2d")])
 def test_indirect_convolution(name: str) -> None:
-    _compare(name, range(40, 60), "indirect")
+    cases = [ALL[name](seed) for seed in range(40, 60)]
+    _compare(name, cases, _run(cases, "indirect"))
 
 
 def _small() -> tuple[Model, np.ndarray]:
@@ -81,7 +89,10 @@ def test_split_runs_like_the_whole() -> None:
     model, x = _small()
     values = evaluate(model, x, keep=True)
     slices = split(to_bytes(model))
-    assert [(s.operator, s.inputs, s.outputs) for s in slices] == [("ADD", ("x",), ("sum",)), ("RELU", ("sum",), ("z",))]
+    assert [(s.operator, s.inputs, s.outputs) for s in slices] == [
+        ("ADD", ("x",), ("sum",)),
+        ("RELU", ("sum",), ("z",)),
+    ]
     for part in slices:
         (got,) = evaluate(to_bytes(part.model), [values[name] for name in part.inputs]).values()
         assert np.array_equal(got, values[part.outputs[0]])
@@ -89,7 +100,7 @@ def test_split_runs_like_the_whole() -> None:
 
 def test_unknown_operator() -> None:
     model, x = _small()
-    model.operators[1] = Operator("ARG_MAX", *[(o.inputs, o.outputs) for o in model.operators[1:]][0])
+    model.operators[1] = Operator("ARG_MAX", model.operators[1].inputs, model.operators[1].outputs)
     with pytest.raises(UnsupportedError, match="ARG_MAX") as caught:
         evaluate(model, x)
     assert caught.value.where == "z"
@@ -106,7 +117,7 @@ def test_damaged_models_are_refused() -> None:
     """Any change of one operand's shape, or of an operator's inputs, ends in an error of ours or a result."""
     rng = np.random.default_rng(0)
     refused = 0
-    for name, make in {**EXACT, **ROUNDED}.items():
+    for name, make in ALL.items():
         for seed in range(4):
             case = make(seed)
             op = case.model.operators[0]
@@ -126,5 +137,3 @@ def test_damaged_models_are_refused() -> None:
                 refused += 1
                 assert isinstance(error, (ModelFileError, UnsupportedError, UsageError)), name
     assert refused > 100
-
-

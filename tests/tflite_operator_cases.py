@@ -180,7 +180,9 @@ def _convolution(name: str, kind: TensorKind) -> Callable[[int], Case]:
     return make
 
 
-def _weights(one: One, kind: TensorKind, shape: tuple[int, ...], axis: int, x: int, y: int, taps: int) -> tuple[int, int]:
+def _weights(
+    one: One, kind: TensorKind, shape: tuple[int, ...], axis: int, x: int, y: int, taps: int
+) -> tuple[int, int]:
     outputs = shape[axis]
     if kind is F32:
         return one.floats(*shape), one.floats(outputs)
@@ -203,7 +205,9 @@ def _linear(kind: TensorKind) -> Callable[[int], Case]:
             scale = np.array([one.scale()], np.float32)
             weights = one.b.constant("w", one.rng.integers(-127, 128, (outputs, k)).astype(np.int8), scale)
             source = float(one.model.tensors[x].scale[0])
-            bias = one.b.constant("b", one.rng.integers(-9000, 9000, outputs).astype(np.int32), scale * np.float32(source))
+            bias = one.b.constant(
+                "b", one.rng.integers(-9000, 9000, outputs).astype(np.int32), scale * np.float32(source)
+            )
             one.quantized(y, one.near(float(scale[0]) * source * 74 * 74 * np.sqrt(k) / 60))
         else:
             weights, bias = one.floats(outputs, k), one.floats(outputs)
@@ -334,7 +338,15 @@ def _bconv(kind: TensorKind) -> Callable[[int], Case]:
         elif kind is I8:
             one.quantized(y, float(rng.choice([0.25, 0.5, one.scale()])) * np.sqrt(k * k * c) / 10)
         one.b.lce_bconv2d(
-            x, weights, y, c, padding=padding, pad_values=pad_values, strides=(stride, stride), activation=activation, **given
+            x,
+            weights,
+            y,
+            c,
+            padding=padding,
+            pad_values=pad_values,
+            strides=(stride, stride),
+            activation=activation,
+            **given,
         )
         return one.done(f"LceBconv2d {kind.name}", y)
 
@@ -369,7 +381,13 @@ def _lce_pool(seed: int) -> Case:
     x = one.packed(1, h, w, c)
     size = [-(-n // stride) if padding == 0 else (n - k) // stride + 1 for n in (h, w)]
     y = one.output((1, *size, words(c)), I32)
-    options = {"filter_height": k, "filter_width": k, "padding": padding, "stride_height": stride, "stride_width": stride}
+    options = {
+        "filter_height": k,
+        "filter_width": k,
+        "padding": padding,
+        "stride_height": stride,
+        "stride_width": stride,
+    }
     one.model.operators.append(Operator("LceBMaxPool2d", (x,), (y,), custom_options=bytes(flexbuffers.Dumps(options))))
     return one.done("LceBMaxPool2d", y)
 

@@ -55,7 +55,7 @@ def _int8_sum(call: Call, sign: int) -> Array:
     last = quantize_multiplier(twice / ((1 << _LEFT_SHIFT) * call.out_scale))
     levels = [call.centred(i) for i in range(2)]
     exact = [scale(x << _LEFT_SHIFT, *factor) for x, factor in zip(levels, factors)]
-    y = scale(exact[0] + sign * exact[1], *last) + call.out_zero
+    y: Array = scale(exact[0] + sign * exact[1], *last) + call.out_zero
     if sign > 0:
         width, axes, spread = _vectors(levels[0].shape, levels[1].shape)
         terms = [_vector_term(x, *factor, spread) for x, factor in zip(levels, factors)]
@@ -90,8 +90,8 @@ def _vectors(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, bool]:
 
 def _mul(call: Call) -> list[Array]:
     if not call.is_int8:
-        y = call.value(0) * call.value(1)
-        return [call.activated(y) if call.is_float else y]
+        product = call.value(0) * call.value(1)
+        return [call.activated(product) if call.is_float else product]
     # The runtime multiplies and divides the scales in float32, here and below; ADD, means and convolutions take doubles.
     ratio = np.float32(call.scale(0)) * np.float32(call.scale(1)) / np.float32(call.out_scale)
     factor = quantize_multiplier(float(ratio))
@@ -117,7 +117,7 @@ def _relu(low: float, high: float) -> Kernel:
     return kernel
 
 
-def _slopes(call: Call, negative: Array, negative_scale: float) -> Array:
+def _slopes(call: Call, negative: Any, negative_scale: float) -> Array:
     x = call.centred(0)
     source, target = np.float32(call.scale(0)), np.float32(call.out_scale)
     above = scale(x, *quantize_multiplier(float(source / target)))
@@ -206,7 +206,7 @@ def _reduce(function: Callable[..., Array]) -> Kernel:
 def _sum_over(call: Call) -> list[Array]:
     if not call.is_int8:
         return _reduce(np.sum)(call)
-    axes, total = _total(call)
+    _, total = _total(call)
     count = call.value(0).size // total.size
     factor = np.float32(call.scale(0)) / np.float32(call.out_scale)
     bias = np.float32(-call.zero(0)) * factor * np.float32(count)
@@ -246,9 +246,7 @@ def _quantize(call: Call) -> list[Array]:
     x = call.value(0)
     if call.is_int8:
         factor = quantize_multiplier(call.scale(0) / call.out_scale)
-        y = in_vectors(
-            16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0)
-        )
+        y = in_vectors(16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0))
         return [saturate(y + call.out_zero)]
     step = np.float32(call.out_scale)
     # Vectors are multiplied by the reciprocal, ties go to even; single elements are divided, ties go away from zero.

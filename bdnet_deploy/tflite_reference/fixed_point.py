@@ -25,11 +25,11 @@ LOW, HIGH = -128, 127
 _HALF = 1 << 30
 
 
-def round_away(x: Array) -> Array:
+def round_away(x: Any) -> Array:
     """To the nearest integer, ties away from zero, in the type of ``x``: C's ``round``."""
     # In double, because |x| + 0.5 may round up in float32.
-    wide = x.astype(np.float64)
-    return np.asarray(np.copysign(np.floor(np.abs(wide) + 0.5), wide).astype(x.dtype))
+    wide = np.asarray(x).astype(np.float64)
+    return np.asarray(np.copysign(np.floor(np.abs(wide) + 0.5), wide).astype(np.asarray(x).dtype))
 
 
 def quantize_multiplier(real: Any) -> tuple[Array, Array]:

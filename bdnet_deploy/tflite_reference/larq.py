@@ -80,10 +80,10 @@ def _max_pool(call: Call) -> list[Array]:
 
 def _bconv2d(call: Call) -> list[Array]:
     x, w = call.value(0), call.value(1)
-    names = ("channels_in", "padding", "stride_height", "stride_width")
-    channels, padding, down, across = options(call.op, *names)
-    names = ("dilation_height_factor", "dilation_width_factor", "fused_activation_function")
-    dilate_down, dilate_across, activation = options(call.op, *names)
+    channels, padding, down, across = options(call.op, "channels_in", "padding", "stride_height", "stride_width")
+    dilate_down, dilate_across, activation = options(
+        call.op, "dilation_height_factor", "dilation_width_factor", "fused_activation_function"
+    )
     if x.ndim != 4 or w.ndim != 4 or words(channels) != x.shape[3] or not w.shape[3] or x.shape[3] % w.shape[3]:
         raise ValueError(f"a filter of shape {w.shape} over packed maps of shape {x.shape}")
     groups = x.shape[3] // w.shape[3]

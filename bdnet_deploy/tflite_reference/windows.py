@@ -106,8 +106,8 @@ def _fully_connected(call: Call) -> list[Array]:
     x, w = call.value(0), call.value(1)
     if w.ndim != 2 or x.size % w.shape[1]:
         raise ValueError(f"weights of shape {w.shape} for values of shape {x.shape}")
-    values = x.astype(np.float32) if call.is_float else call.centred(0).astype(np.float64)
-    product = values.reshape(-1, w.shape[1]) @ w.astype(values.dtype).T
+    values: Array = x.astype(np.float32) if call.is_float else call.centred(0).astype(np.float64)
+    product: Array = np.matmul(values.reshape(-1, w.shape[1]), w.astype(values.dtype).T)
     shape = (*x.shape[:-1], len(w)) if call.option("keep_num_dims") else product.shape
     return [_finish(call, product, vectors=0).reshape(shape)]
 

@@ -14,7 +14,9 @@ _MOST = 1 << 30
 
 def levels_of(values: Array, levels: Levels) -> Array:
     """int8 levels nearest to the values."""
-    return np.clip(np.rint(values.astype(np.float64) / levels.scale) + levels.zero, LOW, HIGH).astype(np.int8)
+    return np.asarray(
+        np.clip(np.rint(values.astype(np.float64) / levels.scale) + levels.zero, LOW, HIGH).astype(np.int8)
+    )
 
 
 def weights(values: Array, axis: int | None, bias: Array | None, source: float) -> tuple[Array, Array]:
@@ -42,7 +44,7 @@ def bias_levels(bias: Array, units: Array, *, sign_only: bool) -> Array:
     """int32 in whole ``units``; rounded down where the sign of the sum decides, which keeps sum >= 0 exact."""
     real = bias.astype(np.float64) / units
     rounded = np.floor(real + _NEARLY) if sign_only else np.rint(real)
-    return np.clip(rounded, -_MOST, _MOST).astype(np.int32)
+    return np.asarray(np.clip(rounded, -_MOST, _MOST).astype(np.int32))
 
 
 def shift_levels(addend: Array, source: Levels) -> tuple[Array, Levels]:

@@ -1,4 +1,4 @@
-"""Products and sums with constants per channel go into the convolution before them."""
+"""Products and sums with constants per channel go into the convolution before them, and a sum into a threshold behind it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,38 @@ def fold(model: Model) -> Model:
             continue
         if reading.is_product(op):
             op = _absorb(new, reading, op, gone)
-        operators.append(op)
+        operators.append(_behind_sum(new, reading, op, gone) or op)
     new.operators = operators
     return new
+
+
+def _behind_sum(model: Model, reading: Reading, op: Operator, gone: set[int]) -> Operator | None:
+    """A sum with a constant of which the sign is read, moved before the sum with a constant that it reads.
+
+    x + b is rounded to int8, and the sign of x + (b + c) is decided without that.
+    """
+    found = reading.with_constant(op)
+    if op.name not in ("ADD", "SUB") or found is None or not reading.decides_signs_only(op.outputs[0]):
+        return None
+    before = reading.producer.get(found[0])
+    earlier = reading.with_constant(before) if before is not None and before.name in ("ADD", "SUB") else None
+    if (
+        before is None
+        or earlier is None
+        or id(before) in gone
+        or before.options.get("activation")
+        or op.options.get("activation")
+    ):
+        return None
+    shape = model.tensors[op.outputs[0]].shape
+    if any(model.tensors[i].shape != shape for i in (found[0], earlier[0])):
+        return None
+    addend = sum(
+        (c.astype(np.float64) if o.name == "ADD" else -c.astype(np.float64))
+        for o, c in ((op, found[1]), (before, earlier[1]))
+    )
+    constant = _constant(model, f"{model.tensors[op.outputs[0]].name}/addend", np.asarray(addend))
+    return Operator("ADD", (earlier[0], constant), op.outputs, {"pot_scale_int16": 0})
 
 
 def _absorb(model: Model, reading: Reading, op: Operator, gone: set[int]) -> Operator:
@@ -77,5 +106,3 @@ def _constant(model: Model, name: str, values: Array) -> int:
     data = values.astype(np.float32)
     model.tensors.append(Tensor(name, data.shape, TensorKind.FLOAT32, data))
     return len(model.tensors) - 1
-
-

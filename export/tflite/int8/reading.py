@@ -50,7 +50,9 @@ class Reading:
         readers = self.readers.get(index, [])
         if self.is_output(index) or not readers:
             return False
-        return all(r.name == "LceQuantize" or (self._shifts(r) and self.decides_signs_only(r.outputs[0])) for r in readers)
+        return all(
+            r.name == "LceQuantize" or (self._shifts(r) and self.decides_signs_only(r.outputs[0])) for r in readers
+        )
 
     def _shifts(self, op: Operator) -> bool:
         return op.name in ("ADD", "SUB") and not op.options.get("activation") and self.with_constant(op) is not None

@@ -28,7 +28,7 @@ class _Rewriting:
         #: New tensors of old ones: as they were (float32, packed words, shapes), and as int8 with its levels.
         self.plain: dict[int, int] = {}
         self.int8: dict[int, tuple[int, Levels]] = {}
-        self.names: set[str] = {t.name for t in model.tensors}
+        self.names: set[str] = {t.name for t in model.tensors if t.data is None}
 
     def result(self) -> Model:
         self.new.inputs = [self._plain(i) for i in self.old.inputs]
@@ -60,7 +60,9 @@ class _Rewriting:
         if index == ABSENT:
             return ABSENT
         if index not in self.plain:
-            self.plain[index] = self._add(with_one_scale(dataclasses.replace(self.old.tensors[index])))
+            old = self.old.tensors[index]
+            name = old.name if old.data is None else self._unique(old.name)
+            self.plain[index] = self._add(with_one_scale(dataclasses.replace(old, name=name)))
         return self.plain[index]
 
     def _float(self, index: int) -> int:
@@ -97,7 +99,9 @@ class _Rewriting:
 
     def _new_int8(self, name: str, index: int, levels: Levels) -> int:
         shape = self.old.tensors[index].shape
-        return self._add(Tensor(name, shape, TensorKind.INT8, scale=_vector(levels.scale), zero_point=_zero(levels.zero)))
+        return self._add(
+            Tensor(name, shape, TensorKind.INT8, scale=_vector(levels.scale), zero_point=_zero(levels.zero))
+        )
 
     def _result(self, index: int, levels: Levels) -> int:
         """The int8 tensor that an operator fills in place of an old float32 one; it has the name, outputs aside."""
@@ -119,10 +123,10 @@ class _Rewriting:
     def _operator(self, op: Operator) -> None:
         if op not in self.choice:
             if op.name == "LceQuantize" and op.inputs[0] in self.int8:
-                inputs = (self.int8[op.inputs[0]][0],)
+                inputs = [self.int8[op.inputs[0]][0]]
             else:
-                inputs = tuple(self._any(i) for i in op.inputs)
-            self._copy(op, inputs, tuple(self._plain(i) for i in op.outputs))
+                inputs = [self._any(i) for i in op.inputs]
+            self._copy(op, tuple(inputs), tuple(self._plain(i) for i in op.outputs))
         elif op.name == "DEQUANTIZE":
             self.int8[op.outputs[0]] = (self._plain(op.inputs[0]), self.choice.levels[op.outputs[0]])
         elif op.name in ("LceBconv2d", "LceDequantize"):
