@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from export_graphs import Net, bdnet
 from random_networks import random_network
-from tflite_operators import Out, run
+from tflite_kernels import Out, run
 
 from bdnet_deploy import models
 from bdnet_deploy.errors import MissingPackageError, ModelFileError, UsageError
@@ -32,7 +32,9 @@ FORMS = ("sums", "sign", "ternarize", "affine")
 PADDINGS = ((0, (0, 0, 0, 0)), (0, (1, 1, 1, 1)), (1, (1, 1, 1, 1)), (-1, (2, 0, 1, 1)), (REPLICATE, (1, 1, 1, 1)))
 
 
-def depthwise_net(seed: int, form: str, trits: tuple[bool, bool], padding: object, times: int, stride: int) -> tuple[Net, Value]:
+def depthwise_net(
+    seed: int, form: str, trits: tuple[bool, bool], padding: object, times: int, stride: int
+) -> tuple[Net, Value]:
     """A network with one depth-wise convolution, and the value that the operator makes."""
     net = Net(seed, 7, 8, int(np.random.default_rng(seed).choice([3, 32, 40])))
     value, amounts = padding  # type: ignore[misc]
@@ -97,7 +99,9 @@ def test_round_trip(seed: int) -> None:
 
 def test_only_the_extended_profile_has_the_operator() -> None:
     graph = bdnet(3).graph
-    names = {p: {o.name for o in from_bytes(tflite.write(graph, profile=p).data).operators} for p in ("stock", "extended")}
+    names = {
+        p: {o.name for o in from_bytes(tflite.write(graph, profile=p).data).operators} for p in ("stock", "extended")
+    }
     assert extended.NAME not in names["stock"]
     assert extended.NAME in names["extended"] and "DEPTHWISE_CONV_2D" not in names["extended"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flatbuffers import flexbuffers
-from test_tflite_operators import bconv_case, depthwise_case, pool_case
-from tflite_operators import NAMES, TYPES, Out, run
+from test_tflite_kernels import bconv_case, depthwise_case, pool_case
+from tflite_kernels import NAMES, TYPES, Out, run
 
 from bdnet_deploy.export.tflite.packing import pack
 

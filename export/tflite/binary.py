@@ -179,7 +179,8 @@ def grouped_sums(low: Lowering, p: Product) -> int:
         {"binary": sum(f.macs["binary"] for f in forms)},
         weight_bytes=sum(f.weight_bytes for f in forms),
         extra_bytes=sum(f.extra_bytes for f in forms),
-        note=f"{p.op.groups} groups" + ("" if aligned else ", unpacked and packed again, as a group is not whole words"),
+        note=f"{p.op.groups} groups"
+        + ("" if aligned else ", unpacked and packed again, as a group is not whole words"),
     )
     return low.b.concatenate(parts, f"{node.name}/groups")
 

@@ -73,12 +73,14 @@ def _along_axes(low: Lowering, node: Node) -> Encoded:
 def _slice(low: Lowering, node: Node) -> Encoded:
     op, x = node.op, node.inputs[0].type
     assert isinstance(op, Slice)
-    (*_, first), (*_, last), (*_, step) = op.begin, op.end, op.strides
+    first, last, step = op.begin[2], op.end[2], op.strides[2]
     whole_words = step == 1 and first % WORD == 0 and (last % WORD == 0 or last == x.channels)
     axes = slice(-(len(x.shape) - 1), None)
 
     def change(tensor: int, plane: int | None) -> int:
-        begin, end, strides = ([v, *t[axes]] for v, t in zip((0, 1, 1), (op.begin, op.end, op.strides), strict=True))
+        begin = [0, *op.begin[axes]]
+        end = [1, *op.end[axes]]
+        strides = [1, *op.strides[axes]]
         if plane is not None:
             begin[-1], end[-1], strides[-1] = first // WORD, words(last), 1
         return low.b.strided_slice(tensor, begin, end, strides, f"{node.name}/slice")

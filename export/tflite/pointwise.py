@@ -150,7 +150,7 @@ def _bit_logic(low: Lowering, node: Node) -> Encoded:
     if op.kind in ("and", "or"):
         operator = "MINIMUM" if op.kind == "and" else "MAXIMUM"
         low.forms.add(node, "float operators")
-        return _float(b.binary(operator, *(low.f32(v) for v in node.inputs), f"{node.name}/logic"))
+        return _float(b.binary(operator, low.f32(node.inputs[0]), low.f32(node.inputs[1]), f"{node.name}/logic"))
     # A word has 1 where a value is -1 (or 0), so words that differ make -1: xnor.
     (first,), (second,) = (low.planes(v) for v in node.inputs)
     words = b.binary("BITWISE_XOR", first, second, f"{node.name}/different", b.model.tensors[first].kind)

@@ -53,7 +53,8 @@ def _weights(low: Lowering, p: Product, *, linear: bool = False) -> tuple[int, i
     b, name = low.b, f"{p.node.name}/weights"
     key = ("float weights", p.constant, p.is_depthwise)
     if p.constant is not None and key in low.cache:
-        return low.cache[key]
+        known: tuple[int, int] = low.cache[key]
+        return known
     values = p.weights[:, 0, 0, :] if linear else p.weights
     form = "same"
     if p.is_depthwise:
@@ -76,5 +77,6 @@ def _weights(low: Lowering, p: Product, *, linear: bool = False) -> tuple[int, i
     if p.constant is not None:
         low.stored.setdefault(p.constant.name, {"form": form, "tensors": [b.name(stored)]})
     data = b.model.tensors[stored].data
-    low.cache[key] = tensor, (0 if data is None else data.nbytes)
-    return low.cache[key]
+    found = tensor, (0 if data is None else data.nbytes)
+    low.cache[key] = found
+    return found

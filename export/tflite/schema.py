@@ -122,7 +122,9 @@ BUILTINS: dict[str, Builtin] = {
     "ROUND": Builtin(116, 0),
     "HARD_SWISH": Builtin(117, 91),
     "SELECT_V2": Builtin(123, 98),
-    "BATCH_MATMUL": Builtin(126, 101, (("adj_x", "bool", 0), ("adj_y", "bool", 0), ("asymmetric_quantize_inputs", "bool", 0))),
+    "BATCH_MATMUL": Builtin(
+        126, 101, (("adj_x", "bool", 0), ("adj_y", "bool", 0), ("asymmetric_quantize_inputs", "bool", 0))
+    ),
     "GELU": Builtin(150, 116, (("approximate", "bool", 0),)),
     "RELU_0_TO_1": Builtin(152, 0),
     "BITWISE_XOR": Builtin(160, 125),

@@ -127,8 +127,8 @@ def _ours(model: Model, name: str) -> Imported:
     graph, io, _ = graph_of(model)
     real = to_real(graph)
     real.name = name
-    ports = [[_port(model, i, model.tensors[i].name) for i in indices] for indices in (model.inputs, model.outputs)]
-    return Imported(real, *ports, model.signatures, io)
+    inputs, outputs = ([_port(model, i, model.tensors[i].name) for i in n] for n in (model.inputs, model.outputs))
+    return Imported(real, inputs, outputs, model.signatures, io)
 
 
 def _port(model: Model, index: int, name: str) -> Port:
