@@ -55,7 +55,8 @@ def write(
     Args:
         graph: numerics "float", float32 inputs.
         io: the I/O description to store.
-        profile: ``"stock"``.
+        profile: ``"stock"``, or ``"extended"`` with an operator of ours that Larq's interpreter does not have: see
+            :mod:`bdnet_deploy.export.tflite.extended`.
         samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
         meta: what made the file, to store.
         progress: of the calibration: (samples done, samples in all).

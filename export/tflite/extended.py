@@ -136,7 +136,8 @@ def evaluate(
         scale: of an int8 output.
         zero_point: of an int8 output.
     """
-    x, second, weights, others, multiplier, bias, low, high = [*inputs, *[None] * (8 - len(inputs))]
+    given = list(inputs) + [None] * (8 - len(inputs))
+    x, second, weights, others, multiplier, bias, low, high = given
     assert x is not None and weights is not None
     o = options
     value = unpack([x] if second is None else [x, second], o.channels_in)

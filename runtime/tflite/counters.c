@@ -88,25 +88,43 @@ void bt_count_ones(const bt_count *count, int level) {
     ones_all[level](count);
 }
 
-/* The 8 bits of a byte as the 8 bytes of a word, 0 or 1. */
-BT_INLINE uint64_t spread(uint32_t byte) {
-    const uint64_t apart = byte * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
-    return (apart + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & UINT64_C(0x0101010101010101);
-}
+#if defined(__has_builtin)
+#    if __has_builtin(__builtin_shufflevector)
+#        define BT_SHUFFLES
+#    endif
+#endif
 
 /* Counters of the 32 channels of word i, as bytes. */
+#if defined(BT_SHUFFLES) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
 BT_INLINE void gather(const bt_finish *f, size_t i, uint8_t *to) {
-    uint64_t bytes[4] = {0, 0, 0, 0};
+    const bytes16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    bytes16 low = {0}, high = {0};
+    for (int k = f->planes; k-- > 0;) { /* each plane's bits beside those of the planes above */
+        bytes16 word = {0};
+        memcpy(&word, f->counters + (size_t)k * f->words + i, 4);
+        const bytes16 first =
+            __builtin_shufflevector(word, word, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        const bytes16 second =
+            __builtin_shufflevector(word, word, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+        low = low + low - (bytes16)((first & bit) != 0);
+        high = high + high - (bytes16)((second & bit) != 0);
+    }
+    memcpy(to, &low, 16);
+    memcpy(to + 16, &high, 16);
+}
+#else
+BT_INLINE void gather(const bt_finish *f, size_t i, uint8_t *to) {
+    memset(to, 0, BT_WORD);
     for (int k = 0; k < f->planes; k++) {
         const uint32_t word = f->counters[(size_t)k * f->words + i];
-        for (unsigned j = 0; j < 4; j++) {
-            bytes[j] += spread(word >> 8 * j & 255u) << k;
+        for (int j = 0; j < BT_WORD; j++) {
+            to[j] = (uint8_t)(to[j] | (word >> j & 1u) << k);
         }
     }
-    for (unsigned j = 0; j < 32; j++) {
-        to[j] = (uint8_t)(bytes[j / 8] >> 8 * (j % 8));
-    }
 }
+#endif
 
 #define FINISH(STORE)                                                                                        \
     size_t i = 0;                                                                                            \

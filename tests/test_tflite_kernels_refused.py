@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from flatbuffers import flexbuffers
 from sanitized import sanitized_environment
-from test_tflite_operators import bconv_case, depthwise_case
-from tflite_operators import NAMES, In, Out, RefusedError, run
+from test_tflite_kernels import bconv_case, depthwise_case
+from tflite_kernels import NAMES, In, Out, RefusedError, run
 
 from bdnet_deploy.export.tflite.extended import NAME, Options
 from bdnet_deploy.export.tflite.packing import pack
@@ -192,7 +192,7 @@ def test_random_nodes() -> None:
 @pytest.mark.slow
 def test_with_sanitizers(root: Path, tmp_path: Path) -> None:
     environment = sanitized_environment(root, tmp_path)
-    files = [__file__, str(Path(__file__).with_name("test_tflite_operators.py"))]
+    files = [__file__, str(Path(__file__).with_name("test_tflite_kernels.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *files]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, cwd=root)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]

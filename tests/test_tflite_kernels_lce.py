@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from flatbuffers import flexbuffers
-from test_tflite_operators import bconv_case, bconv_expected, conv, padding, pool_case, signs
-from tflite_operators import In, Out, RefusedError, run
+from test_tflite_kernels import bconv_case, bconv_expected, conv, padding, pool_case, signs
+from tflite_kernels import In, Out, RefusedError, run
 
 from bdnet_deploy.errors import MissingPackageError
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
