@@ -160,11 +160,9 @@ def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_
 def test_flipped_weight_bit_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
-    description = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])
-    tensor = next(r["tensor"] for r in description["weights"] if r["node"] == node_of(model, layer))
-    blob = next(t.raw_data for t in proto.graph.initializer if t.name == tensor)
-    values = onnx.numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == tensor))
-    error = first_difference(model, planted(files["onnx"], tmp_path, blob, values.itemsize - 1, 7))
+    call = next(n for n in proto.graph.node if n.name == node_of(model, layer))
+    blob = next(t.raw_data for t in proto.graph.initializer if t.name == call.input[1])
+    error = first_difference(model, planted(files["onnx"], tmp_path, blob, 2, 3))
     assert f"layer '{layer}' (weights)" in error.what
     assert different(error.report, "weights") == {layer}
 
@@ -250,13 +248,13 @@ def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_
 def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
-    parameters = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])["parameters"]
+    calls = {n.name: n for n in proto.graph.node}
     raw = {t.name: t.raw_data for t in proto.graph.initializer}
     content = files["onnx"].read_bytes()
     tried = set()
     for node in model.lowered("float").graph.nodes:
-        for value in node.inputs[1:]:
-            blob = raw.get(parameters.get(value.name, {}).get("tensor", ""), b"")
+        for i in range(1, len(node.inputs)) if node.op.name not in ("conv2d", "linear") else ():
+            blob = raw.get(calls[node.name].input[i], b"")
             if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
                 continue
             tried.add(node.op.name)
@@ -538,7 +536,7 @@ def test_runtimes_that_fail(
     report = json.loads(result.stdout)
     assert report["facts"]["verdict"] == "not run"
     rows = report["tables"]["comparisons"]["rows"]
-    assert [row["check"] for row in rows if row["result"] == "failed"][0] == "onnxruntime layer"
+    assert next(row["check"] for row in rows if row["result"] == "failed") == "onnxruntime layer"
     assert any(row["check"] == "weights" and row["result"] == "equal" for row in rows)
 
 
