@@ -69,6 +69,12 @@ def _mish(t: _Tape, x: int) -> int:
     return t.mul(x, t.two("DIV", w, t.add(w, 2.0)))
 
 
+def _gelu_tanh(t: _Tape, x: int) -> int:
+    """x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x**3)): GELU itself loses what is far below zero."""
+    cube = t.mul(t.mul(x, x), x)
+    return t.mul(x, t.one("LOGISTIC", t.mul(t.add(x, t.mul(cube, 0.044715)), 1.5957691)))
+
+
 def _erf(t: _Tape, x: int) -> int:
     """A polynomial near 0; elsewhere 2 gelu(z) / z - 1 at z = sqrt(2) x."""
     u = t.mul(x, x)
@@ -83,7 +89,7 @@ _FUNCTIONS: dict[str, Callable[[_Tape, int], int]] = {
     "erf": _erf,
     "exp": lambda t, x: t.one("EXP", x),
     "gelu": lambda t, x: t.one("GELU", x, approximate=0),
-    "gelu_tanh": lambda t, x: t.one("GELU", x, approximate=1),
+    "gelu_tanh": _gelu_tanh,
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda t, x: t.one("HARD_SWISH", x),
     "log": lambda t, x: t.one("LOG", x),

@@ -4,7 +4,7 @@
 
     inputs     [[name, shape, dtype], ...]
     constants  [[name, shape, dtype, record], ...]     the record says how it lies in the file (:mod:`.storage`)
-    nodes      [[operator, attributes, operands, name, source], ...]
+    nodes      [[operator, attributes, operands, name, source], ...]   attributes without those that are defaults
     outputs    operands
     reasons, lines, unfinished                          as the Graph has them
     digest     of the file's operators and tensors, but for these constants: does the file still compute this graph?
@@ -23,7 +23,8 @@ import numpy as np
 
 from bdnet_deploy.export.tflite.schema import BUILTINS, Array, Model, Operator, Tensor
 from bdnet_deploy.export.tflite.storage import Record, decode
-from bdnet_deploy.graph import DType, Graph, Node, TensorType, Value, attributes, make_op
+from bdnet_deploy.graph import DType, Graph, Node, Op, TensorType, Value, attributes, make_op
+from bdnet_deploy.graph.attributes import Attribute
 
 #: What a file may ask for: elements of a value, indices of all tables together, and characters of a name.
 MAX_ELEMENTS, MAX_WORK, MAX_NAME = 1 << 26, 1 << 27, 1 << 10
@@ -41,13 +42,19 @@ def describe_graph(graph: Graph, stored: Mapping[str, Record], model: Model) -> 
     return {
         "inputs": [_head(v) for v in graph.inputs],
         "constants": content,
-        "nodes": [[n.op.name, attributes(n.op), [number[v] for v in n.inputs], n.name, n.source] for n in graph.nodes],
+        "nodes": [[n.op.name, _given(n.op), [number[v] for v in n.inputs], n.name, n.source] for n in graph.nodes],
         "outputs": [number[v] for v in graph.outputs],
         "reasons": dict(sorted(graph.reasons.items())),
         "lines": dict(sorted(graph.lines.items())),
         "unfinished": sorted(graph.unfinished),
         "digest": digest(model, content),
     }
+
+
+def _given(op: Op) -> dict[str, Attribute]:
+    """The attributes that are not the operator's defaults."""
+    defaults = attributes(make_op(op.name, {}))
+    return {key: value for key, value in attributes(op).items() if key not in defaults or defaults[key] != value}
 
 
 def _head(value: Value) -> list[Any]:
