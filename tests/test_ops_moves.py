@@ -674,7 +674,7 @@ def test_reshape_that_moves_nothing_is_free() -> None:
     check_graph(graph, "fixed16")
 
 
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
+@pytest.mark.parametrize("target", ["tflite"])
 def test_foreign_exporters_refuse(target: str) -> None:
     net = Net((4, 4, 4))
     lowered = lower(net.finish(net.affine(net.add(Shuffle(2), net.affine(net.x)))), "float")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from bdnet_deploy.export.onnx.body import Body, Call
 from bdnet_deploy.export.onnx.emit.pointwise import limited
-from bdnet_deploy.graph import AvgPool, DType, GroupMean, MaxPool, Reduce
+from bdnet_deploy.graph import AvgPool, DType, GroupMean, MaxPool, Move, Permutation, Reduce
 from bdnet_deploy.graph.ops.max_pool import least
 from bdnet_deploy.graph.ops.pooling import reciprocal
 
@@ -31,14 +33,25 @@ def _taps(b: Body, x: str, axis: int, size: int, kernel: int, stride: int, dilat
     return found
 
 
+def _moved(call: Call) -> bool:
+    """Whether a pool must not stand right behind what made its input.
+
+    onnxruntime takes a Pad, whose zeros are values, for the padding of the pool.
+    """
+    producer = call.node.inputs[0].node
+    return producer is not None and isinstance(producer.op, Move | Permutation)
+
+
 def _avg_pool(b: Body, call: Call) -> str:
     op, x = call.as_op(AvgPool), call.inputs[0]
-    if call.out.dtype.is_float:
+    real = call.out.dtype.is_float
+    if real and not _moved(call):
         return b.op("AveragePool", x, kernel_shape=op.kernel, strides=op.strides)
     _, height, width, _ = call.type().shape
     for axis, size in ((2, height), (3, width)):
         x = b.op("Sum", *_taps(b, x, axis, size, op.kernel[axis - 2], op.strides[axis - 2], 1))
-    return _integer_mean(b, x, op.kernel[0] * op.kernel[1], call.out.dtype)
+    count = op.kernel[0] * op.kernel[1]
+    return b.op("Mul", x, b.const(1.0 / count)) if real else _integer_mean(b, x, count, call.out.dtype)
 
 
 def _global_avg_pool(b: Body, call: Call) -> str:
@@ -62,19 +75,41 @@ def _larger(b: Body, first: str, second: str) -> str:
     return b.where(wins, second, first)
 
 
-def _max_pool(b: Body, call: Call) -> str:
-    """Of integers a MaxPool. Of real numbers maxima along rows and then columns of shifted maps: what the operator of that name
-    does with NaN and with zeros of both signs is left to the runtime."""
+def pad_for_pool(b: Body, call: Call, x: str) -> str:
+    """The map of a max pool with its padding, which never wins."""
+    op = call.as_op(MaxPool)
+    top, bottom, left, right = op.padding
+    if not any(op.padding):
+        return x
+    amounts = b.ints([0, 0, top, left, 0, 0, bottom, right])
+    if op.dilation == (1, 1):  # a window that reaches beyond the map holds the pixel at the border, too
+        return b.op("Pad", x, amounts, mode="edge")
+    # Not 0, which onnxruntime takes for the padding of the pool itself and then finds too wide.
+    return b.op("Pad", x, amounts, b.const(float(least(call.out.dtype)) - 1.0))
+
+
+def plain_max_pool(b: Body, call: Call) -> str:
+    """The operator of that name. It pads by itself where both sides are alike and smaller than the window."""
     op, x = call.as_op(MaxPool), call.inputs[0]
     top, bottom, left, right = op.padding
     pads = [top, left, bottom, right]
-    real = call.out.dtype.is_float
-    if any(pads) and (real or max(top, bottom) >= op.kernel[0] or max(left, right) >= op.kernel[1]):
-        amounts = b.ints([0, 0, top, left, 0, 0, bottom, right])
-        x, pads = b.op("Pad", x, amounts, b.const(float(least(call.out.dtype)))), [0, 0, 0, 0]
-    if not real:
-        geometry = {"kernel_shape": op.kernel, "strides": op.strides, "dilations": op.dilation}
-        return b.op("MaxPool", x, pads=pads, **geometry)
+    if _moved(call):
+        floor = np.finfo(np.float32).min if call.out.dtype.is_float else least(call.out.dtype)
+        x = b.op("Max", x, b.const(float(floor)))
+    if (top, left) != (bottom, right) or top >= op.kernel[0] or left >= op.kernel[1]:
+        x, pads = pad_for_pool(b, call, x), [0, 0, 0, 0]
+    geometry = {"kernel_shape": op.kernel, "strides": op.strides, "dilations": op.dilation}
+    return b.op("MaxPool", x, pads=pads, **geometry)
+
+
+def _max_pool(b: Body, call: Call) -> str:
+    """Of real numbers maxima along rows and then columns of shifted maps: what ``MaxPool`` does with NaN is left to the
+    runtime."""
+    if not call.out.dtype.is_float:
+        return plain_max_pool(b, call)
+    op = call.as_op(MaxPool)
+    top, bottom, left, right = op.padding
+    x = pad_for_pool(b, call, call.inputs[0])
     _, height, width, _ = call.type().shape
     for axis, size in ((3, width + left + right), (2, height + top + bottom)):
         i = axis - 2
