@@ -37,7 +37,16 @@ class One:
         return index
 
     def scale(self) -> float:
+        """Of any size; half of them are ranges of few digits in 255 parts, whose products lie at or near ties."""
+        if self.rng.random() < 0.5:
+            return int(self.rng.integers(1, 40)) / 255 / int(self.rng.choice([1, 2, 4, 8]))
         return float(np.exp(self.rng.uniform(np.log(0.002), np.log(0.5))))
+
+    def near(self, value: float) -> float:
+        """A scale near to ``value``, a range of few digits in half of the cases."""
+        if self.rng.random() < 0.5:
+            return max(1, round(value * 255 * 8)) / 255 / 8
+        return value
 
     def same(self, index: int, other: int) -> int:
         self.model.tensors[index].scale = self.model.tensors[other].scale
@@ -99,7 +108,7 @@ def _pair(name: str, kind: TensorKind) -> Callable[[int], Case]:
         if kind is I8:
             both = [float(one.model.tensors[i].scale[0]) for i in (x, other)]
             natural = sum(both) * 128 if name != "MUL" else both[0] * both[1] * 128 * 128
-            one.quantized(y, natural / 128 * float(np.exp(one.rng.uniform(-3, 0.5))))
+            one.quantized(y, one.near(natural / 128 * float(np.exp(one.rng.uniform(-3, 0.5)))))
             if name in ("MINIMUM", "MAXIMUM"):
                 one.same(other, x)
                 one.same(y, x)
@@ -120,7 +129,7 @@ def _single(name: str, kind: TensorKind) -> Callable[[int], Case]:
         y = one.output(shape, kind)
         operands, options = [x], {}
         if kind is I8:
-            one.quantized(y, float(one.model.tensors[x].scale[0]) * float(np.exp(one.rng.uniform(-1.5, 0.5))))
+            one.quantized(y, one.near(float(one.model.tensors[x].scale[0]) * float(np.exp(one.rng.uniform(-1.5, 0.5)))))
             if name in ("LOGISTIC", "TANH"):
                 one.quantized(y, 1 / 256 if name == "LOGISTIC" else 1 / 128, -128 if name == "LOGISTIC" else 0)
         if name == "PRELU":
@@ -176,10 +185,12 @@ def _weights(one: One, kind: TensorKind, shape: tuple[int, ...], axis: int, x: i
     if kind is F32:
         return one.floats(*shape), one.floats(outputs)
     scales = np.exp(one.rng.uniform(np.log(0.001), np.log(0.05), outputs)).astype(np.float32)
+    if one.rng.random() < 0.5:
+        scales = (one.rng.integers(1, 20, outputs) / 508).astype(np.float32)
     weights = one.b.constant("w", one.rng.integers(-127, 128, shape).astype(np.int8), scales, axis)
     source = float(one.model.tensors[x].scale[0])
     bias = one.b.constant("b", one.rng.integers(-3000, 3000, outputs).astype(np.int32), scales * np.float32(source))
-    one.quantized(y, float(np.median(scales)) * source * 74 * 74 * np.sqrt(taps) / 60)
+    one.quantized(y, one.near(float(np.median(scales)) * source * 74 * 74 * np.sqrt(taps) / 60))
     return weights, bias
 
 
@@ -193,7 +204,7 @@ def _linear(kind: TensorKind) -> Callable[[int], Case]:
             weights = one.b.constant("w", one.rng.integers(-127, 128, (outputs, k)).astype(np.int8), scale)
             source = float(one.model.tensors[x].scale[0])
             bias = one.b.constant("b", one.rng.integers(-9000, 9000, outputs).astype(np.int32), scale * np.float32(source))
-            one.quantized(y, float(scale[0]) * source * 74 * 74 * np.sqrt(k) / 60)
+            one.quantized(y, one.near(float(scale[0]) * source * 74 * 74 * np.sqrt(k) / 60))
         else:
             weights, bias = one.floats(outputs, k), one.floats(outputs)
         one.b.op("FULLY_CONNECTED", (x, weights, bias if one.rng.random() < 0.8 else ABSENT), y)
@@ -228,7 +239,7 @@ def _reduce(name: str, kind: TensorKind) -> Callable[[int], Case]:
         if kind is I8:
             count = np.prod([shape[a] for a in axes])
             factor = (1 if name == "MEAN" else count) * float(np.exp(one.rng.uniform(-1.5, 0.3)))
-            one.quantized(y, float(one.model.tensors[x].scale[0]) * factor)
+            one.quantized(y, one.near(float(one.model.tensors[x].scale[0]) * factor))
             if name == "REDUCE_MAX":
                 one.same(y, x)
         one.b.op(name, (x, one.b.constant("axes", np.array(axes, np.int32))), y, keep_dims=keep)

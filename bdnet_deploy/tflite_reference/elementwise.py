@@ -18,6 +18,7 @@ from bdnet_deploy.tflite_reference.fixed_point import (
     saturate,
     scale,
     scale_vector,
+    whole_vectors,
 )
 
 #: Bits by which ADD and SUB shift int8 values to the left before they bring them to one scale.
@@ -42,20 +43,58 @@ def _sum(sign: int) -> Kernel:
             a, b = call.value(0), call.value(1)
             y = a + b if sign > 0 else a - b
             return [call.activated(y) if call.is_float else y]
-        twice = 2 * max(call.scale(0), call.scale(1))
-        terms = [scale(call.centred(i) << _LEFT_SHIFT, *quantize_multiplier(call.scale(i) / twice)) for i in range(2)]
-        factor = quantize_multiplier(twice / ((1 << _LEFT_SHIFT) * call.out_scale))
-        y = scale(terms[0] + sign * terms[1], *factor) + call.out_zero
-        return [saturate(y, *call.limits())]
+        return [_int8_sum(call, sign)]
 
     return kernel
+
+
+def _int8_sum(call: Call, sign: int) -> Array:
+    """ADD has vector code, SUB has not. Both bring the terms to one scale, with 20 bits below their units."""
+    twice = 2 * max(call.scale(0), call.scale(1))
+    factors = [quantize_multiplier(call.scale(i) / twice) for i in range(2)]
+    last = quantize_multiplier(twice / ((1 << _LEFT_SHIFT) * call.out_scale))
+    levels = [call.centred(i) for i in range(2)]
+    exact = [scale(x << _LEFT_SHIFT, *factor) for x, factor in zip(levels, factors)]
+    y = scale(exact[0] + sign * exact[1], *last) + call.out_zero
+    if sign > 0:
+        width, axes, spread = _vectors(levels[0].shape, levels[1].shape)
+        terms = [_vector_term(x, *factor, spread) for x, factor in zip(levels, factors)]
+        fast = scale(terms[0] + terms[1], *last) + call.out_zero
+        y = np.where(whole_vectors(width, axes, y.shape), fast, y)
+    return saturate(y, *call.limits())
+
+
+def _vector_term(x: Array, multiplier: Array, exponent: Array, spread: bool) -> Array:
+    """A term as vector code scales it: one shift to the left; where a single value is spread, one to each side."""
+    if spread:
+        return (((x << _LEFT_SHIFT) * multiplier + (1 << 30)) >> 31) >> -exponent
+    shift = _LEFT_SHIFT + exponent
+    return (((x << np.maximum(shift, 0)) >> np.maximum(-shift, 0)) * multiplier + (1 << 30)) >> 31
+
+
+def _vectors(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, bool]:
+    """Width of the vectors, axes in which elements lie side by side, and whether one operand is a single value there."""
+    rank = max(len(a), len(b))
+    pairs = list(zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b))
+    alike = 0
+    while alike < rank and pairs[rank - 1 - alike][0] == pairs[rank - 1 - alike][1]:
+        alike += 1
+    if alike == rank or any(n > 1 for n, _ in pairs[rank - alike :]):
+        return 16, max(alike, 1), False
+    narrow = 0 if pairs[rank - 1 - alike][0] == 1 else 1
+    spread = alike
+    while spread < rank and pairs[rank - 1 - spread][narrow] == 1:
+        spread += 1
+    return 8, spread, True
 
 
 def _mul(call: Call) -> list[Array]:
     if not call.is_int8:
         y = call.value(0) * call.value(1)
         return [call.activated(y) if call.is_float else y]
-    factor = quantize_multiplier(call.scale(0) * call.scale(1) / call.out_scale)
+    # The runtime multiplies and divides the scales in float32, here and below; ADD, means and convolutions take doubles.
+    ratio = np.float32(call.scale(0)) * np.float32(call.scale(1)) / np.float32(call.out_scale)
+    factor = quantize_multiplier(float(ratio))
     y = scale(call.centred(0) * call.centred(1), *factor) + call.out_zero
     return [saturate(y, *call.limits())]
 
@@ -71,7 +110,8 @@ def _relu(low: float, high: float) -> Kernel:
     def kernel(call: Call) -> list[Array]:
         if not call.is_int8:
             return [np.clip(call.value(0), np.float32(low), np.float32(high))]
-        y = scale(call.centred(0), *quantize_multiplier(call.scale(0) / call.out_scale)) + call.out_zero
+        ratio = float(np.float32(call.scale(0)) / np.float32(call.out_scale))
+        y = scale(call.centred(0), *quantize_multiplier(ratio)) + call.out_zero
         return [saturate(y, *call.quantized_limits(low, high))]
 
     return kernel
@@ -79,8 +119,9 @@ def _relu(low: float, high: float) -> Kernel:
 
 def _slopes(call: Call, negative: Array, negative_scale: float) -> Array:
     x = call.centred(0)
-    above = scale(x, *quantize_multiplier(call.scale(0) / call.out_scale))
-    below = scale(x * negative, *quantize_multiplier(call.scale(0) * negative_scale / call.out_scale))
+    source, target = np.float32(call.scale(0)), np.float32(call.out_scale)
+    above = scale(x, *quantize_multiplier(float(source / target)))
+    below = scale(x * negative, *quantize_multiplier(float(source * np.float32(negative_scale) / target)))
     return saturate(np.where(x >= 0, above, below) + call.out_zero)
 
 
@@ -205,11 +246,15 @@ def _quantize(call: Call) -> list[Array]:
     x = call.value(0)
     if call.is_int8:
         factor = quantize_multiplier(call.scale(0) / call.out_scale)
-        y = in_vectors(16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0))
+        y = in_vectors(
+            16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0)
+        )
         return [saturate(y + call.out_zero)]
     step = np.float32(call.out_scale)
     # Vectors are multiplied by the reciprocal, ties go to even; single elements are divided, ties go away from zero.
-    y = in_vectors(8, x.ndim, lambda v: np.rint(v * (np.float32(1) / step)), lambda v: round_away(v / step), x)
+    y = in_vectors(
+        8, x.ndim, lambda v: np.rint(v * (np.float32(1) / step)), lambda v: round_away(v.astype(np.float64) / step), x
+    )
     return [saturate(y.astype(np.float64) + call.out_zero)]
 
 

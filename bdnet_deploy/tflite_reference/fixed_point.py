@@ -84,3 +84,10 @@ def in_vectors(
     whole = rows.shape[-1] // width * width
     parts = [vector(rows[..., :whole]), single(rows[..., whole:])]
     return np.concatenate(parts, -1).reshape(x.shape)
+
+
+def whole_vectors(width: int, axes: int, shape: tuple[int, ...]) -> Array:
+    """Which elements of an array of ``shape`` :func:`in_vectors` gives to ``vector``, as something that broadcasts to it."""
+    inner = shape[len(shape) - axes :]
+    size = int(np.prod(inner))
+    return np.asarray((np.arange(size) < size // width * width).reshape(inner))

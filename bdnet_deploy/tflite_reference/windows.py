@@ -120,8 +120,12 @@ def _finish(call: Call, total: Array, *, vectors: int) -> Array:
     weights = call.ins[1]
     if weights is None or weights.scale is None or (weights.zero_point is not None and np.any(weights.zero_point)):
         raise call.unsupported("its weights are not symmetric int8")
-    # Doubles throughout, as in TensorFlow Lite's PopulateConvolutionQuantizationParams.
-    factors = call.scale(0) * np.atleast_1d(weights.scale).astype(np.float64) / call.out_scale
+    scales = np.atleast_1d(weights.scale)
+    if call.op.name == "FULLY_CONNECTED":
+        # TensorFlow Lite multiplies in float32 here (GetQuantizedConvolutionMultipler), in double for convolutions.
+        factors = (np.float32(call.scale(0)) * scales).astype(np.float64) / call.out_scale
+    else:
+        factors = call.scale(0) * scales.astype(np.float64) / call.out_scale
     integers = total.astype(np.int64)
     if bias is not None:
         integers = integers + bias.astype(np.int64)

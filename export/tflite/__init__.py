@@ -9,17 +9,26 @@ The file carries, under the metadata name ``bdnet_deploy``, a JSON object for ou
     tensors, the graph nodes that compute it from earlier values, and the user's layer.
 ``structure``
     the graph itself, and where its constants lie: see :mod:`bdnet_deploy.export.tflite.structure`.
+
+An int8 file has these instead of the last two:
+
+``int8``
+    true.
+``tensors``
+    [value of the graph, its tensors, the user's layer], of the values that still exist, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
 
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
+from bdnet_deploy.export.tflite.int8 import quantize
+from bdnet_deploy.export.tflite.int8.accounting import account, remaining
 from bdnet_deploy.export.tflite.lowering import Lowering
 from bdnet_deploy.export.tflite.schema import Array
 from bdnet_deploy.export.tflite.storage import decode
@@ -37,6 +46,7 @@ def write(
     profile: str = "stock",
     samples: npt.NDArray[Any] | None = None,
     meta: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """A ``.tflite`` that the stock Larq Compute Engine interpreter runs (float NHWC in and out, batch 1).
 
@@ -48,11 +58,15 @@ def write(
         profile: ``"stock"``.
         samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
         meta: what made the file, to store.
+        progress: of the calibration: (samples done, samples in all).
 
     Raises:
+        UsageError: samples that are none, do not fit the input, or have NaN or infinity in them.
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
     """
     low = Lowering(graph, profile)
+    if samples is not None:
+        return _int8(low, samples, progress, graph=graph, io=io, profile=profile, meta=dict(meta or {}))
     _complete(low)
     low.model.metadata[METADATA_KEY] = describe(
         graph,
@@ -64,6 +78,17 @@ def write(
     )
     data = to_bytes(low.model)
     return Written(data, forms=low.forms.layers, sizes=low.forms.sizes(low.model, len(data)))
+
+
+def _int8(
+    low: Lowering, samples: Array, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
+) -> Written:
+    model = quantize(low.model, samples, progress=progress)
+    kept = remaining(low.values, model)
+    model.metadata[METADATA_KEY] = describe(graph, details.pop("io"), **details, int8=True, tensors=kept)
+    data = to_bytes(model)
+    forms = account(low.forms, low.model, model)
+    return Written(data, forms=forms.layers, sizes=forms.sizes(model, len(data)))
 
 
 def _complete(low: Lowering) -> None:

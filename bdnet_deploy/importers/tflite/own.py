@@ -30,6 +30,10 @@ class EditedFileError(ModelFileError):
     """The operators or tensors of a file of ours are not those that it was written with."""
 
 
+class Int8FileError(EditedFileError):
+    """A file of ours that computes in int8, so that no graph of real numbers belongs to it."""
+
+
 @dataclass(eq=False)
 class _File:
     model: Model
@@ -75,6 +79,7 @@ def read_graph(source: bytes | str | Path) -> tuple[Graph, IODescription | None,
 
     Raises:
         EditedFileError: its operators or tensors were changed after it was written, so that it computes something else.
+        Int8FileError: an int8 file.
         ModelFileError: no file of ours, or damaged.
     """
     return graph_of(_open(source).model)
@@ -83,6 +88,12 @@ def read_graph(source: bytes | str | Path) -> tuple[Graph, IODescription | None,
 def graph_of(model: Model) -> tuple[Graph, IODescription | None, dict[str, Any]]:
     """:func:`read_graph` of an opened file."""
     file = _file(model)
+    if file.description.get("int8"):
+        raise Int8FileError(
+            f"the {_KIND} file computes in int8",
+            why="its integers were rounded from the graph's numbers, which are not in it",
+            fix="use the float file, or the model",
+        )
     with damage_reported(_KIND):
         structure = file.description["structure"]
         if structure["digest"] != digest(model, structure["constants"]):
@@ -133,6 +144,8 @@ def split_layers(source: bytes | str | Path) -> list[Layer]:
         ModelFileError: no file of ours, or damaged.
     """
     file = _open(source)
+    if file.description.get("int8"):
+        raise Int8FileError(f"the {_KIND} file computes in int8", why="its layers have no float form")
     with damage_reported(_KIND):
         return list(_split(file))
 
@@ -218,6 +231,7 @@ def _decode(place: _Place, value: dict[str, Any], tensors: tuple[int, ...]) -> i
 
 __all__ = [
     "EditedFileError",
+    "Int8FileError",
     "graph_of",
     "read_description",
     "read_graph",

@@ -14,7 +14,7 @@ from bdnet_deploy.export.tflite.schema import Model, Signature, Tensor
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.importers.artifact import load_bytes, load_description, load_io
 from bdnet_deploy.importers.tflite import arithmetic, lce, moving, pooling, products  # noqa: F401  enter their rules
-from bdnet_deploy.importers.tflite.own import EditedFileError, graph_of
+from bdnet_deploy.importers.tflite.own import EditedFileError, Int8FileError, graph_of
 from bdnet_deploy.importers.tflite.source import Scale, scale_of
 from bdnet_deploy.importers.tflite.translator import Translator
 from bdnet_deploy.iodesc import IODescription
@@ -87,6 +87,8 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
     if METADATA_KEY in model.metadata:
         try:
             return _ours(model, name)
+        except Int8FileError:
+            pass  # read operator by operator; a note below says so
         except EditedFileError:
             notes.append(
                 "the file was edited after bdnet-deploy wrote it, so the graph that is stored in it no longer holds; it is read "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bdnet_deploy.export.tflite.int8.ranges import Range
+from bdnet_deploy.export.tflite.int8.ranges import ENDLESS, Range
 from bdnet_deploy.export.tflite.int8.reading import Reading
 from bdnet_deploy.export.tflite.schema import ABSENT, Model, Operator, TensorKind
 from bdnet_deploy.tflite_reference.larq import padded_with_zeros
@@ -141,6 +141,7 @@ def _all_levels(
             continue
         group = [i for i in (*op.inputs, *op.outputs) if i in ranges and i not in fixed]
         constants = [d for i in op.inputs if reading.is_float(i) and (d := reading.data(i)) is not None and d.size]
+        constants = [d for d in constants if np.abs(d).max() < ENDLESS]
         merged = [ranges[find(i)] for i in group] + [(float(d.min()), float(d.max())) for d in constants]
         for i in group:
             leader[find(i)] = find(op.outputs[0])

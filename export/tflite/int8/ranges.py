@@ -11,6 +11,8 @@ from bdnet_deploy.export.tflite.schema import Array, Model, TensorKind
 from bdnet_deploy.tflite_reference.interpreter import run
 from bdnet_deploy.tflite_reference.interpreter import samples as one_by_one
 
+#: Beyond it lies no value, but the padding of a maximum, which must never win.
+ENDLESS = 1e30
 #: Least and largest value.
 Range = tuple[float, float]
 
@@ -30,8 +32,8 @@ def observe(model: Model, samples: Array, progress: Callable[[int, int], None] |
     for done, sample in enumerate(one_by_one(model, np.asarray(samples, np.float32)), 1):
         for index, value in run(model, sample):
             if model.tensors[index].kind is TensorKind.FLOAT32:
-                low[index] = min(low.get(index, np.inf), float(value.min(initial=np.inf)))
-                high[index] = max(high.get(index, -np.inf), float(value.max(initial=-np.inf)))
+                low[index] = min(low.get(index, np.inf), float(value.min(initial=np.inf, where=value > -ENDLESS)))
+                high[index] = max(high.get(index, -np.inf), float(value.max(initial=-np.inf, where=value < ENDLESS)))
         if progress is not None:
             progress(done, len(samples))
-    return {index: (low[index], high[index]) for index in low}
+    return {i: (low[i], high[i]) if low[i] <= high[i] else (0.0, 0.0) for i in low}

@@ -9,6 +9,7 @@ import numpy as np
 from bdnet_deploy.export.tflite.int8 import constants
 from bdnet_deploy.export.tflite.int8.choice import HIGH, LOW, SAME_LEVELS, Choice, Levels
 from bdnet_deploy.export.tflite.int8.reading import Reading
+from bdnet_deploy.export.tflite.int8.uniform import with_one_scale
 from bdnet_deploy.export.tflite.schema import ABSENT, Array, Model, Operator, Signature, Tensor, TensorKind
 
 #: Versions of the operators that take int8, where they are not 2.
@@ -27,7 +28,7 @@ class _Rewriting:
         #: New tensors of old ones: as they were (float32, packed words, shapes), and as int8 with its levels.
         self.plain: dict[int, int] = {}
         self.int8: dict[int, tuple[int, Levels]] = {}
-        self.names: set[str] = {t.name for t in model.tensors}
+        self.names: set[str] = {t.name for t in model.tensors if t.data is None}
 
     def result(self) -> Model:
         self.new.inputs = [self._plain(i) for i in self.old.inputs]
@@ -59,7 +60,9 @@ class _Rewriting:
         if index == ABSENT:
             return ABSENT
         if index not in self.plain:
-            self.plain[index] = self._add(dataclasses.replace(self.old.tensors[index]))
+            old = self.old.tensors[index]
+            name = old.name if old.data is None else self._unique(old.name)
+            self.plain[index] = self._add(with_one_scale(dataclasses.replace(old, name=name)))
         return self.plain[index]
 
     def _float(self, index: int) -> int:
@@ -107,7 +110,7 @@ class _Rewriting:
 
     def _constant(self, name: str, data: Array, scale: Array, axis: int = 0, zero: int = 0) -> int:
         kind = TensorKind.INT8 if data.dtype == np.int8 else TensorKind.INT32
-        return self._add(Tensor(self._unique(name), data.shape, kind, data, scale, axis, _zero(zero)))
+        return self._add(with_one_scale(Tensor(self._unique(name), data.shape, kind, data, scale, axis, _zero(zero))))
 
     def _emit(self, name: str, inputs: tuple[int, ...], output: int, **options: object) -> int:
         self.new.operators.append(Operator(name, inputs, (output,), dict(options), version=_VERSIONS.get(name, 2)))
