@@ -552,3 +552,20 @@ def test_edited_files_are_named(model: Model, files: dict[str, Path], tmp_path: 
     error = first_difference(model, path, inputs=DIGITS / "test.npz")
     assert "(file)" in error.what and "likely cause: an edited file" in str(error.why)
     assert different(error.report, "end to end") or different(error.report, "file")
+
+
+def test_int8_files(model: Model, tmp_path: Path) -> None:
+    """Bit for bit against the reference of its operators, and by agreement; a changed weight shows in its operator."""
+    path = tmp_path / "int8.tflite"
+    model.export("tflite", path, int8=True, calibrate=DIGITS / "calibration.npz")
+    report = model.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert report.facts["verdict"] == "equal" and report.facts["file"] == "int8"
+    rows = report.table("comparisons").rows
+    assert sum(row["check"] == "LCE default operator" for row in rows) > 30
+    assert {row["check"] for row in rows} == {
+        *("I/O description", "LCE default operator", "LCE indirect operator", "end to end")
+    }
+    other = load(arch="bdnet_digits", preprocess=model.io)
+    with pytest.raises(VerifyError, match="end to end") as caught:
+        other.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert "at least 90 % must agree" in str(caught.value.why)
