@@ -51,7 +51,7 @@ def _uncertainty(node: Node, values: Mapping[str, Array]) -> float:
     if isinstance(node.op, LayerNorm):
         rows = x.reshape(-1, x.shape[-1])
     else:
-        n, h, w, c = x.shape
+        n, h, w, _ = x.shape
         grouped = x.reshape(n, h, w, node.op.groups, -1).transpose(0, 3, 1, 2, 4)
         rows = grouped.reshape(n * node.op.groups, -1)
     deviation = rows - rows.mean(1, keepdims=True)

@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from export_graphs import Net  # noqa: E402
-from onnx_layers import assert_same  # noqa: E402
+from export_graphs import Net
+from onnx_layers import assert_same
 
-from bdnet_deploy.export.onnx import OPERATORS, write  # noqa: E402
-from bdnet_deploy.graph import (  # noqa: E402
+from bdnet_deploy.export.onnx import OPERATORS, write
+from bdnet_deploy.graph import (
     REPLICATE,
     AddMap,
     Affine,
@@ -58,8 +58,8 @@ from bdnet_deploy.graph import (  # noqa: E402
     Value,
     evaluate,
 )
-from bdnet_deploy.graph.float_functions import REAL  # noqa: E402
-from bdnet_deploy.peers import onnxruntime  # noqa: E402
+from bdnet_deploy.graph.float_functions import REAL
+from bdnet_deploy.peers import onnxruntime
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 0.5, -0.5, 1.5, 2.5, 1e-40, 3e38, -30.0], np.float32)
 
@@ -272,7 +272,17 @@ CASES += [
     weighted(Linear(), FLAT["i8"], DType.BIT, (3, 288), True),
 ]
 #: Whose sums are of all elements: one NaN among them says nothing of the others.
-FINITE = {"conv2d", "linear", "matmul", "softmax", "layer_norm", "group_norm", "global_avg_pool", "avg_pool", "group_mean"}
+FINITE = {
+    "conv2d",
+    "linear",
+    "matmul",
+    "softmax",
+    "layer_norm",
+    "group_norm",
+    "global_avg_pool",
+    "avg_pool",
+    "group_mean",
+}
 
 
 def test_every_operator_is_tried() -> None:
@@ -320,7 +330,9 @@ def test_values(case: Case) -> None:
 
 
 @pytest.mark.parametrize("start", [trits, plain_i8, lambda net: [net.x]])
-@pytest.mark.parametrize("then", [MaxPool((2, 2), (1, 1)), AvgPool((2, 2), (1, 1)), MaxPool((3, 3), (2, 2), (1, 1, 1, 1))])
+@pytest.mark.parametrize(
+    "then", [MaxPool((2, 2), (1, 1)), AvgPool((2, 2), (1, 1)), MaxPool((3, 3), (2, 2), (1, 1, 1, 1))]
+)
 def test_zeros_at_the_border_are_values(start: Callable[[Net], list[Value]], then: Op) -> None:
     """onnxruntime would make them the padding of the pool."""
     net = Net(3, 6, 4, 12)

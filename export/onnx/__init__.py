@@ -103,10 +103,11 @@ def write(
     content = describe(graph, io, **details).decode("utf-8")
     helper.set_model_props(model, {METADATA_KEY: content})
     data = bytes(model.SerializeToString(deterministic=True))
-    forms = layer_forms(graph, profile)
+    stored = written.stored()
+    forms = layer_forms(graph, profile, stored)
     total = len(data) + sum(map(len, external.values()))
     notes = [f"weights lie in {name}, which belongs beside the file" for name in external]
-    return Written(data, external, forms, sizes(graph, profile, total), notes)
+    return Written(data, external, forms, sizes(graph, stored, total), notes)
 
 
 def _file_name(name: str) -> str:

@@ -35,7 +35,7 @@ class Call:
     def out(self) -> TensorType:
         return self.node.output.type
 
-    def type(self, index: int = 0) -> TensorType:
+    def operand(self, index: int = 0) -> TensorType:
         return self.node.inputs[index].type
 
     def as_op(self, cls: type[_Op]) -> _Op:
@@ -79,7 +79,7 @@ class Body(ABC):
 
     def number(self, call: Call, index: int) -> str:
         """A constant operand as float32 in its own shape."""
-        type_, name = call.type(index), call.inputs[index]
+        type_, name = call.operand(index), call.inputs[index]
         if type_.dtype.is_packed:
             return emit_unpack(self, name, type_)
         return name if type_.dtype.is_float else self.op("Cast", name, to=self.onnx.TensorProto.FLOAT)
@@ -92,7 +92,7 @@ class Body(ABC):
     def weights(self, call: Call, index: int = 1) -> str:
         """Constant weights as float32: OIHW, or OI."""
         number = self.number(call, index)
-        return self.op("Transpose", number, perm=TO_NCHW) if len(call.type(index).shape) == 4 else number
+        return self.op("Transpose", number, perm=TO_NCHW) if len(call.operand(index).shape) == 4 else number
 
     def where(self, condition: str, a: str, b: str) -> str:
         return self.op("Where", condition, a, b)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bdnet_deploy.export.foreign import LayerForm
-from bdnet_deploy.export.onnx.packing import packed_bytes
-from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Matmul, Node, TensorType
+from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, Matmul, Node, TensorType, Value
 
 _KINDS = {
     DType.BIT: "binary weights",
@@ -18,28 +19,21 @@ _KINDS = {
 }
 
 
-def layer_forms(graph: Graph, profile: str) -> list[LayerForm]:
-    """One for each convolution, linear layer and matrix product, in order."""
-    return [_form(node, profile) for node in graph.nodes if isinstance(node.op, Conv2d | Linear | Matmul)]
+def layer_forms(graph: Graph, profile: str, stored: Mapping[Value, int]) -> list[LayerForm]:
+    """One for each convolution, linear layer and matrix product, in order; ``stored``: constant -> its bytes in the file."""
+    return [_form(node, profile, stored) for node in graph.nodes if isinstance(node.op, Conv2d | Linear | Matmul)]
 
 
-def _form(node: Node, profile: str) -> LayerForm:
+def _form(node: Node, profile: str, stored: Mapping[Value, int]) -> LayerForm:
     x, w = (v.type for v in node.inputs[:2])
+    layer, name = node.source or node.name, node.op.name
     # Runtimes have no kernel for bits: they multiply floats.
     if isinstance(node.op, Matmul):
-        macs = node.output.type.size * x.channels
-        return LayerForm(node.source or node.name, node.op.name, "MatMul", {"float": macs})
+        return LayerForm(layer, name, "MatMul", {"float": node.output.type.size * x.channels})
     operator = "Conv" if isinstance(node.op, Conv2d) else "Gemm"
     macs = node.output.type.size * int(np.prod(w.shape[1:]))
-    weights, extra = stored_bytes(w, profile)
-    return LayerForm(
-        node.source or node.name,
-        node.op.name,
-        f"{operator}, {_weights_word(w, profile)}",
-        {"float": macs},
-        weight_bytes=weights,
-        extra_bytes=extra,
-    )
+    recipe = f"{operator}, {_weights_word(w, profile)}"
+    return LayerForm(layer, name, recipe, {"float": macs}, weight_bytes=stored[node.inputs[1]])
 
 
 def _weights_word(w: TensorType, profile: str) -> str:
@@ -50,21 +44,12 @@ def _weights_word(w: TensorType, profile: str) -> str:
     return "BipolarQuant weights" if w.dtype.value == "bit" else "Quant weights"
 
 
-def stored_bytes(type_: TensorType, profile: str) -> tuple[int, int]:
-    """(bytes of a constant in the file, bytes of what else is stored for it)."""
-    if profile == "qonnx":
-        return 4 * type_.size, 0
-    return (packed_bytes(type_) if type_.dtype.is_packed else type_.size * type_.dtype.numpy.itemsize), 0
-
-
-def sizes(graph: Graph, profile: str, total: int) -> dict[str, int]:
+def sizes(graph: Graph, stored: Mapping[Value, int], total: int) -> dict[str, int]:
     """Bytes by kind; they add up to ``total``, the size of all files."""
     weights = {v for n in graph.nodes if isinstance(n.op, Conv2d | Linear) for v in n.inputs[1:2]}
     found: dict[str, int] = {}
-    for value in graph.constants():
-        kind = "parameters"
-        if value in weights:
-            kind = _KINDS.get(value.type.dtype, "integer weights")
-        found[kind] = found.get(kind, 0) + stored_bytes(value.type, profile)[0]
+    for value, size in stored.items():
+        kind = _KINDS.get(value.type.dtype, "integer weights") if value in weights else "parameters"
+        found[kind] = found.get(kind, 0) + size
     ordered = {kind: found[kind] for kind in (*_KINDS.values(), "integer weights", "parameters") if kind in found}
     return {**ordered, "structure": total - sum(found.values())}

@@ -69,6 +69,10 @@ class Functions:
         """(name, array) of every constant; what is packed is uint8."""
         return list(self.constants.values())
 
+    def stored(self) -> dict[Value, int]:
+        """Constant of the graph -> its bytes."""
+        return {value: array.nbytes for value, (_, array) in self.constants.items()}
+
     def domains(self, opset: int) -> list[tuple[str, int]]:
         """(domain, version) of the operators in use."""
         return [("", opset), (DOMAIN, DOMAIN_VERSION)]
@@ -102,7 +106,9 @@ class Functions:
         body = FunctionBody(self.onnx, inputs)
         result = EMIT[node.op.name](body, Call(node, tuple(inputs)))
         given: dict[str, Any] = {
-            **attributes(make_op(node.op.name, attributes(node.op))),  # whole numbers become floats where a field is one
+            **attributes(
+                make_op(node.op.name, attributes(node.op))
+            ),  # whole numbers become floats where a field is one
             LAYER: node.source,
             OPERANDS: [type_text(v.type) for v in node.inputs],
             RESULT: type_text(node.output.type),

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from bdnet_deploy.export.onnx.body import Body
 
 
-def packed_bytes(type_: TensorType) -> int:
-    """Bytes of a packed tensor."""
-    return type_.dtype.planes * -(-type_.size // 8)
-
-
 def pack(data: Array, dtype: DType) -> Array:
     """(planes, bytes) uint8 of bits, trits or ubits."""
     flat = data.reshape(-1).astype(np.int8)

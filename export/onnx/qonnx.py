@@ -57,6 +57,15 @@ class Flat(Body):
         read = {name for node in self.nodes for name in node.input}
         return [(name, array) for name, array in self._arrays.items() if name in read]
 
+    def stored(self) -> dict[Value, int]:
+        """Constant of the graph -> bytes of what is made of it."""
+        found: dict[Value, int] = {}
+        names = {name for name, _ in self.initializers()}
+        for (value, _), name in self._stored.items():
+            if name in names:
+                found[value] = found.get(value, 0) + self._arrays[name].nbytes
+        return found
+
     def domains(self, opset: int) -> list[tuple[str, int]]:
         """(domain, version) of the operators in use."""
         return [("", opset), (DOMAIN, DOMAIN_VERSION)]
@@ -170,7 +179,7 @@ def _above(b: Body, call: Call, index: int) -> str:
     threshold = call.node.inputs[index]
     x = call.inputs[0]
     if _data(threshold).any():
-        x = b.op("Sub", x, b.channels(call, index, call.type()))
+        x = b.op("Sub", x, b.channels(call, index, call.operand()))
     return bipolar(b, x)
 
 

@@ -24,11 +24,11 @@ def _quantize(b: Body, call: Call) -> str:
 
 def _dequantize(b: Body, call: Call) -> str:
     call.as_op(Dequantize)
-    quant = call.type().quant or Quant.of(1.0)
+    quant = call.operand().quant or Quant.of(1.0)
 
     def constant(values: Any) -> str:
         array = np.asarray(values, np.float32)
-        shape = (-1, 1, 1) if array.ndim and len(call.type().shape) == 4 else array.shape
+        shape = (-1, 1, 1) if array.ndim and len(call.operand().shape) == 4 else array.shape
         return b.const(array.reshape(shape))
 
     return b.op("Mul", b.op("Sub", call.inputs[0], constant(quant.zero_point)), constant(quant.scale))

@@ -34,15 +34,15 @@ def _axes(x: TensorType) -> list[int]:
 
 def _slice(b: Body, call: Call) -> str:
     op = call.as_op(Slice)
-    parts = [p for p in zip(op.begin, op.end, _axes(call.type()), op.strides, strict=True) if p[2] > 0]
+    parts = [p for p in zip(op.begin, op.end, _axes(call.operand()), op.strides, strict=True) if p[2] > 0]
     return b.op("Slice", call.inputs[0], *(b.ints(column) for column in zip(*parts, strict=True)))
 
 
 def _pad(b: Body, call: Call) -> str:
     op = call.as_op(Pad)
-    rank = len(call.type().shape)
+    rank = len(call.operand().shape)
     amounts = [0] * (2 * rank)
-    for place, axis in enumerate(_axes(call.type())):
+    for place, axis in enumerate(_axes(call.operand())):
         if axis > 0:
             amounts[axis], amounts[rank + axis] = op.padding[2 * place : 2 * place + 2]
     if op.mode != "constant":
@@ -59,7 +59,7 @@ def _shuffle(b: Body, call: Call) -> str:
 
 def _gather(b: Body, call: Call) -> str:
     op, x = call.as_op(Gather), call.inputs[0]
-    for taken, axis in zip((op.rows, op.columns, op.indices), _axes(call.type()), strict=True):
+    for taken, axis in zip((op.rows, op.columns, op.indices), _axes(call.operand()), strict=True):
         if taken and axis > 0:
             x = b.op("Gather", x, b.ints(taken), axis=axis)
     return b.op("Identity", x) if x == call.inputs[0] else x
@@ -67,7 +67,7 @@ def _gather(b: Body, call: Call) -> str:
 
 def _upsample(b: Body, call: Call) -> str:
     factors = call.as_op(Upsample).factors
-    if len(call.type().shape) == 2:
+    if len(call.operand().shape) == 2:
         return b.op("Identity", call.inputs[0])
     scales = b.const([1.0, 1.0, *factors])
     how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
@@ -75,7 +75,7 @@ def _upsample(b: Body, call: Call) -> str:
 
 
 def _flip(b: Body, call: Call) -> str:
-    places = _axes(call.type())
+    places = _axes(call.operand())
     axes = sorted({places[axis] for axis in call.as_op(Flip).axes} - {-1})
     if not axes:
         return b.op("Identity", call.inputs[0])
@@ -96,7 +96,7 @@ def _repeat(b: Body, call: Call) -> str:
 def _reshape(b: Body, call: Call) -> str:
     """In the graph's order of elements, which is NHWC."""
     call.as_op(Reshape)
-    x, shape, before = call.inputs[0], call.out.shape, call.type().shape
+    x, shape, before = call.inputs[0], call.out.shape, call.operand().shape
     if len(before) == 4 and before[1:3] != (1, 1):
         x = b.op("Transpose", x, perm=TO_NHWC)
     if len(shape) == 4 and shape[1:3] != (1, 1):
@@ -119,7 +119,7 @@ def _pixel_unshuffle(b: Body, call: Call) -> str:
     op, (_, height, width, channels) = call.as_op(PixelUnshuffle), call.out.shape
     if op.order == "dcr":
         return b.op("SpaceToDepth", call.inputs[0], blocksize=op.block)
-    split = b.reshape(call.inputs[0], [call.type().channels, height, op.block, width, op.block])
+    split = b.reshape(call.inputs[0], [call.operand().channels, height, op.block, width, op.block])
     return b.reshape(b.op("Transpose", split, perm=(0, 1, 3, 5, 2, 4)), [channels, height, width])
 
 

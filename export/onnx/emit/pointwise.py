@@ -11,14 +11,14 @@ from bdnet_deploy.graph.ops.maps import FRACTION
 
 def _beside(b: Body, call: Call, index: int) -> str:
     """A computed operand that is of the first one's shape, or a vector for all pixels."""
-    x, vector, name = call.type(), call.type(index), call.inputs[index]
+    x, vector, name = call.operand(), call.operand(index), call.inputs[index]
     if len(vector.shape) == len(x.shape):
         return name
     return b.op("Unsqueeze", name, b.ints([2, 3]))
 
 
 def _affine(b: Body, call: Call) -> str:
-    terms, like = call.as_op(Affine).terms, call.type()
+    terms, like = call.as_op(Affine).terms, call.operand()
     total = ""
     for i in range(terms):
         x = call.inputs[0] if i == 0 else _beside(b, call, 1)
@@ -29,7 +29,7 @@ def _affine(b: Body, call: Call) -> str:
 
 def _two_slope(b: Body, call: Call) -> str:
     """With a Where and not a PRelu, so that -0.0 and NaN take the slope that the reference takes."""
-    x, (positive, negative, bias) = call.inputs[0], (b.channels(call, i, call.type()) for i in (1, 2, 3))
+    x, (positive, negative, bias) = call.inputs[0], (b.channels(call, i, call.operand()) for i in (1, 2, 3))
     slope = b.where(b.op("GreaterOrEqual", x, b.const(0.0)), positive, negative)
     return b.op("Add", b.op("Mul", x, slope), bias)
 
@@ -39,7 +39,7 @@ def below(b: Body, call: Call, index: int) -> str:
 
     Integers are smaller than 2**24, so a threshold that float32 rounds is beyond them before and after.
     """
-    return b.op("Less", call.inputs[0], b.channels(call, index, call.type()))
+    return b.op("Less", call.inputs[0], b.channels(call, index, call.operand()))
 
 
 def _sign(b: Body, call: Call) -> str:
@@ -60,7 +60,7 @@ def limited(b: Body, x: str, low: str, high: str) -> str:
 
 
 def _clamp(b: Body, call: Call) -> str:
-    low, high = (b.channels(call, i, call.type()) for i in (1, 2))
+    low, high = (b.channels(call, i, call.operand()) for i in (1, 2))
     return limited(b, call.inputs[0], low, high)
 
 
@@ -74,8 +74,8 @@ def _map(b: Body, call: Call) -> str:
 
 def _add_map(b: Body, call: Call) -> str:
     x = call.inputs[0]
-    if not call.type().dtype.is_float and FRACTION[call.type().dtype]:
-        x = b.op("Mul", x, b.const(float(1 << FRACTION[call.type().dtype])))
+    if not call.operand().dtype.is_float and FRACTION[call.operand().dtype]:
+        x = b.op("Mul", x, b.const(float(1 << FRACTION[call.operand().dtype])))
     return b.op("Add", x, _map(b, call))
 
 

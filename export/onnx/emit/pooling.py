@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _avg_pool(b: Body, call: Call) -> str:
     real = call.out.dtype.is_float
     if real and not _moved(call):
         return b.op("AveragePool", x, kernel_shape=op.kernel, strides=op.strides)
-    _, height, width, _ = call.type().shape
+    _, height, width, _ = call.operand().shape
     for axis, size in ((2, height), (3, width)):
         x = b.op("Sum", *_taps(b, x, axis, size, op.kernel[axis - 2], op.strides[axis - 2], 1))
     count = op.kernel[0] * op.kernel[1]
@@ -98,7 +99,7 @@ def plain_max_pool(b: Body, call: Call) -> str:
         x = b.op("Max", x, b.const(float(floor)))
     if (top, left) != (bottom, right) or top >= op.kernel[0] or left >= op.kernel[1]:
         x, pads = pad_for_pool(b, call, x), [0, 0, 0, 0]
-    geometry = {"kernel_shape": op.kernel, "strides": op.strides, "dilations": op.dilation}
+    geometry: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.strides, "dilations": op.dilation}
     return b.op("MaxPool", x, pads=pads, **geometry)
 
 
@@ -110,7 +111,7 @@ def _max_pool(b: Body, call: Call) -> str:
     op = call.as_op(MaxPool)
     top, bottom, left, right = op.padding
     x = pad_for_pool(b, call, call.inputs[0])
-    _, height, width, _ = call.type().shape
+    _, height, width, _ = call.operand().shape
     for axis, size in ((3, width + left + right), (2, height + top + bottom)):
         i = axis - 2
         first, *others = _taps(b, x, axis, size, op.kernel[i], op.strides[i], op.dilation[i])
@@ -140,7 +141,7 @@ def _reduce(b: Body, call: Call) -> str:
         return b.op("ReduceMax", x, axes=axes, keepdims=keep)
     if not over_map:
         return _largest(b, x, 1)
-    _, height, width, channels = call.type().shape
+    _, height, width, channels = call.operand().shape
     return b.reshape(_largest(b, b.reshape(x, [channels, height * width]), 2), [channels])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +30,21 @@ def _padded(b: Body, x: str, padding: Sequence[int], value: int) -> tuple[str, l
 
 def _conv(b: Body, x: str, w: str, op: Conv2d | BoxSum, kernel: Sequence[int]) -> str:
     source, pads = _padded(b, x, op.padding, op.pad_value)
-    geometry = {"kernel_shape": kernel, "strides": op.strides, "dilations": op.dilation}
+    geometry: dict[str, Any] = {"kernel_shape": kernel, "strides": op.strides, "dilations": op.dilation}
     return b.op("Conv", source, w, pads=pads, group=op.groups, **geometry)
 
 
 def _conv2d(b: Body, call: Call) -> str:
-    x = _centred(b, call.inputs[0], call.type())
-    return _conv(b, x, b.weights(call), call.as_op(Conv2d), call.type(1).shape[1:3])
+    x = _centred(b, call.inputs[0], call.operand())
+    return _conv(b, x, b.weights(call), call.as_op(Conv2d), call.operand(1).shape[1:3])
 
 
 def _linear(b: Body, call: Call) -> str:
-    return b.op("Gemm", _centred(b, call.inputs[0], call.type()), b.weights(call), transB=1)
+    return b.op("Gemm", _centred(b, call.inputs[0], call.operand()), b.weights(call), transB=1)
 
 
 def _box_sum(b: Body, call: Call) -> str:
-    op, x = call.as_op(BoxSum), call.type()
+    op, x = call.as_op(BoxSum), call.operand()
     if op == BoxSum((1, 1), groups=x.channels):  # numbers of bits
         return b.op("Identity", call.inputs[0])
     shape = (op.groups, x.channels // op.groups, *op.kernel)
@@ -54,7 +55,7 @@ def _box_sum(b: Body, call: Call) -> str:
 def _matmul(b: Body, call: Call) -> str:
     """x (N, B, M, K) and y (N, B, P, K), which lie as (N, K, B, M) and (N, K, B, P)."""
     call.as_op(Matmul)
-    x, y = (_centred(b, call.inputs[i], call.type(i)) for i in (0, 1))
+    x, y = (_centred(b, call.inputs[i], call.operand(i)) for i in (0, 1))
     rows = b.op("Transpose", x, perm=(0, 2, 3, 1))
     columns = b.op("Transpose", y, perm=(0, 2, 1, 3))
     return b.op("Transpose", b.op("MatMul", rows, columns), perm=(0, 3, 1, 2))
