@@ -160,10 +160,9 @@ def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_
 def test_flipped_weight_bit_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
-    node = next(n for n in model.float_graph().nodes if n.name == node_of(model, layer))
-    # Packed: a bit of the first byte is one weight.
-    blob = next(t.raw_data for t in proto.graph.initializer if t.name == node.inputs[1].name)
-    error = first_difference(model, planted(files["onnx"], tmp_path, blob, 0, 7))
+    call = next(n for n in proto.graph.node if n.name == node_of(model, layer))
+    blob = next(t.raw_data for t in proto.graph.initializer if t.name == call.input[1])
+    error = first_difference(model, planted(files["onnx"], tmp_path, blob, 2, 3))
     assert f"layer '{layer}' (weights)" in error.what
     assert different(error.report, "weights") == {layer}
 
@@ -246,19 +245,17 @@ def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_
     assert {"ternarize", "affine", "two_slope"} <= tried
 
 
-LAYERS = ("conv2d", "linear")
-
-
 def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
+    calls = {n.name: n for n in proto.graph.node}
     raw = {t.name: t.raw_data for t in proto.graph.initializer}
     content = files["onnx"].read_bytes()
     tried = set()
     for node in model.lowered("float").graph.nodes:
-        for value in node.inputs[1:]:
-            blob = raw.get(value.name, b"")
-            if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried or node.op.name in LAYERS:
+        for i in range(1, len(node.inputs)) if node.op.name not in ("conv2d", "linear") else ():
+            blob = raw.get(calls[node.name].input[i], b"")
+            if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
                 continue
             tried.add(node.op.name)
             error = first_difference(model, planted(files["onnx"], tmp_path, blob, 2, 4))
@@ -539,7 +536,7 @@ def test_runtimes_that_fail(
     report = json.loads(result.stdout)
     assert report["facts"]["verdict"] == "not run"
     rows = report["tables"]["comparisons"]["rows"]
-    assert [row["check"] for row in rows if row["result"] == "failed"][0] == "onnxruntime layer"
+    assert next(row["check"] for row in rows if row["result"] == "failed") == "onnxruntime layer"
     assert any(row["check"] == "weights" and row["result"] == "equal" for row in rows)
 
 
@@ -555,3 +552,20 @@ def test_edited_files_are_named(model: Model, files: dict[str, Path], tmp_path: 
     error = first_difference(model, path, inputs=DIGITS / "test.npz")
     assert "(file)" in error.what and "likely cause: an edited file" in str(error.why)
     assert different(error.report, "end to end") or different(error.report, "file")
+
+
+def test_int8_files(model: Model, tmp_path: Path) -> None:
+    """Bit for bit against the reference of its operators, and by agreement; a changed weight shows in its operator."""
+    path = tmp_path / "int8.tflite"
+    model.export("tflite", path, int8=True, calibrate=DIGITS / "calibration.npz")
+    report = model.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert report.facts["verdict"] == "equal" and report.facts["file"] == "int8"
+    rows = report.table("comparisons").rows
+    assert sum(row["check"] == "LCE default operator" for row in rows) > 30
+    assert {row["check"] for row in rows} == {
+        *("I/O description", "LCE default operator", "LCE indirect operator", "end to end")
+    }
+    other = load(arch="bdnet_digits", preprocess=model.io)
+    with pytest.raises(VerifyError, match="end to end") as caught:
+        other.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert "at least 90 % must agree" in str(caught.value.why)

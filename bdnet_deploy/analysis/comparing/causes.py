@@ -12,7 +12,9 @@ import numpy as np
 from bdnet_deploy.graph import Affine, Array, Conv2d, Linear, Node, Sign, Ternarize
 
 #: So few wrong elements, all others being equal, are an edit or damage and no other training.
-_FEW = 8
+FEW = 8
+#: What they say.
+EDITED = "single values differ and all others of the layer are equal: a damaged or edited file"
 #: A fitted epsilon must explain every channel this well.
 _EPSILON_FIT = 0.02
 
@@ -118,8 +120,8 @@ def permutation(found: Array, expected: Array, axis: int) -> Array | None:
 
 def _by_share(wrong: Array, expected: Array) -> str:
     count = int(wrong.sum())
-    if count <= min(_FEW, wrong.size // 8):
-        return "single weights differ and all others of the layer are equal: a damaged or edited file"
+    if count <= min(FEW, wrong.size // 8):
+        return EDITED
     if set(np.unique(expected)) <= {-1, 1} and 0.3 <= count / wrong.size <= 0.7:
         return "about half of the signs differ: weights of another training"
     if count > wrong.size // 2:
@@ -168,8 +170,8 @@ def _rounding(found: Array, expected: Array, wrong: Array) -> str:
             ulps = float((np.abs(found.astype(np.float64) - expected) / spacing).max())
         if ulps <= 4:
             return f"rounding: they differ by at most {ulps:.0f} units in the last place; constants merged in another order"
-    if count <= min(_FEW, max(1, wrong.size // 8)):
-        return "single values differ and all others are equal: a damaged or edited file"
+    if count <= min(FEW, max(1, wrong.size // 8)):
+        return EDITED
     return ""
 
 

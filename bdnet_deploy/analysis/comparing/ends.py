@@ -58,10 +58,21 @@ class OnnxEnds:
     """Inputs and outputs of an ``.onnx``: NCHW, but where the importer found that it is a transposed NHWC."""
 
     kind, integers = "onnx", False
+    #: Domains of operators that onnxruntime does not have.
+    _UNKNOWN = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 
     def __init__(self, path: Path, imported: Model | None) -> None:
         self.content: bytes | Path = path
         self._last = imported is not None and bool(getattr(imported._module, "channels_last", False))
+
+    def foreign_domain(self) -> str | None:
+        """The domain of operators that no onnxruntime runs, if there are such."""
+        from bdnet_deploy.errors import require
+
+        onnx = require("onnx", extra="onnx")
+        model = onnx.load_model(str(self.content), load_external_data=False)
+        used = {node.domain for node in model.graph.node}
+        return next((domain for domain in self._UNKNOWN if domain in used), None)
 
     @staticmethod
     def of(path: Path) -> OnnxEnds:

@@ -28,10 +28,10 @@ class ForeignFile:
 
     Attributes:
         path, content: where it is and what is handed to runtimes: bytes, or the path where other files belong to it.
-        kind: ``"onnx"``, or of a ``.tflite`` its profile: ``"stock"``, ``"extended"``, with ``", int8"``.
+        kind: ``"onnx"``, or of a ``.tflite`` its profile: ``"stock"``, ``"extended"``.
         graph: the graph that it carries.
         io, meta: what travels in it.
-        layers: every value that it computes as a file of its own; none of an int8 file.
+        layers: every value that it computes as a file of its own.
     """
 
     path: Path
@@ -41,14 +41,6 @@ class ForeignFile:
     io: IODescription | None
     meta: dict[str, Any]
     layers: list[Layer]
-
-    @property
-    def int8(self) -> bool:
-        return self.kind.endswith("int8")
-
-    @property
-    def data(self) -> bytes:
-        return load_bytes(self.path)
 
     def runtimes(self) -> dict[str, Runtime]:
         """Every runtime that the file is compared in, by the name that reports have for it.
@@ -60,12 +52,12 @@ class ForeignFile:
 
 
 def runtimes(kind: str) -> dict[str, Runtime]:
-    """Of a kind of file: ``"onnx"``, ``"stock"``, ``"extended"``, ..."""
+    """Of a kind of file: ``"onnx"``, ``"stock"``, ``"extended"``."""
     if kind == "onnx":
         from bdnet_deploy.peers import onnxruntime
 
         return {"onnxruntime": onnxruntime.runtime()}
-    if kind.startswith("extended"):
+    if kind == "extended":
         from bdnet_deploy.peers import tflite
 
         return {"TensorFlow Lite": tflite.runtime()}
@@ -79,6 +71,7 @@ def open_foreign(path: Path) -> ForeignFile:
 
     Raises:
         NotOursError: another program wrote it.
+        Int8FileError: it is ours, and computes in int8.
         ChangedError, EditedFileError (:data:`CHANGED`): it is ours, and was changed.
         ModelFileError: it is damaged.
         MissingPackageError: the package that reads it is not installed.
@@ -98,8 +91,7 @@ def open_foreign(path: Path) -> ForeignFile:
             raise NotOursError(error.what, why=error.why) from error
         raise
     kind = tflite_kind(data) if tflite else "onnx"
-    layers = [] if kind.endswith("int8") else reader.split_layers(source)
-    return ForeignFile(path, source, kind, graph, io, dict(meta), layers)
+    return ForeignFile(path, source, kind, graph, io, dict(meta), reader.split_layers(source))
 
 
 def is_ours(path: Path) -> bool:
@@ -115,7 +107,7 @@ def is_ours(path: Path) -> bool:
 
 
 def tflite_kind(data: bytes) -> str:
-    """What a ``.tflite`` is for: ``"stock"`` or ``"extended"`` interpreters, and whether its maps are int8.
+    """What a ``.tflite`` is for: ``"stock"`` or ``"extended"`` interpreters.
 
     Raises:
         ModelFileError, UnsupportedError: it cannot be read.
@@ -123,7 +115,4 @@ def tflite_kind(data: bytes) -> str:
     from bdnet_deploy.export.tflite.flatbuffer import from_bytes
 
     model = from_bytes(data)
-    kind = "extended" if any(op.name.startswith(_OUR_OPERATOR) for op in model.operators) else "stock"
-    ends = [model.tensors[i] for i in model.inputs]
-    starts = {op.name for op in model.operators if any(model.tensors[i] in ends for i in op.inputs if i >= 0)}
-    return f"{kind}, int8" if "QUANTIZE" in starts else kind
+    return "extended" if any(op.name.startswith(_OUR_OPERATOR) for op in model.operators) else "stock"

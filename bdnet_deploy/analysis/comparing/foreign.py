@@ -55,7 +55,7 @@ def verify_foreign(
             reference = make_reference(graph, inputs)
             for name, runtime in file.runtimes().items():
                 runner = Runner(runtime, name, verdicts, settings)
-                runner.compare_whole(file.content, reference, model.io, integers=file.int8)
+                runner.compare_whole(file.content, reference, model.io)
                 facts |= runner.facts
         return facts, []
     reference = make_reference(graph, inputs, alignment)
@@ -64,15 +64,10 @@ def verify_foreign(
     flips = flips_table()
     for name, runtime in file.runtimes().items():
         runner = Runner(runtime, name, verdicts, settings)
-        if not file.int8:
-            runner.compare_layers(file.layers, reference)
-            runner.count_flips(file.layers, reference, flips)
-        runner.compare_whole(file.content, reference, model.io, integers=file.int8)
+        runner.compare_layers(file.layers, reference)
+        runner.count_flips(file.layers, reference, flips)
+        runner.compare_whole(file.content, reference, model.io)
         facts |= runner.facts
-    if file.int8:
-        from bdnet_deploy.analysis.comparing.int8 import compare_int8
-
-        facts["layers"] = compare_int8(file, reference, verdicts, settings)
     if flips.rows:
         tables.append(flips)
     if len(inputs) == 1:

@@ -1,66 +1,80 @@
-"""An int8 ``.tflite``: every operator of the file, bit for bit between its runtime and the numpy reference of TensorFlow Lite."""
+"""An int8 ``.tflite`` of ours: its operators bit for bit against their numpy reference, and predictions against the model."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bdnet_deploy import tflite_reference
+from bdnet_deploy.analysis.comparing.decoded import compare_io
+from bdnet_deploy.analysis.comparing.files import runtimes
+from bdnet_deploy.analysis.comparing.foreign import make_reference
 from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import TOLERANCE
+from bdnet_deploy.analysis.comparing.runtimes import Runner
+from bdnet_deploy.analysis.comparing.settings import Settings
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.graph import Array
+from bdnet_deploy.importers.artifact import load_bytes, load_io
+from bdnet_deploy.importers.tflite import own
 from bdnet_deploy.peers import PeerError
-from bdnet_deploy.peers.jobs import Runtime
+from bdnet_deploy.peers.jobs import Job
+from bdnet_deploy.report import Value
+from bdnet_deploy.tflite_reference import evaluate, split
 
 if TYPE_CHECKING:
-    from bdnet_deploy.analysis.comparing.files import ForeignFile
-    from bdnet_deploy.analysis.comparing.runtimes import Reference
-    from bdnet_deploy.analysis.comparing.settings import Settings
+    from bdnet_deploy.model import Model
 
-#: Samples that every operator runs on.
-_SAMPLES = 4
+#: Samples on which every operator is looked at.
+_SAMPLES = 2
 
 
-def compare_int8(file: ForeignFile, reference: Reference, verdicts: Verdicts, settings: Settings) -> str:
-    """Compare operator by operator, fed the reference's own values; returns what was done, for the report."""
-    model = from_bytes(file.data)
-    inputs = [a[:_SAMPLES].astype(np.float32) for a in reference.inputs]
-    values = tflite_reference.evaluate(model, inputs, keep=True)
-    for name, runtime in file.runtimes().items():
+def verify_int8(
+    model: Model, artifact: Path, inputs: list[Array], verdicts: Verdicts, settings: Settings
+) -> dict[str, Value]:
+    """Compare; returns facts for the report.
+
+    Its integers were rounded from the model's numbers, which are not in it: no layer can be compared with the model's.
+    """
+    data = load_bytes(artifact)
+    content = from_bytes(data)
+    compare_io(load_io(own.read_description(data)), model.io, verdicts)
+    facts: dict[str, Value] = {"file": "int8", "layers": "its operators alone against their numpy reference"}
+    few = [a[:_SAMPLES].astype(np.float32) for a in inputs]
+    values = evaluate(content, few, keep=True)
+    slices = split(content)
+    jobs: list[Job] = [(to_bytes(part.model), [values[name] for name in part.inputs]) for part in slices]
+    reference = make_reference(model.float_graph(), inputs)
+    for name, runtime in runtimes("stock").items():
         try:
-            _compare(name, runtime, tflite_reference.split(model), values, verdicts, settings)
+            results = runtime.run(jobs, timeout=settings.timeout)
         except PeerError as error:
-            verdicts.fail(f"{name} operator", name, error)
-    return f"each operator alone, on {len(inputs[0])} inputs, against the numpy reference of the file's operators"
+            at = slices[error.job] if error.job is not None and error.job < len(slices) else None
+            verdicts.fail(f"{name} operator", "" if at is None else f"{at.index}: {at.operator}", error)
+            results = []
+        for part, outputs in zip(slices, results):
+            for tensor, found in zip(part.outputs, outputs):
+                _compare(f"{name} operator", f"{part.index}: {part.operator}", found, values[tensor], verdicts)
+        runner = Runner(runtime, name, verdicts, settings)
+        runner.compare_whole(data, reference, model.io, integers=True)
+        facts |= runner.facts
+    return facts
 
 
-def _compare(
-    name: str,
-    runtime: Runtime,
-    slices: list[tflite_reference.Slice],
-    values: dict[str, Array],
-    verdicts: Verdicts,
-    settings: Settings,
-) -> None:
-    jobs = [(to_bytes(one.model), [values[i] for i in one.inputs]) for one in slices]
-    for one, outputs in zip(slices, runtime.run(jobs, timeout=settings.timeout)):
-        for output, found in zip(one.outputs, outputs):
-            expected = values[output]
-            found = found.reshape(expected.shape)
-            if expected.dtype.kind != "f":
-                wrong, distance = int((~equal_elements(found, expected)).sum()), None
-            else:
-                distances = np.abs(found.astype(np.float64) - expected)
-                distance = float(distances.max(initial=0.0))
-                wrong = int((~(distances <= TOLERANCE * max(float(np.abs(expected).max(initial=0.0)), 1e-30))).sum())
-            verdicts.add(
-                f"{name} operator",
-                f"{output}: {one.operator}",
-                compared=expected.size,
-                different=wrong,
-                distance=distance,
-                why="the runtime gives other values than the reference of this operator",
-            )
+def _compare(check: str, layer: str, found: Array, expected: Array, verdicts: Verdicts) -> None:
+    """Integers bit for bit; real values within 1e-5 of the largest."""
+    found = found.reshape(expected.shape)
+    if expected.dtype.kind == "f":
+        distance = np.abs(found.astype(np.float64) - expected)
+        largest = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+        wrong = ~(distance <= TOLERANCE * largest)
+        far: float | None = float(distance.max(initial=0.0))
+    else:
+        wrong, far = ~equal_elements(found, expected), None
+    why = ""
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        why = f"at {place} it is {found[place]}, the reference has {expected[place]}; {int(wrong.sum())} of {wrong.size} differ"
+    verdicts.add(check, layer, compared=expected.size, different=int(wrong.sum()), distance=far, why=why)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bdnet_deploy.analysis.comparing import causes
 from bdnet_deploy.analysis.comparing.decoded import compare_io, compare_weights
 from bdnet_deploy.analysis.comparing.foreign import UNMATCHED, is_reimported
 from bdnet_deploy.analysis.comparing.graphs import equal_elements
@@ -95,7 +96,8 @@ def _compare_stored(file: BdnReader, lowered: Lowered, model: Model, verdicts: V
     compare_weights(lowered.graph, file.weights(lowered.plan), verdicts)
     for name, compared, different in file.epilogues(lowered.plan):
         why = f"{', '.join(different)}: stored values differ from the model's"
-        verdicts.add("parameters", name, compared=compared, different=len(different), why=why)
+        cause = causes.EDITED if 0 < len(different) <= min(causes.FEW, compared // 8) else ""
+        verdicts.add("parameters", name, compared=compared, different=len(different), why=why, cause=cause)
     compare_io(file.io, model.io, verdicts)
     return True
 
