@@ -246,9 +246,7 @@ def _quantize(call: Call) -> list[Array]:
     x = call.value(0)
     if call.is_int8:
         factor = quantize_multiplier(call.scale(0) / call.out_scale)
-        y = in_vectors(
-            16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0)
-        )
+        y = in_vectors(16, x.ndim, lambda v: scale_vector(v, *factor), lambda v: scale(v, *factor), call.centred(0))
         return [saturate(y + call.out_zero)]
     step = np.float32(call.out_scale)
     # Vectors are multiplied by the reciprocal, ties go to even; single elements are divided, ties go away from zero.
