@@ -9,11 +9,17 @@ import numpy as np
 from bdnet_deploy.errors import ModelFileError, UnsupportedError, UsageError
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes
 from bdnet_deploy.export.tflite.schema import ABSENT, Model, Operator, Tensor
-from bdnet_deploy.tflite_reference import elementwise, larq, moving, windows
+from bdnet_deploy.tflite_reference import elementwise, larq, moving, ours, windows
 from bdnet_deploy.tflite_reference.calls import Array, Call, Kernel
 
 #: Every operator that can be evaluated.
-KERNELS: dict[str, Kernel] = {**elementwise.KERNELS, **larq.KERNELS, **moving.KERNELS, **windows.KERNELS}
+KERNELS: dict[str, Kernel] = {
+    **elementwise.KERNELS,
+    **larq.KERNELS,
+    **moving.KERNELS,
+    **ours.KERNELS,
+    **windows.KERNELS,
+}
 #: Elements of one tensor; more is a damaged file.
 _MOST = 1 << 28
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, ArithmeticError, MemoryError, AttributeError)
