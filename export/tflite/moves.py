@@ -78,9 +78,9 @@ def _slice(low: Lowering, node: Node) -> Encoded:
     axes = slice(-(len(x.shape) - 1), None)
 
     def change(tensor: int, plane: int | None) -> int:
-        begin = [0, *op.begin[axes]]
-        end = [1, *op.end[axes]]
-        strides = [1, *op.strides[axes]]
+        begin = [0, *list(op.begin)[axes]]
+        end = [1, *list(op.end)[axes]]
+        strides = [1, *list(op.strides)[axes]]
         if plane is not None:
             begin[-1], end[-1], strides[-1] = first // WORD, words(last), 1
         return low.b.strided_slice(tensor, begin, end, strides, f"{node.name}/slice")
