@@ -56,6 +56,7 @@ def test_all_signs_differ(kernel: str, channels: int, sign: int, monkeypatch: py
     compare(edge(kernel, channels, sign), monkeypatch)
 
 
+@pytest.mark.slow
 def test_variants_with_sanitizers(root: Path, tmp_path: Path) -> None:
     """The same cases, fewer of them, in a process whose library stops at the first access outside of an operand."""
     if not RUNNABLE:
