@@ -24,10 +24,17 @@ def contestant(job: dict[str, Any]) -> Run:
         model = HostModel(data)
         return lambda x: model.run(x)[0]
     if job["runtime"] == "lce":
-        from bdnet_deploy.peers import lce, lce_worker
+        from importlib.machinery import ExtensionFileLoader
+        from importlib.util import module_from_spec, spec_from_loader
 
-        wrapper = lce_worker.load(str(lce.find_interpreter()))
-        interpreter = wrapper.LiteInterpreter(data, 1, False, job["mode"] == "indirect", False)
+        from bdnet_deploy.peers.lce import find_interpreter
+
+        loader = ExtensionFileLoader("interpreter_wrapper_lite", str(find_interpreter()))
+        spec = spec_from_loader(loader.name, loader)
+        assert spec is not None
+        module = module_from_spec(spec)
+        loader.exec_module(module)
+        interpreter = module.LiteInterpreter(data, 1, False, job["mode"] == "indirect", False)
         return lambda x: interpreter.predict([x])[0]
     import onnxruntime
 
