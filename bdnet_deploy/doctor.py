@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 import bdnet_deploy
 from bdnet_deploy.errors import BdnetError
-from bdnet_deploy.hostlib import host_library
+from bdnet_deploy.hostlib import host_library, level
 from bdnet_deploy.report import Column, Report, Table, Value
 
 OK = "ok"
@@ -116,13 +116,14 @@ def _host_library(table: Table) -> None:
     check = "host library"
     enables = "run, verify and evaluate .bdn on this machine"
     try:
-        ctypes.CDLL(str(host_library()))
+        kernels = level(ctypes.CDLL(str(host_library())))
     except BdnetError as error:
         table.add(check=check, status=BROKEN, enables=enables, fix=error.fix)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         table.add(check=check, status=BROKEN, enables=enables, fix=f"reinstall bdnet-deploy ({error})")
     else:
-        table.add(check=check, status=OK, version=bdnet_deploy.__version__, enables=enables)
+        built = f"{bdnet_deploy.__version__} ({kernels} kernels)"
+        table.add(check=check, status=OK, version=built, enables=enables)
 
 
 def _optional(table: Table, package: _Package) -> None:

@@ -15,6 +15,7 @@ from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.manifest import SUFFIX, Manifest, make_manifest
 from bdnet_deploy.plan.kernels import kernel_names
+from bdnet_deploy.plan.variants import switch, variant_sources
 from bdnet_deploy.targets import Board, Core
 from bdnet_deploy.toolchain import Image, build_image
 
@@ -35,10 +36,17 @@ def target(name: str) -> Core | Board:
     raise unknown_name("core or board", name, [*targets.cores(), *targets.boards()])
 
 
-def runtime_sources() -> list[Path]:
-    """Every C file of the runtime; the linker drops what a model does not use."""
+def core_of(where: Core | Board) -> Core:
+    """The core itself, or the board's."""
+    return where.core if isinstance(where, Board) else where
+
+
+def runtime_sources(sets: Sequence[str] = ()) -> list[Path]:
+    """Every C file of the runtime, with the variants of kernels for these sets of instructions; the linker drops what a
+    model does not use."""
     runtime = resources.runtime_dir()
-    return sorted([*(runtime / "src").glob("*.c"), *(runtime / "kernels" / "generic").glob("*.c")])
+    generic = sorted([*(runtime / "src").glob("*.c"), *(runtime / "kernels" / "generic").glob("*.c")])
+    return [*generic, *variant_sources(sets)]
 
 
 def runtime_includes() -> list[Path]:
@@ -118,12 +126,13 @@ def build_with_model(
         _write(folder / name, text)
     sources = [resources.firmware_dir() / application / "main.c"]
     sources += [folder / name for name in sorted(generated) if name.endswith(".c")]
+    sets = core_of(where).sets
     return build_image(
         where,
-        [*sources, *runtime_sources()],
+        [*sources, *runtime_sources(sets)],
         folder / f"{application}.elf",
         includes=[folder, *runtime_includes()],
-        defines={"BD_LINKED_MODEL": 1, **(defines or {})},
+        defines={"BD_LINKED_MODEL": 1, **dict.fromkeys(map(switch, sets)), **(defines or {})},
         port=port,
     )
 
@@ -148,14 +157,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _pointer_bits(where: Core | Board) -> int:
-    core = where.core if isinstance(where, Board) else where
-    return 64 if core.is_linux else 32
+    return 64 if core_of(where).is_linux else 32
 
 
 def _stream_port(where: Core | Board) -> str | None:
     """A port that carries bytes both ways without a UART's speed limit."""
-    core = where.core if isinstance(where, Board) else where
-    return None if core.is_linux else "semihosting"
+    return None if core_of(where).is_linux else "semihosting"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bdnet_deploy import bdn_format
 from bdnet_deploy.bdn_format import BdnFile, Place
 from bdnet_deploy.errors import BdnetError, ModelFileError, UsageError
-from bdnet_deploy.hostlib import host_library
+from bdnet_deploy.hostlib import host_library, level, levels
 
 Array = npt.NDArray[Any]
 
@@ -73,8 +73,16 @@ def inspect(data: bytes) -> Info:
     return _inspect(_library(host_library()), buffer, len(data))
 
 
+def kernels() -> tuple[str, ...]:
+    """What :data:`~bdnet_deploy.hostlib.KERNELS` may name here, the fastest last."""
+    return tuple(levels(_library(host_library())))
+
+
 class HostModel:
     """A loaded ``.bdn`` model. Not for several threads at once.
+
+    Attributes:
+        kernels: what it runs with, one of :func:`kernels`.
 
     Args:
         data: the file's bytes.
@@ -90,6 +98,7 @@ class HostModel:
         if not 1 <= threads <= _MAX_THREADS:
             raise UsageError(f"{threads} threads", fix=f"1 to {_MAX_THREADS}")
         self._lib = _library(host_library())
+        self.kernels = level(self._lib)
         self._model = _aligned_copy(data)
         self.info = _inspect(self._lib, self._model, len(data))
         self.file: BdnFile = bdn_format.read(data)
@@ -101,7 +110,7 @@ class HostModel:
             arena_bytes,
             self._model.ctypes.data,
             len(data),
-            self._kernels,
+            _kernels(self._lib),
             ctypes.byref(self._context),
         )
         self._check(status)
@@ -220,10 +229,6 @@ class HostModel:
 
     # -- memory -------------------------------------------------------------------------------------------------
 
-    @property
-    def _kernels(self) -> ctypes.c_void_p:
-        return _kernels_all(self._lib)
-
     def _port(self, place: Place, index: int) -> Port:
         tensor = self.file.tensor_at(place, index)
         record = self.file.tensors[tensor]
@@ -324,7 +329,7 @@ def _library(path: Path) -> ctypes.CDLL:
             function.argtypes, function.restype = arguments, ctypes.c_int
         lib.bd_tensor_area.restype = pointer
         lib.bd_status_name.restype = ctypes.c_char_p
-        _kernels_all(lib)
+        levels(lib)
     except (OSError, AttributeError, ValueError) as error:
         raise BdnetError(
             "the host library cannot be loaded",
@@ -335,8 +340,8 @@ def _library(path: Path) -> ctypes.CDLL:
     return lib
 
 
-def _kernels_all(lib: ctypes.CDLL) -> ctypes.c_void_p:
-    return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(lib, "bd_kernels_all")))
+def _kernels(lib: ctypes.CDLL) -> ctypes.c_void_p:
+    return ctypes.c_void_p(levels(lib)[level(lib)])
 
 
 def _status_name(lib: ctypes.CDLL, status: int) -> str:
@@ -361,7 +366,7 @@ def _stop_threads(lib: Any, memory: Array) -> None:
 
 def _inspect(lib: ctypes.CDLL, model: npt.NDArray[np.uint8], size: int) -> Info:
     info = _ModelInfo()
-    status = lib.bd_inspect(model.ctypes.data, size, _kernels_all(lib), ctypes.byref(info))
+    status = lib.bd_inspect(model.ctypes.data, size, _kernels(lib), ctypes.byref(info))
     if status == _ERROR_KERNEL:
         name = (info.missing_kernel or b"").decode("ascii", "replace")
         raise ModelFileError(

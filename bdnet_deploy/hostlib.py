@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
 
 import bdnet_deploy
-from bdnet_deploy.errors import BdnetError
+from bdnet_deploy.errors import BdnetError, unknown_name
 
 OVERRIDE = "BDNET_HOST_LIBRARY"
 """Environment variable that names another build of the library, for instance one with sanitizers."""
+
+KERNELS = "BDNET_KERNELS"
+"""Environment variable that names the kernels to run with, one of :func:`levels`; all give the same bytes."""
 
 
 def host_library_name() -> str:
@@ -45,3 +49,35 @@ def host_library() -> Path:
         where=str(candidates[0]),
         fix="reinstall bdnet-deploy; in a source tree: make install",
     )
+
+
+def levels(library: ctypes.CDLL) -> dict[str, int]:
+    """The tables of kernels that this processor runs: name -> address, the fastest last, the first always ``generic``.
+
+    A build without variants (another :data:`OVERRIDE`) has ``generic`` only.
+    """
+    if not hasattr(library, "bd_host_levels"):
+        return {"generic": ctypes.addressof(ctypes.c_char.in_dll(library, "bd_kernels_all"))}
+    library.bd_host_levels.restype = ctypes.c_uint32
+    library.bd_host_level_name.restype = ctypes.c_char_p
+    library.bd_host_level_kernels.restype = ctypes.c_void_p
+    found = {}
+    for level in map(ctypes.c_uint32, range(library.bd_host_levels())):
+        name: bytes = library.bd_host_level_name(level)
+        found[name.decode("ascii")] = int(library.bd_host_level_kernels(level))
+    return found
+
+
+def level(library: ctypes.CDLL) -> str:
+    """The name of the kernels to run with: those of :data:`KERNELS`, else the fastest.
+
+    Raises:
+        UsageError: this processor, or this build, does not run those.
+    """
+    known = list(levels(library))
+    wanted = os.environ.get(KERNELS)
+    if not wanted:
+        return known[-1]
+    if wanted not in known:
+        raise unknown_name(f"level of kernels in the environment variable {KERNELS}", wanted, known)
+    return wanted

@@ -14,6 +14,7 @@ from bdnet_deploy.errors import DoesNotFitError, UsageError
 from bdnet_deploy.graph import DType
 from bdnet_deploy.iodesc import IODescription, describe_io
 from bdnet_deploy.plan import Plan, PlanTensor
+from bdnet_deploy.plan.variants import best_symbol
 
 _C_TYPES = {
     DType.F32: "float",
@@ -82,9 +83,10 @@ def _source(symbol: str, data: bytes, plan: Plan, kept: list[str]) -> str:
     lines = [
         ", ".join(f"0x{w:08x}u" for w in words[i : i + _WORDS_PER_LINE]) for i in range(0, len(words), _WORDS_PER_LINE)
     ]
-    kernels = ",\n    ".join(f"&{k}" for k in plan.kernels)
+    rows = [best_symbol(k) for k in plan.kernels]
     if kept:
-        kernels += ",\n    /* Kept for later models: */\n    " + ",\n    ".join(f"&{k}" for k in kept)
+        rows += ["/* Kept for later models: */", *(best_symbol(k) for k in kept)]
+    kernels = "\n".join(row if row.startswith("#") else f"    {row}" for row in rows)
     body = ",\n    ".join(lines)
     return f"""/* Written by bdnet-deploy {__version__}: a .bdn model for the bdnet runtime. Do not edit. */
 #include "{symbol}.h"
@@ -96,7 +98,8 @@ const uint32_t {symbol}_data[{len(words)}] = {{
     {body}}};
 
 static const bd_kernel *const {symbol}_table[] = {{
-    {kernels}}};
+{kernels}
+}};
 
 const bd_kernel_table {symbol}_kernels = {{{symbol}_table, {len(plan.kernels) + len(kept)}u}};
 """

@@ -72,6 +72,7 @@ class Core:
         name: e.g. ``"cortex-m4"``.
         description: one line for listings.
         isa: the instruction set, e.g. ``"armv7e-m"``.
+        sets: of instructions that kernels have variants for (:mod:`bdnet_deploy.plan.variants`).
         has_fpu: whether float code uses hardware; otherwise soft-float library calls.
         target, cpu, flags: what the zig compiler gets as ``-target``, ``-mcpu`` and more options.
         machine: ``"cortex-m"`` (bare metal, semihosting) or ``"linux-aarch64"`` (static ELF, system calls).
@@ -87,6 +88,7 @@ class Core:
     name: str
     description: str
     isa: str
+    sets: tuple[str, ...]
     has_fpu: bool
     target: str
     cpu: str
@@ -173,6 +175,7 @@ def core(name: str) -> Core:
             name=name,
             description=data["description"],
             isa=data["isa"],
+            sets=tuple(data.get("sets", ())),
             has_fpu=data["has_fpu"],
             target=tools["target"],
             cpu=tools["cpu"],

@@ -1,0 +1,2 @@
+/* Convolution of bits and trits. */
+#include "../x86/conv_packed.inc"
