@@ -21,6 +21,7 @@ from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import Plan
+from bdnet_deploy.plan.packings import unpack_tile16
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
 _SHAPE_FIELDS = (
@@ -160,6 +161,9 @@ class BdnReader:
             )
             if not weight.type.dtype.is_packed:
                 decoded[step.nodes[0].name] = np.frombuffer(blob, weight.type.dtype.numpy).reshape(shape)
+                continue
+            if (step.kernel or "").endswith("__tile16"):
+                decoded[step.nodes[0].name] = unpack_tile16(blob, shape)
                 continue
             depthwise = (step.kernel or "").startswith("bd_dw_")
             channels = shape[0] if depthwise else shape[3]
