@@ -8,6 +8,7 @@ from bdnet_deploy.graph import Graph
 from bdnet_deploy.plan import lower_rules  # noqa: F401  enters the rules
 from bdnet_deploy.plan.lowering import Lowering
 from bdnet_deploy.plan.memory import choose_layout
+from bdnet_deploy.plan.packings import whole_calls
 from bdnet_deploy.plan.plan import Plan
 
 
@@ -35,4 +36,7 @@ def make_plan(
     """
     plan = Lowering(graph, sets).run()
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
+    for step in plan.steps:
+        if whole_calls(step):
+            step.rows_per_call = step.out_shape[0]
     return plan

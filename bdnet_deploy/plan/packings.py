@@ -13,6 +13,7 @@ import numpy as np
 
 from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
 from bdnet_deploy.graph import Array, Conv2d
+from bdnet_deploy.plan.plan import PlanStep
 from bdnet_deploy.plan.variants import variants
 
 #: Outputs that one pass of a ``tile16`` kernel computes.
@@ -44,7 +45,7 @@ def tile16(taps: int, channels: int) -> Tile16 | None:
             return Tile16((0, 1, 3, 4, 6, 7, 2, 5, 8), 1, 4, True)
         return Tile16(order, int(halves > 1), halves // 2, True) if halves <= 5 else None
     row = 3 * each // 2 if taps == 9 else each // 2
-    vectors = 2 if row == 2 else next(n for n in (6, 4, 3, 1) if row % n == 0)
+    vectors = 2 if row == 2 else next(n for n in (3, 4, 1) if row % n == 0)
     return Tile16(order, halves // 2 // vectors, vectors, False)
 
 
@@ -121,3 +122,8 @@ def takes_tile16(
             return False
     return True
 
+
+def whole_calls(step: PlanStep) -> bool:
+    """Whether one call should make all rows: ``tile16`` kernels prepare less then, and need no memory for more rows where no
+    epilogue follows."""
+    return step.segment == 0 and step.epilogue_kernel is None and (step.kernel or "").endswith("__tile16")

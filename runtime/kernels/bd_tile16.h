@@ -28,7 +28,7 @@ typedef struct bd_tile16 {
 
 /* Vectors of a chunk, of a row of the window with so many: kernels have bodies for these. */
 static inline uint32_t bd_tile16_chunk(uint32_t vectors) {
-    return vectors % 6u == 0 ? 6u : vectors % 4u == 0 ? 4u : vectors % 3u == 0 ? 3u : vectors == 2u ? 2u : 1u;
+    return vectors % 3u == 0 ? 3u : vectors % 4u == 0 ? 4u : vectors == 2u ? 2u : 1u;
 }
 
 /* vectors = 0 and shared = 0: not for this packing. */

@@ -10,6 +10,9 @@
 
 #define MOST 4u /* pixels of a tile */
 
+/* Ends the work on `value` here: interleaved, the sums of 16 outputs may take more registers than there are. */
+#define IN_ORDER(value) __asm__ volatile("" : "+w"(value))
+
 typedef uint8x16_t bytes;
 
 /* What a tile of pixels reads and writes; pointers per pixel. */
@@ -21,14 +24,15 @@ typedef struct tile_of {
 
 typedef struct row_of {
     const uint8_t *weights;
-    uint32_t outputs, rows, chunks_per_row, row_bytes; /* rows of a window, and bytes from one to the next */
+    uint32_t outputs, rows, chunks_per_row;
+    uint32_t at[3]; /* where the rows of the window lie: bytes behind x */
     int16_t k; /* the addend where nothing is padded */
 } row_of;
 
 #define COUNT(x, w) vcntq_u8(veorq_u8(x, w))
 
 /* x[i][k] for one chunk. */
-BD_INLINE void load_chunk(bytes x[MOST][6], const uint8_t *const from[MOST], uint32_t offset, uint32_t vectors,
+BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], uint32_t offset, uint32_t vectors,
                           uint32_t pixels) {
     for (uint32_t i = 0; i < pixels; i++) {
         for (uint32_t k = 0; k < vectors; k++) {
@@ -38,10 +42,10 @@ BD_INLINE void load_chunk(bytes x[MOST][6], const uint8_t *const from[MOST], uin
 }
 
 /* A whole window that is one chunk; 3x3 of 64 channels has its own order. */
-BD_INLINE void load_window(bytes x[MOST][6], const uint8_t *const from[MOST], const row_of *r, uint32_t vectors,
+BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], const row_of *r, uint32_t vectors,
                            uint32_t shared, uint32_t pixels, int nine) {
     for (uint32_t i = 0; i < pixels; i++) {
-        const uint8_t *p = from[i], *q = p + r->row_bytes, *s = q + r->row_bytes;
+        const uint8_t *p = from[i] + r->at[0], *q = from[i] + r->at[1], *s = from[i] + r->at[2];
         if (nine) {
             x[i][0] = vld1q_u8(p);
             x[i][1] = vld1q_u8(q);
@@ -60,8 +64,8 @@ BD_INLINE void load_window(bytes x[MOST][6], const uint8_t *const from[MOST], co
 }
 
 /* Counts of two outputs, eight bytes each. */
-BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][6], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                             uint32_t pixels) {
+BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
+                             uint32_t pixels, int tie) {
     bytes first[MOST], second[MOST];
     for (uint32_t k = 0; k < vectors; k++) {
         const bytes v = vld1q_u8(w + 16u * k), u = vld1q_u8(w + 16u * (vectors + k));
@@ -83,25 +87,28 @@ BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][6], const uint8_t *w
         }
         w += 16;
     }
+    for (uint32_t i = 0; i < pixels && tie; i++) {
+        IN_ORDER(sum[i]);
+    }
     return w;
 }
 
-BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][6], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                              uint32_t pixels) {
+BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
+                              uint32_t pixels, int tie) {
     bytes a[MOST], b[MOST];
-    w = two(a, x, w, vectors, shared, pixels);
-    w = two(b, x, w, vectors, shared, pixels);
+    w = two(a, x, w, vectors, shared, pixels, tie);
+    w = two(b, x, w, vectors, shared, pixels, tie);
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = vpaddq_u8(a[i], b[i]);
     }
     return w;
 }
 
-BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][6], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                               uint32_t pixels) {
+BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
+                               uint32_t pixels, int tie) {
     bytes a[MOST], b[MOST];
-    w = four(a, x, w, vectors, shared, pixels);
-    w = four(b, x, w, vectors, shared, pixels);
+    w = four(a, x, w, vectors, shared, pixels, tie);
+    w = four(b, x, w, vectors, shared, pixels, tie);
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = vpaddq_u8(a[i], b[i]);
     }
@@ -115,6 +122,12 @@ BD_INLINE bytes below(uint16x8_t low, uint16x8_t high, const uint8_t *at) {
                      vreinterpretq_u8_u16(vcltq_s16(b, vreinterpretq_s16_u16(high))));
 }
 
+/* One instruction that moves its pointer on, too. */
+BD_INLINE void store_16(uint8_t *to, int16x8_t low, int16x8_t high) {
+    const int16x8x2_t both = {{low, high}};
+    vst1q_s16_x2((void *)to, both);
+}
+
 /* What becomes of 16 counts of one pixel. */
 typedef enum { PLAIN, PADDED, BITS } output;
 
@@ -126,55 +139,84 @@ BD_INLINE void store(uint8_t *to, uint16x8_t low, uint16x8_t high, const uint8_t
     vst1q_s16((void *)(to + 16), vsubq_s16(b, vaddq_s16(v, v)));
 }
 
-BD_INLINE void store_bits(uint8_t *to, bytes first, bytes second) {
-    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    const bytes place = vld1q_u8(places);
-    bytes v = vpaddq_u8(vandq_u8(first, place), vandq_u8(second, place));
-    v = vpaddq_u8(v, v);
-    v = vpaddq_u8(v, v);
-    vst1q_lane_u32((void *)to, vreinterpretq_u32_u8(v), 0);
+/* 16 bits of each pixel. */
+BD_INLINE void store_bits(uint8_t *to[MOST], const bytes mask[MOST], bytes place, uint32_t pixels) {
+    bytes v[MOST];
+    for (uint32_t i = 0; i < pixels; i++) {
+        v[i] = vandq_u8(mask[i], place);
+    }
+    for (uint32_t i = 0; i < pixels; i += 2) {
+        v[i / 2u] = vpaddq_u8(v[i], v[i + 1u < pixels ? i + 1u : i]);
+    }
+    v[0] = vpaddq_u8(v[0], v[pixels > 2u ? 1 : 0]);
+    v[0] = vpaddq_u8(v[0], v[0]);
+    const uint16x8_t words = vreinterpretq_u16_u8(v[0]);
+    vst1q_lane_u16((void *)to[0], words, 0);
+    if (pixels > 1u) {
+        vst1q_lane_u16((void *)to[1], words, 1);
+    }
+    if (pixels > 2u) {
+        vst1q_lane_u16((void *)to[2], words, 2);
+    }
+    if (pixels > 3u) {
+        vst1q_lane_u16((void *)to[3], words, 3);
+    }
+    for (uint32_t i = 0; i < pixels; i++) {
+        to[i] += 2;
+    }
+}
+
+/* Counts of four or eight outputs, widened; added to what is there where the window has several chunks. */
+BD_INLINE const uint8_t *part(uint16x8_t sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
+                              uint32_t shared, int one_chunk, uint32_t pixels, int tie, uint32_t outputs) {
+    bytes a[MOST];
+    w = outputs == 8u ? eight(a, x, w, vectors, shared, pixels, tie) : four(a, x, w, vectors, shared, pixels, tie);
+    for (uint32_t i = 0; i < pixels; i++) {
+        sum[i] = one_chunk ? vpaddlq_u8(a[i]) : vpadalq_u8(sum[i], a[i]);
+    }
+    return w;
 }
 
 /* Counts of 16 outputs: in bytes (small) or in two vectors of 16 bits. */
-BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16x8_t high[MOST], bytes x[MOST][6],
+BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16x8_t high[MOST], bytes x[MOST][5],
                                  const tile_of *t, const row_of *r, const uint8_t *w, uint32_t vectors,
-                                 uint32_t shared, int one_chunk, uint32_t pixels) {
+                                 uint32_t shared, int one_chunk, uint32_t pixels, int tie) {
     const uint32_t quad = 32u * vectors + 16u * shared; /* the largest byte of four outputs */
     if (one_chunk && 4u * quad < 256u) {
         bytes a[MOST], b[MOST];
-        w = eight(a, x, w, vectors, shared, pixels);
-        w = eight(b, x, w, vectors, shared, pixels);
+        w = eight(a, x, w, vectors, shared, pixels, tie);
+        w = eight(b, x, w, vectors, shared, pixels, tie);
         for (uint32_t i = 0; i < pixels; i++) {
             small[i] = vpaddq_u8(a[i], b[i]);
         }
         return w;
     }
-    uint16x8_t sum[4][MOST];
     const int by_eight = 2u * quad < 256u;
-    const uint32_t parts = by_eight ? 2u : 4u, rows = one_chunk ? 1u : r->rows;
-    for (uint32_t q = 0; q < parts && !one_chunk; q++) {
-        for (uint32_t i = 0; i < pixels; i++) {
-            sum[q][i] = vdupq_n_u16(0);
-        }
+    const uint32_t rows = one_chunk ? 1u : r->rows, chunks = one_chunk ? 1u : r->chunks_per_row;
+    uint16x8_t a[MOST], b[MOST], c[MOST], d[MOST];
+    for (uint32_t i = 0; i < pixels && !one_chunk; i++) {
+        a[i] = b[i] = c[i] = d[i] = vdupq_n_u16(0);
     }
     for (uint32_t row = 0; row < rows; row++) {
-        uint32_t offset = row * r->row_bytes;
-        for (uint32_t c = 0; c < (one_chunk ? 1u : r->chunks_per_row); c++, offset += 16u * vectors) {
+        uint32_t offset = one_chunk ? 0u : r->at[row];
+        for (uint32_t k = 0; k < chunks; k++, offset += 16u * vectors) {
             if (!one_chunk) {
                 load_chunk(x, t->x, offset, vectors, pixels);
             }
-            for (uint32_t q = 0; q < parts; q++) {
-                bytes a[MOST];
-                w = by_eight ? eight(a, x, w, vectors, shared, pixels) : four(a, x, w, vectors, shared, pixels);
-                for (uint32_t i = 0; i < pixels; i++) {
-                    sum[q][i] = one_chunk ? vpaddlq_u8(a[i]) : vpadalq_u8(sum[q][i], a[i]);
-                }
+            if (by_eight) {
+                w = part(a, x, w, vectors, shared, one_chunk, pixels, tie, 8);
+                w = part(c, x, w, vectors, shared, one_chunk, pixels, tie, 8);
+            } else {
+                w = part(a, x, w, vectors, shared, one_chunk, pixels, tie, 4);
+                w = part(b, x, w, vectors, shared, one_chunk, pixels, tie, 4);
+                w = part(c, x, w, vectors, shared, one_chunk, pixels, tie, 4);
+                w = part(d, x, w, vectors, shared, one_chunk, pixels, tie, 4);
             }
         }
     }
     for (uint32_t i = 0; i < pixels; i++) {
-        low[i] = by_eight ? sum[0][i] : vpaddq_u16(sum[0][i], sum[1][i]);
-        high[i] = by_eight ? sum[1][i] : vpaddq_u16(sum[2][i], sum[3][i]);
+        low[i] = by_eight ? a[i] : vpaddq_u16(a[i], b[i]);
+        high[i] = by_eight ? c[i] : vpaddq_u16(c[i], d[i]);
     }
     return w;
 }
@@ -182,40 +224,35 @@ BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16
 /* All outputs of a tile of pixels. */
 BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shared, int one_chunk, int nine,
                     uint32_t pixels, output kind) {
-    const int in_bytes = one_chunk && 128u * vectors + 64u * shared < 256u;
+    const int tie = one_chunk && !(vectors >= 4u && shared == 0 && kind != BITS);
+    const int in_bytes = one_chunk && 128u * vectors + 64u * shared < 256u, alike = one_chunk && !nine; /* pixels */
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const bytes place = vld1q_u8(places);
     const uint8_t *w = r->weights;
     const int16x8_t k = vdupq_n_s16(r->k);
     const int8x16_t half = vdupq_n_s8((int8_t)(r->k / 2)); /* of up to 192 channels */
-    bytes x[MOST][6], small[MOST], mask[MOST];
+    bytes x[MOST][5], small[MOST], mask[MOST];
     uint16x8_t low[MOST], high[MOST];
     if (one_chunk) {
         load_window(x, t->x, r, vectors, shared, pixels, nine);
     }
-    for (uint32_t o = 0; o < r->outputs; o += kind == BITS ? 32u : 16u) {
-        w = sixteen(small, low, high, x, t, r, w, vectors, shared, one_chunk, pixels);
+    for (uint32_t left = r->outputs / 16u; left != 0; left--) {
+        w = sixteen(small, low, high, x, t, r, w, vectors, shared, one_chunk, pixels, tie);
         if (kind == BITS) {
             for (uint32_t i = 0; i < pixels; i++) {
-                if (in_bytes) {
-                    mask[i] = vcleq_u8(vld1q_u8(t->at[i]), small[i]);
-                } else {
-                    mask[i] = below(low[i], high[i], t->at[i]);
-                }
+                const uint8_t *at = t->at[alike ? 0 : i];
+                mask[i] = in_bytes ? vcleq_u8(vld1q_u8(at), small[i]) : below(low[i], high[i], at);
             }
-            w = sixteen(small, low, high, x, t, r, w, vectors, shared, one_chunk, pixels);
-            for (uint32_t i = 0; i < pixels; i++) {
-                const bytes second = in_bytes ? vcleq_u8(vld1q_u8(t->at[i] + 16), small[i])
-                                              : below(low[i], high[i], t->at[i] + 32);
-                store_bits(t->to[i], mask[i], second);
-                t->to[i] += 4;
-                t->at[i] += in_bytes ? 32 : 64;
+            for (uint32_t i = 0; i < (alike ? 1u : pixels); i++) {
+                t->at[i] += in_bytes ? 16 : 32;
             }
+            store_bits(t->to, mask, place, pixels);
             continue;
         }
         for (uint32_t i = 0; i < pixels; i++) {
             if (in_bytes) { /* 2 (K / 2 - c), where K / 2 - c fits a byte */
                 const int8x16_t d = vsubq_s8(half, vreinterpretq_s8_u8(small[i]));
-                vst1q_s16((void *)t->to[i], vshll_n_s8(vget_low_s8(d), 1));
-                vst1q_s16((void *)(t->to[i] + 16), vshll_high_n_s8(d, 1));
+                store_16(t->to[i], vshll_n_s8(vget_low_s8(d), 1), vshll_high_n_s8(d, 1));
             } else {
                 store(t->to[i], low[i], high[i], t->at[i], k, kind);
             }
@@ -236,46 +273,58 @@ typedef struct pixels_of {
     uint32_t first, last; /* pixels that miss a column: 0 .. first - 1 and last .. count - 1 */
 } pixels_of;
 
+/* The next `pixels` of them. */
+BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const uint8_t **from, uint8_t **to,
+                        uint32_t vectors, uint32_t shared, int one_chunk, int nine, uint32_t pixels, output kind) {
+    const int inner = x >= p->first && x + pixels <= p->last;
+    tile_of t;
+    for (uint32_t i = 0; i < pixels; i++) {
+        t.x[i] = *from;
+        t.to[i] = *to;
+        t.at[i] = inner ? p->at[0] : p->at[(x + i < p->first ? 1u : 0u) | (x + i >= p->last ? 2u : 0u)];
+        *from += p->x_step;
+        *to += p->to_step;
+    }
+    tile(r, &t, vectors, shared, one_chunk, nine, pixels, kind);
+    return x + pixels;
+}
+
 BD_INLINE void row_of_pixels(const row_of *r, const pixels_of *p, uint32_t vectors, uint32_t shared, int one_chunk,
                              int nine, uint32_t most, output kind) {
-    tile_of t;
+    const uint8_t *from = p->x;
+    uint8_t *to = p->to;
     uint32_t x = 0;
-    for (; x + most <= p->count; x += most) {
-        for (uint32_t i = 0; i < most; i++) {
-            t.x[i] = p->x + (size_t)(x + i) * p->x_step;
-            t.to[i] = p->to + (size_t)(x + i) * p->to_step;
-            t.at[i] = p->at[(x + i < p->first ? 1u : 0u) | (x + i >= p->last ? 2u : 0u)];
-        }
-        tile(r, &t, vectors, shared, one_chunk, nine, most, kind);
+    while (x + most <= p->count) {
+        x = next(r, p, x, &from, &to, vectors, shared, one_chunk, nine, most, kind);
     }
-    for (; x < p->count; x++) {
-        t.x[0] = p->x + (size_t)x * p->x_step;
-        t.to[0] = p->to + (size_t)x * p->to_step;
-        t.at[0] = p->at[(x < p->first ? 1u : 0u) | (x >= p->last ? 2u : 0u)];
-        tile(r, &t, vectors, shared, one_chunk, nine, 1, kind);
+    if (most > 2u && x + 2u <= p->count) {
+        x = next(r, p, x, &from, &to, vectors, shared, one_chunk, nine, 2, kind);
+    }
+    if (x < p->count) {
+        x = next(r, p, x, &from, &to, vectors, shared, one_chunk, nine, 1, kind);
     }
 }
 
-#define SHAPE(name, vectors, shared, one_chunk, nine, most, plain)                                           \
+/* most: pixels of a tile with int16 outputs; packed: with bits. */
+#define SHAPE(name, vectors, shared, one_chunk, nine, most, packed, plain)                                   \
     static BD_APART void name##_i16(const row_of *r, const pixels_of *p) {                                   \
         row_of_pixels(r, p, vectors, shared, one_chunk, nine, most, plain);                                  \
     }                                                                                                        \
     static BD_APART void name##_bit(const row_of *r, const pixels_of *p) {                                   \
-        row_of_pixels(r, p, vectors, shared, one_chunk, nine, most, BITS);                                   \
+        row_of_pixels(r, p, vectors, shared, one_chunk, nine, packed, BITS);                                 \
     }
 
-SHAPE(half_1, 0, 1, 1, 0, 4, PLAIN)
-SHAPE(one_0, 1, 0, 1, 0, 4, PLAIN)
-SHAPE(one_1, 1, 1, 1, 0, 4, PLAIN)
-SHAPE(two_0, 2, 0, 1, 0, 4, PLAIN)
-SHAPE(two_1, 2, 1, 1, 0, 2, PLAIN)
-SHAPE(three_0, 3, 0, 1, 0, 2, PLAIN)
-SHAPE(four_0, 4, 0, 1, 0, 2, PLAIN)
-SHAPE(nine_64, 4, 1, 1, 1, 2, PADDED)
-SHAPE(by_1, 1, 0, 0, 0, 4, PADDED)
-SHAPE(by_3, 3, 0, 0, 0, 2, PADDED)
-SHAPE(by_4, 4, 0, 0, 0, 2, PADDED)
-SHAPE(by_6, 6, 0, 0, 0, 2, PADDED)
+SHAPE(half_1, 0, 1, 1, 0, 4, 4, PLAIN)
+SHAPE(one_0, 1, 0, 1, 0, 4, 4, PLAIN)
+SHAPE(one_1, 1, 1, 1, 0, 4, 4, PLAIN)
+SHAPE(two_0, 2, 0, 1, 0, 4, 4, PLAIN)
+SHAPE(two_1, 2, 1, 1, 0, 2, 2, PLAIN)
+SHAPE(three_0, 3, 0, 1, 0, 3, 3, PLAIN)
+SHAPE(four_0, 4, 0, 1, 0, 3, 2, PLAIN)
+SHAPE(nine_64, 4, 1, 1, 1, 2, 2, PADDED)
+SHAPE(by_1, 1, 0, 0, 0, 4, 4, PADDED)
+SHAPE(by_3, 3, 0, 0, 0, 4, 4, PADDED)
+SHAPE(by_4, 4, 0, 0, 0, 3, 3, PADDED)
 
 typedef void (*shape_fn)(const row_of *r, const pixels_of *p);
 
@@ -294,8 +343,6 @@ static shape_fn shape_of(const bd_tile16 *t, uint32_t taps, int packed) {
         }
     }
     switch (t->vectors) {
-    case 1:
-        return one ? (packed ? one_0_bit : one_0_i16) : (packed ? by_1_bit : by_1_i16);
     case 2:
         return packed ? two_0_bit : two_0_i16;
     case 3:
@@ -303,7 +350,7 @@ static shape_fn shape_of(const bd_tile16 *t, uint32_t taps, int packed) {
     case 4:
         return one ? (packed ? four_0_bit : four_0_i16) : (packed ? by_4_bit : by_4_i16);
     default:
-        return packed ? by_6_bit : by_6_i16;
+        return one ? (packed ? one_0_bit : one_0_i16) : (packed ? by_1_bit : by_1_i16);
     }
 }
 
@@ -366,6 +413,11 @@ static void addends(uint8_t *to, const bd_step *step, const uint16_t *ones, cons
     }
 }
 
+/* Rows y .. y + rows - 1 lie one behind the other. */
+static int is_one_row(const bd_view *view, uint32_t bytes_each, uint32_t y, uint32_t rows) {
+    return view->row_stride == bytes_each && y % view->rows_held + rows <= view->rows_held;
+}
+
 static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                       uint32_t y0, uint32_t rows, void *scratch) {
     const uint32_t channels = in->channels, outputs = step->out_channels, taps = bd_tile16_taps(step);
@@ -380,12 +432,13 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     uint8_t *array = (uint8_t *)scratch + 3u * padded;
     row_of r;
     pixels_of p;
+    int32_t next_row = -2; /* the rows above it are in scratch */
     uint32_t known = 4; /* missing rows of the addends that are there: none yet */
     r.weights = weights;
     r.outputs = outputs;
     r.rows = step->kernel_h;
     r.chunks_per_row = t.chunks / step->kernel_h;
-    r.row_bytes = padded;
+    r.at[0] = r.at[1] = r.at[2] = 0;
     r.k = (int16_t)(taps * channels);
     p.count = step->out_width;
     p.x_step = step->stride_w * (channels / 8u);
@@ -398,6 +451,12 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     if (taps == 9u && step->pad_value == 0) {
         p.first = step->pad_left;
         p.last = (p.count - 1u) * step->stride_w + 2u >= (uint32_t)in->width + step->pad_left ? p.count - 1u : p.count;
+    }
+    if (taps == 1u && step->stride_h == 1 && is_one_row(in, in->width * (channels / 8u), y0, rows) &&
+        step->out_width == in->width && is_one_row(out, p.to_step * p.count, y0, rows)) {
+        p.count *= rows;
+        p.last = p.count;
+        rows = 1;
     }
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
@@ -413,9 +472,13 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
             known = missing;
         }
         if (taps == 9u) {
-            for (uint32_t ky = 0; ky < 3u; ky++) {
-                pad_row((uint8_t *)scratch + ky * padded, step, in, top + (int32_t)ky);
+            for (int32_t row = top; row < top + 3; row++) {
+                r.at[row - top] = (uint32_t)(row + 3) % 3u * padded;
+                if (row >= next_row) {
+                    pad_row((uint8_t *)scratch + r.at[row - top], step, in, row);
+                }
             }
+            next_row = top + 3;
             p.x = scratch;
         } else {
             p.x = bd_row(in, y * step->stride_h);
