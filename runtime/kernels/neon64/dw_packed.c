@@ -15,7 +15,17 @@
 #include "bd_bits.h"
 #include "bd_kernels.h"
 
+/* The compiler knows nothing about this value. */
+#define HIDE(value) __asm__("" : "+w"(value))
+
 typedef uint8x16_t bytes;
+
+/* Bits of a where mask is 1, else of b. Written as vbslq_u8, it becomes two ands and an or where the compiler knows too much
+ * of the mask, or moves its complement out of the loop. */
+BD_INLINE bytes select(bytes mask, bytes a, bytes b) {
+    __asm__("bit %0.16b, %1.16b, %2.16b" : "+w"(b) : "w"(a), "w"(mask));
+    return b;
+}
 
 /* Bits of a column of three rows: x0 ^ x1, x0 ^ x2, x0 ^ x1 ^ x2; of two rows: x0, x1. */
 typedef struct column {
@@ -26,10 +36,6 @@ typedef struct column {
 typedef struct pair {
     bytes s, c;
 } pair;
-
-typedef struct planes {
-    bytes p[5];
-} planes;
 
 BD_INLINE column load_column(const uint8_t *const rows[3], size_t at, uint32_t height) {
     const bytes x0 = vld1q_u8(rows[0] + at), x1 = vld1q_u8(rows[1] + at);
@@ -58,7 +64,7 @@ BD_INLINE pair count_column(const column *x, const column *w, uint32_t height) {
 
 BD_INLINE pair add3(bytes a, bytes b, bytes c) {
     const bytes differ = veorq_u8(a, b);
-    const pair sum = {veorq_u8(differ, c), vbslq_u8(differ, c, a)};
+    const pair sum = {veorq_u8(differ, c), select(differ, c, a)};
     return sum;
 }
 
@@ -79,21 +85,33 @@ BD_INLINE sums add_columns(const pair c[3], uint32_t columns) {
     return r;
 }
 
-/* n up to 9. */
+/* Planes of weights that a table knows; their sum is n. They need not be the binary digits of it. */
+typedef struct planes {
+    bytes p[5];
+} planes;
+
+/* 1 2 2 4: n up to 9. */
 BD_INLINE planes count_bits(const sums *a) {
-    const pair two = add2(a->two, a->also_two), four = add2(a->four, two.c);
-    const planes n = {{a->one, two.s, four.s, four.c, four.c}};
+    const planes n = {{a->one, a->two, a->also_two, a->four, a->four}};
     return n;
 }
 
-/* n up to 18. */
+/* 1 2 4 4 8: n up to 18. */
 BD_INLINE planes count_trits(const sums *a, const sums *b) {
     const pair one = add2(a->one, b->one);
     const pair two = add3(a->two, b->two, one.c), more = add3(two.s, a->also_two, b->also_two);
-    const pair four = add3(a->four, b->four, two.c), fours = add2(four.s, more.c);
-    const pair eight = add2(four.c, fours.c);
-    const planes n = {{one.s, more.s, fours.s, eight.s, eight.c}};
+    const pair four = add3(a->four, b->four, two.c);
+    const planes n = {{one.s, more.s, four.s, more.c, four.c}};
     return n;
+}
+
+/* What the planes are worth: taps - 2 n of bits, taps - n of trits; by their bits in ascending order. */
+BD_INLINE uint8x16x2_t table_of(uint32_t taps, uint32_t trits) {
+    static const uint8_t bits[16] = {0, 2, 4, 6, 4, 6, 8, 10, 8, 10, 12, 14, 12, 14, 16, 18};
+    static const uint8_t levels[16] = {0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 8, 9, 10, 11};
+    const bytes all = vdupq_n_u8((uint8_t)taps), low = vsubq_u8(all, vld1q_u8(trits ? levels : bits));
+    const uint8x16x2_t table = {{low, vsubq_u8(low, vdupq_n_u8(8))}};
+    return table;
 }
 
 /* 64 channels from the lower or upper halves of vectors with channel 8 i + q in byte i of e[q]. */
@@ -107,17 +125,22 @@ BD_INLINE void store_interleaved(int8_t *to, const bytes e[8]) {
     vst4q_u8((uint8_t *)to + 64, high);
 }
 
-/* to[c] = taps - 2 n of bits, or taps - n of trits, of 128 channels. */
-BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits, bytes table) {
-    const bytes ones = vdupq_n_u8(0x55), twos = vdupq_n_u8(0x33), nibble = vdupq_n_u8(15), sixteen = vdupq_n_u8(16);
+/* Constants that stay in registers. */
+typedef struct constants {
+    bytes ones, twos, nibble, sixteen;
+} constants_of;
+
+/* Values of 128 channels. */
+BD_INLINE void expand(int8_t *to, const planes *n, uint32_t trits, const constants_of *k, const uint8x16x2_t *table) {
+    const bytes ones = k->ones, twos = k->twos, nibble = k->nibble, sixteen = k->sixteen;
     const bytes a = n->p[0], b = n->p[1], c = n->p[2], d = n->p[3];
-    const bytes e0 = vbslq_u8(ones, a, vshlq_n_u8(b, 1)), e1 = vbslq_u8(ones, vshrq_n_u8(a, 1), b);
-    const bytes f0 = vbslq_u8(ones, c, vshlq_n_u8(d, 1)), f1 = vbslq_u8(ones, vshrq_n_u8(c, 1), d);
+    const bytes e0 = select(ones, a, vshlq_n_u8(b, 1)), e1 = select(ones, vshrq_n_u8(a, 1), b);
+    const bytes f0 = select(ones, c, vshlq_n_u8(d, 1)), f1 = select(ones, vshrq_n_u8(c, 1), d);
     const bytes g[4] = {
-        vbslq_u8(twos, e0, vshlq_n_u8(f0, 2)),
-        vbslq_u8(twos, e1, vshlq_n_u8(f1, 2)),
-        vbslq_u8(twos, vshrq_n_u8(e0, 2), f0),
-        vbslq_u8(twos, vshrq_n_u8(e1, 2), f1),
+        select(twos, e0, vshlq_n_u8(f0, 2)),
+        select(twos, e1, vshlq_n_u8(f1, 2)),
+        select(twos, vshrq_n_u8(e0, 2), f0),
+        select(twos, vshrq_n_u8(e1, 2), f1),
     };
     bytes v[8];
     for (uint32_t j = 0; j < 4; j++) {
@@ -125,21 +148,21 @@ BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits
         v[j + 4u] = vshrq_n_u8(g[j], 4);
     }
     if (trits) {
-        const bytes e = n->p[4], all = vdupq_n_u8((uint8_t)taps);
-        v[0] = vbslq_u8(sixteen, vshlq_n_u8(e, 4), v[0]);
-        v[1] = vbslq_u8(sixteen, vshlq_n_u8(e, 3), v[1]);
-        v[2] = vbslq_u8(sixteen, vshlq_n_u8(e, 2), v[2]);
-        v[3] = vbslq_u8(sixteen, vshlq_n_u8(e, 1), v[3]);
-        v[4] = vbslq_u8(sixteen, e, v[4]);
-        v[5] = vbslq_u8(sixteen, vshrq_n_u8(e, 1), v[5]);
-        v[6] = vbslq_u8(sixteen, vshrq_n_u8(e, 2), v[6]);
-        v[7] = vbslq_u8(sixteen, vshrq_n_u8(e, 3), v[7]);
+        const bytes e = n->p[4];
+        v[0] = select(sixteen, vshlq_n_u8(e, 4), v[0]);
+        v[1] = select(sixteen, vshlq_n_u8(e, 3), v[1]);
+        v[2] = select(sixteen, vshlq_n_u8(e, 2), v[2]);
+        v[3] = select(sixteen, vshlq_n_u8(e, 1), v[3]);
+        v[4] = select(sixteen, e, v[4]);
+        v[5] = select(sixteen, vshrq_n_u8(e, 1), v[5]);
+        v[6] = select(sixteen, vshrq_n_u8(e, 2), v[6]);
+        v[7] = select(sixteen, vshrq_n_u8(e, 3), v[7]);
         for (uint32_t q = 0; q < 8; q++) {
-            v[q] = vsubq_u8(all, v[q]);
+            v[q] = vqtbl2q_u8(*table, v[q]);
         }
     } else {
         for (uint32_t q = 0; q < 8; q++) {
-            v[q] = vqtbl1q_u8(table, v[q]);
+            v[q] = vqtbl1q_u8(table->val[0], v[q]);
         }
     }
     store_interleaved(to, v);
@@ -155,7 +178,8 @@ typedef struct row_of {
 } row_of;
 
 BD_INLINE void pixel(int8_t *to, const column *x[3], const column *z[3], const column w[3], uint32_t first,
-                     uint32_t columns, uint32_t height, uint32_t trits, bytes table) {
+                     uint32_t columns, uint32_t height, uint32_t trits, const constants_of *k,
+                     const uint8x16x2_t *table) {
     pair c[3];
     sums a, b;
     planes n;
@@ -172,35 +196,35 @@ BD_INLINE void pixel(int8_t *to, const column *x[3], const column *z[3], const c
     } else {
         n = count_bits(&a);
     }
-    expand(to, &n, columns * height, trits, table);
-}
-
-/* What n mismatches of `taps` are worth. */
-BD_INLINE bytes table_of(uint32_t taps) {
-    static const uint8_t doubled[16] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-    return vsubq_u8(vdupq_n_u8((uint8_t)taps), vld1q_u8(doubled));
+    expand(to, &n, trits, k, table);
 }
 
 #define PIXEL(l, m, r, first, columns, table)                                                                \
     do {                                                                                                     \
         const column *xs[3] = {&x[l], &x[m], &x[r]}, *zs[3] = {&z[l], &z[m], &z[r]};                         \
-        pixel(to, xs, zs, w, first, columns, height, trits, table);                                          \
-        to += o->outputs;                                                                                    \
+        pixel(to, xs, zs, w, first, columns, height, trits, &k, &table);                                     \
+        to += outputs;                                                                                       \
     } while (0)
 
 #define NEXT(r)                                                                                              \
     do {                                                                                                     \
-        x[r] = load_column(o->x, at, height);                                                                \
+        x[r] = load_column(rows, at, height);                                                                \
         z[r] = trits ? load_column(other, at, height) : x[r];                                                \
-        at += o->pixel;                                                                                      \
+        at += each;                                                                                          \
     } while (0)
 
 BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits) {
-    const uint8_t *other[3] = {o->x[0] + o->plane, o->x[1] + o->plane, o->x[2] + o->plane};
-    const bytes inner = table_of(3u * height), outer = table_of(2u * height);
+    const uint8_t *const rows[3] = {o->x[0], o->x[1], o->x[2]};
+    const uint8_t *const other[3] = {rows[0] + o->plane, rows[1] + o->plane, rows[2] + o->plane};
+    const uint32_t each = o->pixel, outputs = o->outputs;
+    const uint8x16x2_t inner = table_of(3u * height, trits), outer = table_of(2u * height, trits);
+    constants_of k = {vdupq_n_u8(0x55), vdupq_n_u8(0x33), vdupq_n_u8(15), vdupq_n_u8(16)};
     column x[3], z[3], w[3];
     int8_t *to = o->to;
     size_t at = 0;
+    HIDE(k.ones);
+    HIDE(k.twos);
+    HIDE(k.nibble);
     for (uint32_t kx = 0; kx < 3u; kx++) {
         w[kx] = load_column(o->w, (size_t)kx * o->pixel, height);
     }
