@@ -37,6 +37,6 @@ def make_plan(
     plan = Lowering(graph, sets).run()
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     for step in plan.steps:
-        if whole_calls(step):
+        if whole_calls(step, sets):
             step.rows_per_call = step.out_shape[0]
     return plan

@@ -123,7 +123,9 @@ def takes_tile16(
     return True
 
 
-def whole_calls(step: PlanStep) -> bool:
-    """Whether one call should make all rows: ``tile16`` kernels prepare less then, and need no memory for more rows where no
-    epilogue follows."""
-    return step.segment == 0 and step.epilogue_kernel is None and (step.kernel or "").endswith("__tile16")
+def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
+    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
+    where no epilogue follows."""
+    kernel = step.kernel or ""
+    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and bool(set(variants().get(kernel, ())) & set(sets)))
+    return step.segment == 0 and step.epilogue_kernel is None and prepares

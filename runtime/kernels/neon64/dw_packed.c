@@ -174,6 +174,8 @@ typedef struct row_of {
     const uint8_t *w[3]; /* their weights' first tap */
     size_t plane;        /* bytes from a trit's plane to its other one */
     uint32_t width, pixel, outputs; /* bytes of a pixel, and channels */
+    uint32_t count;                 /* rows with the same rows of the window, and bytes from one to the next */
+    size_t x_down, to_down;
     int8_t *to;
 } row_of;
 
@@ -214,41 +216,48 @@ BD_INLINE void pixel(int8_t *to, const column *x[3], const column *z[3], const c
     } while (0)
 
 BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits) {
-    const uint8_t *const rows[3] = {o->x[0], o->x[1], o->x[2]};
-    const uint8_t *const other[3] = {rows[0] + o->plane, rows[1] + o->plane, rows[2] + o->plane};
+    const uint8_t *rows[3] = {o->x[0], o->x[1], o->x[2]};
+    const uint8_t *other[3] = {rows[0] + o->plane, rows[1] + o->plane, rows[2] + o->plane};
     const uint32_t each = o->pixel, outputs = o->outputs;
     const uint8x16x2_t inner = table_of(3u * height, trits), outer = table_of(2u * height, trits);
     constants_of k = {vdupq_n_u8(0x55), vdupq_n_u8(0x33), vdupq_n_u8(15), vdupq_n_u8(16)};
+    const uint32_t width = o->width, count = o->count;
     column x[3], z[3], w[3];
-    int8_t *to = o->to;
-    size_t at = 0;
     HIDE(k.ones);
     HIDE(k.twos);
     HIDE(k.nibble);
     for (uint32_t kx = 0; kx < 3u; kx++) {
         w[kx] = load_column(o->w, (size_t)kx * o->pixel, height);
     }
-    NEXT(1);
-    NEXT(2);
-    PIXEL(0, 1, 2, 1, 2, outer);
-    uint32_t left = o->width - 2u;
-    for (; left >= 3u; left -= 3u) {
-        NEXT(0);
-        PIXEL(1, 2, 0, 0, 3, inner);
+    for (uint32_t y = 0; y < count; y++) {
+        int8_t *to = o->to + y * o->to_down;
+        size_t at = 0;
         NEXT(1);
-        PIXEL(2, 0, 1, 0, 3, inner);
         NEXT(2);
-        PIXEL(0, 1, 2, 0, 3, inner);
+        PIXEL(0, 1, 2, 1, 2, outer);
+        uint32_t left = width - 2u;
+        for (; left >= 3u; left -= 3u) {
+            NEXT(0);
+            PIXEL(1, 2, 0, 0, 3, inner);
+            NEXT(1);
+            PIXEL(2, 0, 1, 0, 3, inner);
+            NEXT(2);
+            PIXEL(0, 1, 2, 0, 3, inner);
+        }
+        for (; left != 0; left--) {
+            NEXT(0);
+            PIXEL(1, 2, 0, 0, 3, inner);
+            x[1] = x[2];
+            x[2] = x[0];
+            z[1] = z[2];
+            z[2] = z[0];
+        }
+        PIXEL(1, 2, 0, 0, 2, outer);
+        for (uint32_t i = 0; i < 3u; i++) {
+            rows[i] += o->x_down;
+            other[i] += o->x_down;
+        }
     }
-    for (; left != 0; left--) {
-        NEXT(0);
-        PIXEL(1, 2, 0, 0, 3, inner);
-        x[1] = x[2];
-        x[2] = x[0];
-        z[1] = z[2];
-        z[2] = z[0];
-    }
-    PIXEL(1, 2, 0, 0, 2, outer);
 }
 
 static BD_APART void row_bits_3(const row_of *o) {
@@ -274,10 +283,24 @@ static int is_for_rows(const bd_step *step, const bd_view *in, const bd_view *ou
            (uint32_t)(out->height - 1) * step->stride_h + 2u <= (uint32_t)in->height + step->pad_top;
 }
 
+static int is_whole(const bd_view *view) {
+    return view->rows_held == view->height;
+}
+
+/* Rows from y on, before `end`, of which no window leaves the map. */
+static uint32_t inner_rows(const bd_step *step, const bd_view *in, uint32_t y, uint32_t end) {
+    uint32_t n = 1;
+    while (y + n < end && (y + n) * step->stride_h + 3u <= (uint32_t)in->height + step->pad_top) {
+        n++;
+    }
+    return n;
+}
+
 BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
                        uint32_t y0, uint32_t rows, uint32_t trits) {
     const uint32_t bytes_each = in->channels / 8u;
-    for (uint32_t y = y0; y < y0 + rows; y++) {
+    uint32_t count = 1;
+    for (uint32_t y = y0; y < y0 + rows; y += count) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
         const uint32_t first = top < 0 ? 1u : 0u, end = top + 3 > (int32_t)in->height ? 2u : 3u;
         row_of o;
@@ -290,6 +313,10 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
         o.pixel = bytes_each;
         o.outputs = out->channels;
         o.to = (void *)bd_row(out, y);
+        count = end - first == 3u && is_whole(in) && is_whole(out) ? inner_rows(step, in, y, y0 + rows) : 1u;
+        o.count = count;
+        o.x_down = (size_t)step->stride_h * in->row_stride;
+        o.to_down = out->row_stride;
         for (uint32_t c = 0; c < in->channels; c += 128u) {
             if (end - first == 3u) {
                 (trits ? row_trits_3 : row_bits_3)(&o);
