@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Quant, Sign, Ternarize
+from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Quant, Sign, Ternarize, TwoSlope, Value
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import make_plan
 
@@ -96,3 +96,40 @@ def build(layer: Layer, output: str, sets: tuple[str, ...]) -> Case:
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
     sample = rng.integers(-1000, 1000, (layer.side, layer.side, layer.channels), dtype=np.int16)
     return Case(Lowered(graph, plan), step, sample)
+
+
+#: What stands behind the accumulators: residual added to the normalized sums (post) or normalized with them (pre), PReLU, an
+#: int16 trunk, and the bits or trits that the next layer reads.
+EPILOGUES = ("post_bn_sign", "pre_bn_sign", "pre_bn_trit")
+EPILOGUE_SHAPE = (28, 28, 128)
+
+
+def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
+    """Accumulators of 64 products come in as int16; trunk and packed output are read by one more step, to be compared."""
+    rng = np.random.default_rng(1)
+    graph = Graph(kind, "fixed16")
+    shape, channels = (1, *EPILOGUE_SHAPE), EPILOGUE_SHAPE[2]
+
+    def numbers(name: str, low: int, high: int, dtype: DType = DType.I32) -> Value:
+        return graph.constant(name, rng.integers(low, high, channels, endpoint=True), dtype)
+
+    def same(name: str, number: int) -> Value:
+        return graph.constant(name, np.full(channels, number), DType.I32)
+
+    x = graph.input("x", shape, DType.I16, Quant.of(1.0))
+    other = Affine(terms=1, shifts=(4,), out=DType.I16)
+    residual = graph.add(other, [x, numbers("a", -32768, 32767), numbers("b", -(2**29), 2**29)], "residual")
+    factors = same("factor", 65536) if kind.startswith("post") else numbers("factor", 40000, 90000)
+    both = Affine(terms=2, shifts=(8, 0), out=DType.I16)
+    v = graph.add(both, [x, residual, numbers("mul", -30000, 30000), factors, numbers("add", -(2**28), 2**28)], "layer")
+    y = graph.add(TwoSlope(out=DType.I16), [v, same("positive", 65536), numbers("negative", -32768, 32767)], "y")
+    if kind.endswith("trit"):
+        levels = graph.add(Ternarize(), [y, numbers("low", -9000, -1), numbers("high", 0, 9000)], "levels")
+    else:
+        levels = graph.add(Sign(), [y, numbers("low", -9000, 9000)], "levels")
+    last = Affine(terms=2, shifts=(0, 0), out=DType.I16)
+    out = graph.add(last, [y, levels, same("m", 32768), same("n", 65536), same("zero", 0)], "out", quant=Quant.of(1.0))
+    graph.outputs = [out]
+    plan = make_plan(graph, sets=sets)
+    step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
+    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, EPILOGUE_SHAPE, dtype=np.int16, endpoint=True))

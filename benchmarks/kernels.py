@@ -24,7 +24,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from kernel_layers import LAYERS, Layer, build
+from kernel_layers import EPILOGUE_SHAPE, EPILOGUES, LAYERS, Layer, build, build_epilogue
 
 from bdnet_deploy import errors, targets
 from bdnet_deploy._toml import read_toml
@@ -61,8 +61,8 @@ class Row:
     equal: bool
 
 
-def measure(layer: Layer, output: str, name: str, variant: str) -> Row:
-    """Count one layer.
+def measure(layer: Layer | str, output: str, name: str, variant: str) -> Row:
+    """Count one layer, or one of the epilogues; of these ``macs`` counts elements.
 
     Raises:
         BdnetError: there is no such core, or the image cannot be built.
@@ -70,7 +70,8 @@ def measure(layer: Layer, output: str, name: str, variant: str) -> Row:
     core = targets.core(CORES[name])
     if variant == "generic":
         core = dataclasses.replace(core, sets=())
-    case = build(layer, output, core.sets)
+    case = build_epilogue(layer, core.sets) if isinstance(layer, str) else build(layer, output, core.sets)
+    units = int(np.prod(EPILOGUE_SHAPE)) if isinstance(layer, str) else layer.macs
     graph, plan = case.lowered.graph, case.lowered.plan
     expected = evaluate(graph, [case.x[None]])[graph.outputs[0].name]
     with EmulatedModel(case.lowered, core) as model:
@@ -78,15 +79,15 @@ def measure(layer: Layer, output: str, name: str, variant: str) -> Row:
     region = result.by_region[case.step]
     step = plan.steps[case.step]
     return Row(
-        layer=layer.name,
+        layer=layer if isinstance(layer, str) else layer.name,
         output=output,
         core=name,
         variant=variant,
         kernel=" + ".join(k for k in (step.kernel, step.epilogue_kernel) if k),
         instructions=region.instructions,
-        macs=layer.macs,
-        per_mac=region.instructions / layer.macs,
-        cycles_per_mac=None if region.cycles is None else region.cycles / layer.macs,
+        macs=units,
+        per_mac=region.instructions / units,
+        cycles_per_mac=None if region.cycles is None else region.cycles / units,
         equal=bool(np.array_equal(found, expected[0])),
     )
 
@@ -141,19 +142,16 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the table; ends with 1 when a byte differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--core", choices=CORES, action="append", help="default: all that this version has")
-    parser.add_argument("--layer", choices=[layer.name for layer in LAYERS], action="append")
+    parser.add_argument("--layer", choices=[*(layer.name for layer in LAYERS), *EPILOGUES], action="append")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: picked")
     parser.add_argument("--format", choices=("text", "json", "markdown"), default="text")
     options = parser.parse_args(argv)
     known = targets.cores()
     rows = []
     for name in options.core or [n for n, core in CORES.items() if core in known]:
-        for layer in LAYERS:
-            if options.layer and layer.name not in options.layer:
-                continue
-            for output in layer.kinds:
-                for variant in options.variant or ["picked"]:
-                    rows.append(measure(layer, output, name, variant))
+        for layer, output in [*((a, kind) for a in LAYERS for kind in a.kinds), *((e, "i16 + packed") for e in EPILOGUES)]:
+            if not options.layer or (layer if isinstance(layer, str) else layer.name) in options.layer:
+                rows += [measure(layer, output, name, variant) for variant in options.variant or ["picked"]]
     missing = [n for n, core in CORES.items() if core not in known and not options.core]
     if options.format == "json":
         print(json.dumps({"compiler": zig.version(), "rows": [asdict(r) for r in rows], "not_there": missing}, indent=1))
