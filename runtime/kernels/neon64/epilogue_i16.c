@@ -10,6 +10,15 @@
 
 typedef int16x8_t vec;
 
+/* The compiler knows nothing about this sum: else it adds the constants first, and needs copies of them. */
+#define HIDE(value) __asm__("" : "+w"(value))
+
+/* a where mask is all ones, else b: one instruction, where the compiler finds three. */
+BD_INLINE vec select(vec mask, vec a, vec b) {
+    __asm__("bit %0.16b, %1.16b, %2.16b" : "+w"(b) : "w"(a), "w"(mask));
+    return b;
+}
+
 /* Parameters of 16 channels. */
 typedef struct block {
     vec mul[2], residual_mul[2], residual_one[2]; /* one: all ones where k is 1 */
@@ -27,6 +36,7 @@ typedef struct row_of {
 } row_of;
 
 enum { NONE, ANY, ONE }; /* residual: absent, factor 1 exactly */
+enum { MIXED, WIDE, SMALL }; /* operands: any; trunk and packed outputs from accumulators of 16 bits; of 8 bits */
 enum { FLAT, SLOPES, STEEP }; /* two-slope: absent, negative slopes with k = 0, with k of -1 to 1 */
 
 BD_INLINE vec upper_half(int32x4_t low, int32x4_t high) {
@@ -45,6 +55,8 @@ BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form,
         low = vmlal_s16(low, vget_low_s16(residual), vget_low_s16(k->residual_mul[h]));
         high = vmlal_high_s16(high, residual, k->residual_mul[h]);
     }
+    HIDE(low);
+    HIDE(high);
     vec v = vaddhn_high_s32(vaddhn_s32(low, k->add[2u * h]), high, k->add[2u * h + 1u]);
     if (form != NONE) {
         v = vqaddq_s16(v, form == ONE ? residual : vandq_s16(residual, k->residual_one[h]));
@@ -54,7 +66,7 @@ BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form,
         if (slopes == STEEP) {
             t = vqsubq_s16(vqaddq_s16(t, vandq_s16(v, k->slope_plus[h])), vandq_s16(v, k->slope_minus[h]));
         }
-        v = vbslq_s16(vreinterpretq_u16_s16(below_zero(v)), t, v);
+        v = select(below_zero(v), t, v);
     }
     return v;
 }
@@ -66,7 +78,8 @@ BD_INLINE uint8x16_t below(const vec y[2], const vec threshold[2]) {
 }
 
 /* 16 bits of each pixel. */
-BD_INLINE void pack(uint8_t *to, uint32_t step, uint8x16_t first, uint8x16_t second, uint32_t pixels, uint8x16_t place) {
+BD_INLINE uint8_t *pack(uint8_t *to, uint32_t step, uint8x16_t first, uint8x16_t second, uint32_t pixels,
+                        uint8x16_t place) {
     uint8x16_t v = vpaddq_u8(vandq_u8(first, place), vandq_u8(second, place));
     v = vpaddq_u8(v, v);
     v = vpaddq_u8(v, v);
@@ -74,89 +87,92 @@ BD_INLINE void pack(uint8_t *to, uint32_t step, uint8x16_t first, uint8x16_t sec
     if (pixels == 2u) {
         vst1q_lane_u16((void *)(to + step), vreinterpretq_u16_u8(v), 1);
     }
+    return to + pixels * step;
 }
 
-/* One or two pixels from x on. */
-BD_INLINE void some_pixels(const row_of *r, const block *k, uint32_t x, uint32_t pixels, int form, int slopes, int trits,
+/* One or two pixels; moves the row's pointers on. */
+BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form, int slopes, int trits, int operands,
                            uint8x16_t place, vec shift) {
     uint8x16_t a[2], b[2];
     for (uint32_t i = 0; i < pixels; i++) {
-        const uint8_t *acc = r->acc + (size_t)(x + i) * r->acc_step;
-        const size_t at = (size_t)(x + i) * r->step;
         vec first, second, y[2];
-        if (r->small) {
-            const int8x16_t both = vld1q_s8((const void *)acc);
+        if (operands == SMALL || (operands == MIXED && r->small)) {
+            const int8x16_t both = vld1q_s8((const void *)r->acc);
             first = vmovl_s8(vget_low_s8(both));
             second = vmovl_high_s8(both);
         } else {
-            first = vld1q_s16((const void *)acc);
-            second = vld1q_s16((const void *)(acc + 16));
+            first = vld1q_s16((const void *)r->acc);
+            second = vld1q_s16((const void *)(r->acc + 16));
         }
+        r->acc += r->acc_step;
         vec residual[2] = {first, second};
         if (form != NONE) {
-            residual[0] = vld1q_s16((const void *)(r->residual + at));
-            residual[1] = vld1q_s16((const void *)(r->residual + at + 16));
+            residual[0] = vld1q_s16((const void *)r->residual);
+            residual[1] = vld1q_s16((const void *)(r->residual + 16));
+            r->residual += r->step;
         }
         y[0] = value(k, 0, vqshlq_s16(first, shift), residual[0], form, slopes);
         y[1] = value(k, 1, vqshlq_s16(second, shift), residual[1], form, slopes);
-        if (r->trunk != NULL) {
-            vst1q_s16((void *)(r->trunk + at), y[0]);
-            vst1q_s16((void *)(r->trunk + at + 16), y[1]);
+        if (operands != MIXED || r->trunk != NULL) {
+            vst1q_s16((void *)r->trunk, y[0]);
+            vst1q_s16((void *)(r->trunk + 16), y[1]);
+            r->trunk += r->step;
         }
         a[i] = below(y, k->low);
         b[i] = trits ? below(y, k->high) : a[i];
     }
-    if (r->a != NULL) {
-        pack(r->a + (size_t)x * r->packed_step, r->packed_step, a[0], a[pixels - 1u], pixels, place);
+    if (operands != MIXED || r->a != NULL) {
+        r->a = pack(r->a, r->packed_step, a[0], a[pixels - 1u], pixels, place);
         if (trits) {
-            pack(r->b + (size_t)x * r->packed_step, r->packed_step, b[0], b[pixels - 1u], pixels, place);
+            r->b = pack(r->b, r->packed_step, b[0], b[pixels - 1u], pixels, place);
         }
     }
 }
 
-BD_INLINE void pixels_of(const row_of *r, const block *k, int form, int slopes, int trits) {
+BD_INLINE void pixels_of(const row_of *r, const block *k, int form, int slopes, int trits, int operands) {
     static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t place = vld1q_u8(places);
     const vec shift = vdupq_n_s16(r->shift);
-    const row_of o = *r;
     const block c = *k;
-    uint32_t x = 0;
-    for (; x + 2u <= o.width; x += 2u) {
-        some_pixels(&o, &c, x, 2, form, slopes, trits, place, shift);
+    row_of o = *r;
+    for (uint32_t left = o.width / 2u; left != 0; left--) {
+        some_pixels(&o, &c, 2, form, slopes, trits, operands, place, shift);
     }
-    if (x < o.width) {
-        some_pixels(&o, &c, x, 1, form, slopes, trits, place, shift);
+    if (o.width % 2u != 0) {
+        some_pixels(&o, &c, 1, form, slopes, trits, operands, place, shift);
     }
 }
 
-#define FORM(form, slopes)                                                                                   \
-    static BD_APART void bits_##form##_##slopes(const row_of *r, const block *k) {                           \
-        pixels_of(r, k, form, slopes, 0);                                                                    \
+#define FORM(form, slopes, operands)                                                                         \
+    static BD_APART void bits_##form##_##slopes##_##operands(const row_of *r, const block *k) {              \
+        pixels_of(r, k, form, slopes, 0, operands);                                                          \
     }                                                                                                        \
-    static BD_APART void trits_##form##_##slopes(const row_of *r, const block *k) {                          \
-        pixels_of(r, k, form, slopes, 1);                                                                    \
+    static BD_APART void trits_##form##_##slopes##_##operands(const row_of *r, const block *k) {             \
+        pixels_of(r, k, form, slopes, 1, operands);                                                          \
     }
 
-FORM(NONE, FLAT)
-FORM(NONE, SLOPES)
-FORM(NONE, STEEP)
-FORM(ANY, FLAT)
-FORM(ANY, SLOPES)
-FORM(ANY, STEEP)
-FORM(ONE, FLAT)
-FORM(ONE, SLOPES)
-FORM(ONE, STEEP)
+#define FORMS(form)                                                                                          \
+    FORM(form, FLAT, MIXED)                                                                                  \
+    FORM(form, FLAT, WIDE)                                                                                   \
+    FORM(form, FLAT, SMALL)                                                                                  \
+    FORM(form, SLOPES, MIXED)                                                                                \
+    FORM(form, SLOPES, WIDE)                                                                                 \
+    FORM(form, SLOPES, SMALL)                                                                                \
+    FORM(form, STEEP, MIXED)                                                                                 \
+    FORM(form, STEEP, WIDE)                                                                                  \
+    FORM(form, STEEP, SMALL)
+
+FORMS(NONE)
+FORMS(ANY)
+FORMS(ONE)
 
 typedef void (*form_fn)(const row_of *r, const block *k);
 
-static form_fn const forms[2][3][3] = {
-    {{bits_NONE_FLAT, bits_NONE_SLOPES, bits_NONE_STEEP},
-     {bits_ANY_FLAT, bits_ANY_SLOPES, bits_ANY_STEEP},
-     {bits_ONE_FLAT, bits_ONE_SLOPES, bits_ONE_STEEP}},
-    {{trits_NONE_FLAT, trits_NONE_SLOPES, trits_NONE_STEEP},
-     {trits_ANY_FLAT, trits_ANY_SLOPES, trits_ANY_STEEP},
-     {trits_ONE_FLAT, trits_ONE_SLOPES, trits_ONE_STEEP}},
-};
+#define BY_OPERANDS(form, slopes) {form##_##slopes##_MIXED, form##_##slopes##_WIDE, form##_##slopes##_SMALL}
+#define BY_SLOPES(form)           {BY_OPERANDS(form, FLAT), BY_OPERANDS(form, SLOPES), BY_OPERANDS(form, STEEP)}
+
+static form_fn const forms[2][3][3][3] = {{BY_SLOPES(bits_NONE), BY_SLOPES(bits_ANY), BY_SLOPES(bits_ONE)},
+                                          {BY_SLOPES(trits_NONE), BY_SLOPES(trits_ANY), BY_SLOPES(trits_ONE)}};
 
 /* The m parts of 16 factors, and their k parts. */
 BD_INLINE void split(const uint8_t *constants, uint32_t offset, uint32_t c, vec m[2], vec k[2]) {
@@ -315,11 +331,12 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         r.step = channels * 2u;
         r.packed_step = channels / 8u;
         r.shift = e->shift;
+        const int operands = r.trunk == NULL || r.a == NULL ? MIXED : r.small ? SMALL : WIDE;
         for (uint32_t c = 0; c < channels; c += 16u) {
             block b;
             int form, slopes;
             if (load_block(&b, e, constants, c, &form, &slopes)) {
-                forms[e->high != BD_ABSENT][form][slopes](&r, &b);
+                forms[e->high != BD_ABSENT][form][slopes][operands](&r, &b);
             } else {
                 plain(&r, e, constants, c);
             }
