@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -21,10 +22,32 @@ def build(root: Path, compiler: str, arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+#: Options of the sets whose variants gcc builds for this processor's architecture, as in runtime/CMakeLists.txt.
+_AVX2 = ["-mavx2", "-mpopcnt"]
+SETS = {"avx2": _AVX2, "avx512": [*_AVX2, *(f"-mavx512{x}" for x in ("f", "dq", "bw", "vl", "vpopcntdq"))]}
+
+
+def variant_objects(root: Path, folder: Path, flags: list[str]) -> list[str]:
+    """Objects of the variants and the options that go with them; none on other architectures than x86-64."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    made = []
+    for name, options in SETS.items():
+        made.append(f"-DBD_WITH_{name.upper()}")
+        for source in sorted((root / "runtime/kernels" / name).glob("*.c")):
+            made.append(str(folder / f"{name}-{source.stem}.o"))
+            command = ["gcc", *FLAGS, *flags, *options, "-c", str(source), "-o", made[-1]]
+            done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
+            assert done.returncode == 0, done.stderr
+    return made
+
+
 def sanitized_environment(root: Path, folder: Path) -> dict[str, str]:
     """The environment of a Python process whose host library has the address and undefined behaviour sanitizers."""
     library = folder / "libbdnet.so"
-    build(root, "gcc", ["-fPIC", "-shared", "-fsanitize=address,undefined", "-pthread", "-o", str(library)])
+    flags = ["-fPIC", "-fsanitize=address,undefined", "-pthread", "-Ihost"]
+    variants = variant_objects(root, folder, flags)
+    build(root, "gcc", [*flags, *variants, "-shared", "host/bdnet_host.c", "-o", str(library)])
     runtimes = [
         subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, encoding="utf-8").stdout.strip()
         for name in ("libasan.so", "libubsan.so")

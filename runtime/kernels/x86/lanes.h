@@ -6,6 +6,14 @@
 
 #include "bd_bits.h"
 
+/* A loop of a few turns, a constant of the call, to be unrolled so that its vectors stay in registers. */
+#ifdef __clang__
+#    define BD_UNROLL _Pragma("unroll")
+#else
+#    define BD_UNROLL _Pragma("GCC unroll 16")
+#endif
+#define BD_EACH(i, count) BD_UNROLL for (uint32_t i = 0; i < (count); i++)
+
 #ifdef __AVX512F__
 #    define BD_LANES 16u
 #    define BD_SET   avx512
@@ -34,6 +42,16 @@ typedef __m256i bd_lanes;
 #    define bd_lanes_and_not     _mm256_andnot_si256 /* ~a & b */
 #    define bd_lanes_add         _mm256_add_epi32
 #    define bd_lanes_sub         _mm256_sub_epi32
+#endif
+
+/* The two bits of a + b + c, bit by bit. */
+#ifdef __AVX512F__
+#    define bd_lanes_odd(a, b, c)      _mm512_ternarylogic_epi32(a, b, c, 0x96)
+#    define bd_lanes_majority(a, b, c) _mm512_ternarylogic_epi32(a, b, c, 0xe8)
+#else
+#    define bd_lanes_odd(a, b, c) _mm256_xor_si256(_mm256_xor_si256(a, b), c)
+#    define bd_lanes_majority(a, b, c)                                                                       \
+        _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(_mm256_xor_si256(a, b), c))
 #endif
 
 /* A variant of the set that this file is compiled for. */
@@ -85,20 +103,20 @@ static inline void bd_to_lanes(uint32_t *to, const uint32_t *from, size_t stride
         uint32_t k = 0;
         for (; k + 8u <= count; k += 8u) {
             __m256i r[8], t[8];
-            for (uint32_t i = 0; i < 8u; i++) {
+            BD_EACH(i, 8u) {
                 r[i] = _mm256_loadu_si256((const __m256i *)(const void *)(w + i * stride + k));
             }
-            for (uint32_t i = 0; i < 8u; i += 2u) {
+            BD_UNROLL for (uint32_t i = 0; i < 8u; i += 2u) {
                 t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1u]);
                 t[i + 1u] = _mm256_unpackhi_epi32(r[i], r[i + 1u]);
             }
-            for (uint32_t i = 0; i < 8u; i += 4u) {
+            BD_UNROLL for (uint32_t i = 0; i < 8u; i += 4u) {
                 r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2u]);
                 r[i + 1u] = _mm256_unpackhi_epi64(t[i], t[i + 2u]);
                 r[i + 2u] = _mm256_unpacklo_epi64(t[i + 1u], t[i + 3u]);
                 r[i + 3u] = _mm256_unpackhi_epi64(t[i + 1u], t[i + 3u]);
             }
-            for (uint32_t i = 0; i < 4u; i++) {
+            BD_EACH(i, 4u) {
                 uint32_t *at = to + (size_t)(k + i) * BD_LANES + o;
                 _mm256_storeu_si256((__m256i *)(void *)at, _mm256_permute2x128_si256(r[i], r[i + 4u], 0x20));
                 at += 4u * BD_LANES;
@@ -106,7 +124,7 @@ static inline void bd_to_lanes(uint32_t *to, const uint32_t *from, size_t stride
             }
         }
         for (; k < count; k++) {
-            for (uint32_t i = 0; i < 8u; i++) {
+            BD_EACH(i, 8u) {
                 to[(size_t)k * BD_LANES + o + i] = w[i * stride + k];
             }
         }

@@ -1,0 +1,2 @@
+/* Depth-wise convolution of bits and trits. */
+#include "../x86/dw_packed.inc"

@@ -1,0 +1,2 @@
+/* Fixed-point epilogues. */
+#include "../x86/epilogue_fixed.inc"

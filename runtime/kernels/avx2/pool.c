@@ -1,0 +1,2 @@
+/* Average pooling. */
+#include "../x86/pool.inc"

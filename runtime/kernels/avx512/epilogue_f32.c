@@ -1,0 +1,2 @@
+/* Float epilogue. */
+#include "../x86/epilogue_f32.inc"
