@@ -32,7 +32,7 @@ typedef struct row_of {
     uint8_t *trunk, *a, *b; /* a, b: the planes of the packed output */
     uint32_t width, acc_step, step, packed_step; /* bytes from pixel to pixel */
     int small;                                   /* accumulators of 8 bits */
-    int16_t shift;
+    int shift;
 } row_of;
 
 enum { NONE, ANY, ONE }; /* residual: absent, factor 1 exactly */
@@ -48,9 +48,9 @@ BD_INLINE vec below_zero(vec v) {
 }
 
 /* y of 8 channels. */
-BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form, int slopes) {
-    int32x4_t low = vmull_s16(vget_low_s16(acc), vget_low_s16(k->mul[h]));
-    int32x4_t high = vmull_high_s16(acc, k->mul[h]);
+BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form, int slopes, int32x4_t shift) {
+    int32x4_t low = vshlq_s32(vmull_s16(vget_low_s16(acc), vget_low_s16(k->mul[h])), shift);
+    int32x4_t high = vshlq_s32(vmull_high_s16(acc, k->mul[h]), shift); /* (acc << shift) * m, modulo 2**32 */
     if (form == ANY) {
         low = vmlal_s16(low, vget_low_s16(residual), vget_low_s16(k->residual_mul[h]));
         high = vmlal_high_s16(high, residual, k->residual_mul[h]);
@@ -92,7 +92,7 @@ BD_INLINE uint8_t *pack(uint8_t *to, uint32_t step, uint8x16_t first, uint8x16_t
 
 /* One or two pixels; moves the row's pointers on. */
 BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form, int slopes, int trits, int operands,
-                           uint8x16_t place, vec shift) {
+                           uint8x16_t place, int32x4_t shift) {
     uint8x16_t a[2], b[2];
     for (uint32_t i = 0; i < pixels; i++) {
         vec first, second, y[2];
@@ -111,8 +111,8 @@ BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form,
             residual[1] = vld1q_s16((const void *)(r->residual + 16));
             r->residual += r->step;
         }
-        y[0] = value(k, 0, vqshlq_s16(first, shift), residual[0], form, slopes);
-        y[1] = value(k, 1, vqshlq_s16(second, shift), residual[1], form, slopes);
+        y[0] = value(k, 0, first, residual[0], form, slopes, shift);
+        y[1] = value(k, 1, second, residual[1], form, slopes, shift);
         if (operands != MIXED || r->trunk != NULL) {
             vst1q_s16((void *)r->trunk, y[0]);
             vst1q_s16((void *)(r->trunk + 16), y[1]);
@@ -132,7 +132,7 @@ BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form,
 BD_INLINE void pixels_of(const row_of *r, const block *k, int form, int slopes, int trits, int operands) {
     static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t place = vld1q_u8(places);
-    const vec shift = vdupq_n_s16(r->shift);
+    const int32x4_t shift = vdupq_n_s32(r->shift);
     const block c = *k;
     row_of o = *r;
     for (uint32_t left = o.width / 2u; left != 0; left--) {
@@ -265,7 +265,7 @@ static BD_APART void plain(const row_of *r, const bd_epilogue *e, const uint8_t 
             const uint32_t channel = c + i;
             const int32_t term = r->small ? ((const int8_t *)acc)[i] : ((const int16_t *)(const void *)acc)[i];
             const int32_t mul = *(const int32_t *)bd_parameters(constants, e->mul, channel);
-            const uint32_t v = (uint32_t)(int32_t)vqshlh_s16((int16_t)term, r->shift);
+            const uint32_t v = (uint32_t)term << r->shift;
             uint32_t low = v * low_part(mul) + *(const uint32_t *)bd_parameters(constants, e->add, channel);
             uint32_t high = v * high_part(mul);
             if (e->residual_mul != BD_ABSENT) {
@@ -300,11 +300,10 @@ static BD_APART void plain(const row_of *r, const bd_epilogue *e, const uint8_t 
     }
 }
 
-/* Shifts to the left saturate here, which nothing that an exporter proved needs. */
 static int is_for_blocks(const bd_epilogue *e, const bd_view in[], const bd_view out[]) {
     const int residual = e->residual_mul != BD_ABSENT;
     return in->channels % 32u == 0 && e->repeats == 0 && (in->dtype == BD_I8 || in->dtype == BD_I16) &&
-           e->mul != BD_ABSENT && e->shift >= 0 && e->shift <= (in->dtype == BD_I8 ? 11 : 15) &&
+           e->mul != BD_ABSENT && e->shift >= 0 &&
            (!residual || (in[1].dtype == BD_I16 && in[1].width == in->width && in[1].channels == in->channels &&
                           in[1].height == in->height && e->residual_shift == 0)) &&
            (out[1].rows_held == 0 || out[1].dtype != BD_UBIT || e->high == BD_ABSENT);
