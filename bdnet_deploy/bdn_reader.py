@@ -22,6 +22,7 @@ from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import Plan
 from bdnet_deploy.plan.packings import unpack_tile16
+from bdnet_deploy.plan.variants import SETS
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
 _SHAPE_FIELDS = (
@@ -82,6 +83,12 @@ class BdnReader:
         except ValueError:
             return {}
         return meta if isinstance(meta, dict) else {}
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The instruction sets that the file's kernels and packings were chosen for."""
+        found = self.meta.get("sets")
+        return tuple(name for name in SETS if name in found) if isinstance(found, list) else ()
 
     def other_steps(self, plan: Plan) -> list[tuple[str, str]]:
         """Layer and reason for every step that is not the one of ``plan``: kernels, shapes, sizes."""

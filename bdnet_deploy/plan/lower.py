@@ -35,6 +35,7 @@ def make_plan(
         UnsupportedError: for a combination of dtypes that no kernel takes; names the layer.
     """
     plan = Lowering(graph, sets).run()
+    plan.sets = tuple(sorted(sets))
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     for step in plan.steps:
         if whole_calls(step, sets):

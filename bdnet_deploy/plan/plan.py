@@ -146,6 +146,7 @@ class Plan:
         tensor_bytes: the arena without scratch.
         lower_bound: the most bytes that any unit's tensors take, and scratch: no placement of this mix needs less.
         timeline: memory, unit by unit.
+        sets: instruction sets that kernels and packings were chosen for, sorted; none: any core.
     """
 
     graph: Graph
@@ -154,6 +155,7 @@ class Plan:
     tensor_bytes: int = 0
     lower_bound: int = 0
     timeline: list[Moment] = field(default_factory=list)
+    sets: tuple[str, ...] = ()
 
     @property
     def streamed(self) -> int:
