@@ -11,7 +11,7 @@ PYTHON = $(shell for p in python3.11 python3 python3.12 python3.10 python; do \
 VENV := .venv
 BIN := $(VENV)/bin
 C_FILES := $(shell find runtime firmware_examples \( -name '*.[ch]' -o -name '*.inc' \) 2>/dev/null)
-HOST_LIBRARY := CMakeLists.txt runtime/CMakeLists.txt $(shell find runtime/include runtime/src runtime/kernels runtime/host runtime/threads -type f 2>/dev/null)
+HOST_LIBRARY := CMakeLists.txt runtime/CMakeLists.txt $(shell find runtime/include runtime/src runtime/kernels runtime/host runtime/threads runtime/tflite -type f 2>/dev/null)
 TYPECHECK := build/typecheck
 BUILD_ARGS := --config-settings=cmake.define.BDNET_WERROR=ON
 
@@ -48,7 +48,7 @@ lint: install
 	if command -v cppcheck >/dev/null; then \
 	  cppcheck --quiet --std=c99 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	    --suppress=missingIncludeSystem -I runtime/include -I runtime/src -I runtime/kernels \
-	    runtime/src runtime/kernels runtime/host runtime/threads; \
+	    runtime/src runtime/kernels runtime/host runtime/threads runtime/tflite; \
 	else echo "cppcheck is not installed: skipped"; fi
 
 format: install

@@ -25,6 +25,7 @@ _EXPORTS = {
     "Table": "bdnet_deploy.report",
     "load": "bdnet_deploy.loading",
     "save": "bdnet_deploy.checkpoint",
+    "tflite_interpreter": "bdnet_deploy.peers.tensorflow_lite",
 }
 
 __all__ = ["__version__", *_EXPORTS]

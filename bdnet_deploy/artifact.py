@@ -58,6 +58,7 @@ def foreign_file(
     profile: str | None = None,
     int8: bool = False,
     calibrate: PathLike | Array | Samples | None = None,
+    progress: Progress | None = None,
 ) -> Written:
     """The model as TFLite or ONNX; arguments as for :meth:`bdnet_deploy.model.Model.export`."""
     profile = profile or PROFILES[target][0]
@@ -71,7 +72,8 @@ def foreign_file(
     from bdnet_deploy.export import tflite
 
     samples = next(model.samples(calibrate).parts()) if int8 and calibrate is not None else None
-    return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta)
+    step = (lambda done, total: progress("calibrating", done, total)) if progress else None
+    return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta, progress=step)
 
 
 def export_model(
@@ -130,7 +132,7 @@ def export_model(
                 f"{target} runtimes have no such settings",
                 fix="leave --ram, --cache, --push-rows, --model-version and --core out",
             )
-        written = foreign_file(model, target, profile=profile, int8=int8, calibrate=calibrate)
+        written = foreign_file(model, target, profile=profile, int8=int8, calibrate=calibrate, progress=progress)
         files = {out: written.data, **{out.with_name(name): data for name, data in written.external.items()}}
         _write(files)
         facts = provenance(model, target, profile=profile or PROFILES[target][0], int8=int8 or None)

@@ -1,27 +1,32 @@
 """Back ends that run a model: PyTorch, the numpy reference, the host library, foreign runtimes, emulated cores.
 
-A back end is named ``kind[:numerics]``: ``pytorch``, ``reference:fixed16``, ``host:float``, ``lce``, ``onnxruntime``,
-``cortex-m4:fixed16`` (any core or board).
+A back end is named ``kind[:form]``: ``pytorch``; ``reference``, ``host`` and any core or board with numerics
+(``host:fixed8``, ``cortex-m4:fixed16``); ``lce`` with a mode (``lce:indirect``); ``tflite`` with a form of the file
+(``tflite:int8``); ``onnxruntime``. Or it is an exported file: ``model.bdn``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from bdnet_deploy import targets
 from bdnet_deploy.errors import UsageError, unknown_name
+from bdnet_deploy.formats import TARGETS
 from bdnet_deploy.graph import NUMERICS, Array, evaluate
 from bdnet_deploy.lowering import Lowered
+from bdnet_deploy.peers.jobs import TIMEOUT_S
 
 if TYPE_CHECKING:
+    from bdnet_deploy.emulated import EmulatedModel
     from bdnet_deploy.model import Model, PathLike, Progress
     from bdnet_deploy.samples import Samples
 
-KINDS = ("pytorch", "reference", "host", "lce", "onnxruntime")
+KINDS = ("pytorch", "reference", "host", "lce", "tflite", "onnxruntime")
 #: Called with (samples done, samples in all).
 Step = Callable[[int, int], None]
 
@@ -35,31 +40,51 @@ class Backend(Protocol):
         """Logits (N, classes), float64."""
         ...
 
+    def close(self) -> None:
+        """Let go of processes and files."""
+        ...
+
 
 def make_backend(
-    model: Model, name: str, calibrate: PathLike | Array | Samples | None = None, *, progress: Progress | None = None
+    model: Model,
+    name: str,
+    calibrate: PathLike | Array | Samples | None = None,
+    *,
+    progress: Progress | None = None,
+    timeout: float = TIMEOUT_S,
 ) -> Backend:
     """The back end of that name.
 
-    ``progress`` is that of the calibration, where one is necessary.
+    Args:
+        model: what is to run.
+        name: see the head of this module.
+        calibrate: samples that set the ranges of fixed point and int8.
+        progress: of the calibration, where one is necessary.
+        timeout: seconds that one process of a foreign runtime may take, for one batch.
 
     Raises:
         UsageError: an unknown name, or fixed numerics without calibration samples.
         MissingPackageError: the runtime is not installed.
     """
-    kind, _, numerics = name.partition(":")
-    if numerics and numerics not in NUMERICS:
-        raise unknown_name("numerics", numerics, NUMERICS)
-    if numerics and kind in ("pytorch", "lce", "onnxruntime"):
-        raise UsageError(f"'{name}': {kind} runs in its own float numerics", fix=f"--backend {kind}")
+    if Path(name).suffix.lower() in TARGETS.values():
+        from bdnet_deploy.foreign_backends import file_backend
+
+        return file_backend(Path(name), timeout=timeout)
+    kind, _, form = name.partition(":")
+    if kind in ("lce", "tflite", "onnxruntime"):
+        from bdnet_deploy.foreign_backends import foreign_backend
+
+        return foreign_backend(model, kind, form, calibrate, timeout=timeout)
+    if form and form not in NUMERICS:
+        raise unknown_name("numerics", form, NUMERICS)
     if kind == "pytorch":
+        if form:
+            raise UsageError(f"'{name}': pytorch runs in its own float numerics", fix="--backend pytorch")
         return TorchBackend(model)
-    if kind in ("lce", "onnxruntime"):
-        return ForeignBackend(model, kind)
     emulated = kind in (*targets.cores(), *targets.boards())
     if not emulated and kind not in ("reference", "host"):
         raise unknown_name("back end", kind, [*KINDS, *targets.cores(), *targets.boards()])
-    numerics = numerics or (default_numerics(kind) if emulated else "float")
+    numerics = form or (default_numerics(kind) if emulated else "float")
     need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
     if emulated:
@@ -108,6 +133,9 @@ class TorchBackend:
         outputs = torch.cat(parts).double().numpy()
         return np.moveaxis(outputs, 1, -1) if outputs.ndim > 2 else np.asarray(outputs)
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 class IntegerBackend(ABC):
     """A back end over a lowered graph: ``raw`` gives the output's bytes, equal for all of these back ends."""
@@ -123,6 +151,16 @@ class IntegerBackend(ABC):
     def predict(self, x: Array, progress: Step | None = None) -> Array:
         return self.lowered.decode(self.raw(self.lowered.encode(x), progress))
 
+    def layers(self, x: Array) -> dict[str, Array] | None:
+        """Values of the graph in a run from end to end, name -> (N, ...), for ``x`` as :meth:`predict` takes it.
+
+        None: this back end does not show them.
+        """
+        return None
+
+    def close(self) -> None:  # noqa: B027  most have nothing open
+        """Let go of processes and files."""
+
 
 class ReferenceBackend(IntegerBackend):
     """The numpy references."""
@@ -134,6 +172,9 @@ class ReferenceBackend(IntegerBackend):
         parts = [evaluate(self.lowered.graph, [x[i : i + 16]]) for i in range(0, len(x), 16)]
         return np.concatenate([p[self.lowered.graph.outputs[0].name] for p in parts])
 
+    def layers(self, x: Array) -> dict[str, Array]:
+        return evaluate(self.lowered.graph, [self.lowered.encode(x)], keep=True)
+
 
 class HostBackend(IntegerBackend):
     """The C runtime on this computer."""
@@ -143,10 +184,16 @@ class HostBackend(IntegerBackend):
         from bdnet_deploy.host import HostModel
 
         super().__init__("host", lowered)
-        self.model = HostModel(write_bdn(lowered.plan))
+        self.data = write_bdn(lowered.plan)
+        self.model = HostModel(self.data)
 
     def raw(self, x: Array, progress: Step | None = None) -> Array:
         return self.model.run(x)[0].reshape(len(x), *self.lowered.graph.outputs[0].type.shape[1:])
+
+    def layers(self, x: Array) -> dict[str, Array]:
+        from bdnet_deploy.bdn_reader import BdnReader
+
+        return BdnReader(self.data).values(self.lowered, self.lowered.encode(x))
 
 
 class CoreBackend(IntegerBackend):
@@ -155,42 +202,21 @@ class CoreBackend(IntegerBackend):
     def __init__(self, lowered: Lowered, target: str) -> None:
         super().__init__(target, lowered)
         self.target = target
+        self._emulated: EmulatedModel | None = None
 
     def raw(self, x: Array, progress: Step | None = None) -> Array:
         from bdnet_deploy.emulated import EmulatedModel
 
+        if self._emulated is None:  # linked and booted once, for all batches
+            self._emulated = EmulatedModel(self.lowered, self.target)
         outputs = []
-        with EmulatedModel(self.lowered, self.target) as emulated:
-            for i, sample in enumerate(x):
-                outputs.append(emulated.run(sample))
-                if progress:
-                    progress(i + 1, len(x))
+        for i, sample in enumerate(x):
+            outputs.append(self._emulated.run(sample))
+            if progress:
+                progress(i + 1, len(x))
         return np.stack(outputs)
 
-
-class ForeignBackend:
-    """A stock runtime on the exported file: Larq Compute Engine or onnxruntime."""
-
-    def __init__(self, model: Model, kind: str) -> None:
-        from bdnet_deploy.artifact import foreign_file
-
-        self.name = {"lce": "Larq Compute Engine", "onnxruntime": "onnxruntime"}[kind]
-        self.kind = kind
-        self.original = model._tflite if kind == "lce" else None
-        if self.original is None:
-            self.data = foreign_file(model, {"lce": "tflite", "onnxruntime": "onnx"}[kind]).data
-
-    def predict(self, x: Array, progress: Step | None = None) -> Array:
-        if self.kind == "lce":
-            from bdnet_deploy.peers import lce
-
-            if self.original is not None:  # the file that the model came from
-                from bdnet_deploy.importers.tflite.reader import read
-
-                source = read(self.original)
-                y = lce.run(self.original, source.inputs[0].encode(x))[0]
-                return source.outputs[0].decode(y).astype(np.float64)
-            return np.asarray(lce.run(self.data, x)[0], np.float64)
-        from bdnet_deploy.peers import onnxruntime
-
-        return np.asarray(onnxruntime.run(self.data, x)[0], np.float64)
+    def close(self) -> None:
+        if self._emulated is not None:
+            self._emulated.close()
+            self._emulated = None

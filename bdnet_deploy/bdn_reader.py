@@ -236,6 +236,29 @@ class BdnReader:
                 expected = values[value.name]
                 yield step.name, value.node, np.stack(found[index[tensor]]).reshape(expected.shape), expected
 
+    def values(self, lowered: Lowered, x: Array) -> dict[str, Array]:
+        """Run the steps one behind the other, each on what the library itself made; every map between steps.
+
+        Args:
+            lowered: the same model.
+            x: (N, ...) inputs as the graph takes them.
+
+        Returns:
+            Name of the graph's value -> (N, ...), bits and trits as int8.
+        """
+        plan, model = lowered.plan, self._whole()
+        index = {tensor: i for i, tensor in enumerate(plan.tensors)}
+        found: dict[str, list[Array]] = {}
+        for sample in x:
+            maps = {t: sample.reshape(t.height, t.width, t.channels) for t in plan.tensors if t.place == "input"}
+            for number, step in enumerate(plan.steps):
+                made = model.run_step_isolated(number, {index[t]: maps[t] for t in step.inputs})
+                for tensor in step.outputs:
+                    maps[tensor] = made[index[tensor]]
+                    value = tensor.values[0]
+                    found.setdefault(value.name, []).append(maps[tensor].reshape(value.type.shape))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
     def raw(self, x: Array) -> Array:
         """The first output (N, ...) of inputs as the file takes them."""
         return self.model.run(x)[0]

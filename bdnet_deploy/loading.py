@@ -142,7 +142,11 @@ def _read_program(path: Path, inputs: Sequence[Sequence[int]] | None) -> Model:
     if path.suffix.lower() == ".onnx":
         from bdnet_deploy.importers import onnx
 
+        own, notes = onnx.read_own(path)
+        if own is not None:
+            return _own_graph(path, *own, given=shape)
         program = onnx.read(path, shape)
+        program.notes[:0] = notes
     else:
         from bdnet_deploy.importers import pt2
 
@@ -152,6 +156,18 @@ def _read_program(path: Path, inputs: Sequence[Sequence[int]] | None) -> Model:
     graph = import_module(program.module, program.input_shape, name=path.stem)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Model(path.stem, graph, program.io, path, digest, program.notes, _module=program.module)
+
+
+def _own_graph(path: Path, graph: Graph, io: IODescription | None, *, given: Sequence[int] | None) -> Model:
+    """What an exported file of ours carries."""
+    if given is not None:
+        raise UsageError("a file of ours says the shape of its input", where=str(path), fix="leave out --input")
+    from bdnet_deploy.passes import to_real
+
+    real = to_real(graph)
+    real.name = path.stem
+    notes = ["the file is one of ours: the graph is the one that was exported"]
+    return Model(path.stem, real, io, path, hashlib.sha256(path.read_bytes()).hexdigest(), notes)
 
 
 def _read_larq(path: Path, inputs: Sequence[Sequence[int]] | None) -> Model:

@@ -275,22 +275,37 @@ class Model:
         inputs: PathLike | Array | Samples | None = None,
         calibrate: PathLike | Array | Samples | None = None,
         limit: int = 20,
+        timeout: float = 300.0,
+        min_agreement: float | None = None,
     ) -> Report:
         """Compare an exported file with this model: decoded parameters, then layer by layer, then end to end.
 
         Args:
-            artifact: a ``.tflite``, ``.onnx``, ``.bdn`` or ``.c`` file.
-            inputs: samples to compare on; None: random ones.
+            artifact: a ``.tflite``, ``.onnx``, ``.bdn`` or ``.c`` file; of other programs, too.
+            inputs: samples to compare on; None: random ones; ``"bundled"``: ``test.npz`` beside the model's file, else the
+                test vector in the artifact.
             calibrate: the samples that a fixed-point file was exported with; every byte is compared then, else its
                 weights and how far its predictions agree with float.
             limit: use at most so many samples.
+            timeout: seconds that one process of a foreign runtime may take.
+            min_agreement: share of top-1 predictions that must agree; None: 0.99, and 0.9 for files of integers
+                (fixed16, fixed8, int8), which random inputs do not judge.
 
         Raises:
-            MismatchError: they differ; ``error.report`` is the report, and the first divergent layer is named.
+            MismatchError: they differ; ``error.report`` is the report, the first divergent layer is named, with the
+                likely cause where one fits. Exit code 1 instead of 4: a runtime crashed, hung or refused the file.
         """
         from bdnet_deploy.analysis.verify import verify
 
-        return verify(self, Path(artifact), inputs=inputs, calibrate=calibrate, limit=limit)
+        return verify(
+            self,
+            Path(artifact),
+            inputs=inputs,
+            calibrate=calibrate,
+            limit=limit,
+            timeout=timeout,
+            min_agreement=min_agreement,
+        )
 
     def verify_import(self, *, inputs: PathLike | Array | Samples | None = None, limit: int = 20) -> Report:
         """Compare the graph with the PyTorch module that it was imported from, value by value, then end to end.
@@ -314,16 +329,48 @@ class Model:
         *,
         calibrate: PathLike | Array | Samples | None = None,
         limit: int | None = None,
+        resume: PathLike | None = None,
+        per_class: bool = False,
+        flips: bool = False,
+        skip_broken: bool = False,
+        timeout: float = 300.0,
         progress: Progress | None = None,
     ) -> Report:
-        """Top-1 accuracy of several back ends side by side, and how often they agree with the first.
+        """Top-1 and top-5 accuracy of several back ends side by side, and how often they agree with the first.
 
-        ``backends``: by default ``pytorch``, or ``reference`` for a model that is not from there, and ``host:float``.
+        Args:
+            data: samples as :meth:`samples` takes them; batches of at most 256 MB are held at a time.
+            backends: names (:mod:`bdnet_deploy.backends`); by default ``pytorch``, or ``reference`` for a model that is not
+                from there, and ``host:float``.
+            calibrate: samples that set the ranges of fixed point and int8.
+            limit: use at most so many samples.
+            resume: a file in which the state of the run is kept: the same call goes on where one was stopped.
+            per_class: a table of the accuracy of each class.
+            flips: a table of the signs and trits that are not those of the float reference, for back ends that show them.
+            skip_broken: leave image files out that cannot be read, and name them; else the first one is an error.
+            timeout: seconds that one process of a foreign runtime may take, for one batch.
+            progress: called with a back end's name, samples done, and samples in all.
+
+        Raises:
+            UsageError: samples that do not fit, classes that the model has not, the state of another run.
+            PeerError: a foreign runtime refused, crashed or hung.
         """
         from bdnet_deploy.analysis.evaluate import evaluate
 
         backends = backends or ("reference" if self._module is None else "pytorch", "host:float")
-        return evaluate(self, data, backends, calibrate=calibrate, limit=limit, progress=progress)
+        return evaluate(
+            self,
+            data,
+            backends,
+            calibrate=calibrate,
+            limit=limit,
+            resume=resume,
+            per_class=per_class,
+            flips=flips,
+            skip_broken=skip_broken,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def profile(
         self,

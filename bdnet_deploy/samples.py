@@ -17,6 +17,7 @@ from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import Array
 from bdnet_deploy.images import SUFFIXES, ImageFiles, check_images, find_images, read_image
 from bdnet_deploy.iodesc import InputDescription, IODescription
+from bdnet_deploy.sample_lists import read_list
 
 _SAVE = "numpy.savez('samples.npz', x=samples, y=classes), with x of shape (N, height, width, channels)"
 
@@ -88,9 +89,15 @@ class ImageSamples(Samples):
 
     def batches(self, size: int) -> Iterator[Array]:
         for start in range(0, len(self), size):
-            yield np.concatenate([self._read(file) for file in self.files[start : start + size]])
+            yield np.concatenate([self.read(i) for i in range(start, min(start + size, len(self)))])
 
-    def _read(self, file: Path) -> Array:
+    def read(self, index: int) -> Array:
+        """One image (1, H, W, C) as the network sees it.
+
+        Raises:
+            BdnetError: the file is no image, or a damaged one.
+        """
+        file = self.files[index]
         raw = read_image(file, self._description)
         try:
             return self._description.preprocess(raw)
@@ -108,8 +115,17 @@ class ImageSamples(Samples):
     @cached_property
     def key(self) -> str:
         """Equal for the same files, unchanged; their contents are not read."""
-        states = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        states = [(str(file.absolute()), *_state(file)) for file in self.files]
         return hashlib.sha256(repr((states, self._description)).encode()).hexdigest()
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size and time of change; of a file that is not there, nothing that a file has."""
+    try:
+        found = file.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
 
 
 def spread(count: int, y: Array | None, limit: int) -> Array:
@@ -142,8 +158,8 @@ def load_samples(path: Path, io: IODescription | None, shape: tuple[int, ...], *
     """Samples as the network sees them.
 
     Args:
-        path: an ``.npz`` file, an image file, a folder of images, or a folder with a sub-folder of images for each
-            class. Images are read later, when they are needed. Classes are numbered in the sorted order of
+        path: an ``.npz`` file, an image file, a folder of images, a folder with a sub-folder of images for each class, or
+            a ``.csv`` with columns ``file`` and ``label`` (:func:`bdnet_deploy.sample_lists.read_list`). Images are read later, when they are needed. Classes are numbered in the sorted order of
             their folders' names or, where these are the model's labels, as the labels are.
         io: the model's I/O description; None takes float NHWC samples as they are, and no images.
         shape: of the network's input without the batch, (H, W, C).
@@ -159,6 +175,11 @@ def load_samples(path: Path, io: IODescription | None, shape: tuple[int, ...], *
         y = _class_numbers(files, io, path)
         images = ImageSamples(files.paths, y, description, files.classes)
         return images.limited(limit)
+    if path.suffix.lower() == ".csv":
+        labels = io.outputs[0].labels if io is not None and io.outputs else ()
+        paths, numbers = read_list(path, labels)
+        description = check_images(io.inputs[0] if io is not None and io.inputs else None, shape, str(path))
+        return ImageSamples(paths, numbers, description).limited(limit)
     return _load_npz(path, io, shape, limit)
 
 

@@ -76,7 +76,9 @@ def random_model(arch: str, **settings: Any) -> Model:
         for name, tensor in module.state_dict().items():
             if name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5)
-            elif tensor.is_floating_point() and not name.endswith(("conv.weight", "stem.weight", "classifier.weight")):
+            elif tensor.is_floating_point() and not name.endswith(
+                ("conv.weight", "stem.weight", "classifier.weight", "temperature")
+            ):
                 tensor.add_(torch.randn_like(tensor), alpha=0.1)
         module.eval()
     height, width, channels = module.input_shape

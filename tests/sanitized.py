@@ -7,12 +7,26 @@ import platform
 import subprocess
 from pathlib import Path
 
-FLAGS = ["-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-sanitize-recover=all", "-Iinclude", "-Isrc", "-Ikernels"]
+FLAGS = [
+    "-std=c99",
+    "-g",
+    "-O1",
+    "-ffp-contract=off",
+    "-fno-sanitize-recover=all",
+    "-Iinclude",
+    "-Isrc",
+    "-Ikernels",
+    "-Itflite",
+]
 
 
 def sources(root: Path) -> list[str]:
     runtime = root / "runtime"
-    files = [*(runtime / "src").glob("*.c"), *(runtime / "kernels/generic").glob("*.c")]
+    files = [
+        *(runtime / "src").glob("*.c"),
+        *(runtime / "kernels/generic").glob("*.c"),
+        *(runtime / "tflite").glob("*.c"),
+    ]
     return [str(f.relative_to(runtime)) for f in sorted(files)]
 
 

@@ -29,13 +29,10 @@ from bdnet_deploy.graph import (  # noqa: E402
     GlobalAvgPool,
     GroupMean,
     Linear,
-    MaxPool,
-    Mul,
-    Op,
+    Quantize,
     Repeat,
     Reshape,
     Sign,
-    Softmax,
     TwoSlope,
     evaluate,
 )
@@ -209,16 +206,22 @@ def test_reader_decodes_what_was_written(seed: int) -> None:
 
 
 def test_one_flipped_weight_is_seen_at_its_layer() -> None:
-    data = write(bdnet(3).graph).data
+    graph = bdnet(3).graph
+    data = write(graph).data
     good = reader.read_weights(data)
-    for record in reader.read_description(data)["weights"]:
+    layers = {n.inputs[1].name: n.name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
+    for weights, layer in layers.items():
         model = onnx.load_model_from_string(data)
-        tensor = next(t for t in model.graph.initializer if t.name == record["tensor"])
+        tensor = next(t for t in model.graph.initializer if t.name == weights)
         raw = bytearray(tensor.raw_data)
-        raw[3] ^= 0x80  # the sign bit of the first float
+        raw[0] ^= 1  # of bits the sign of the first one
         tensor.raw_data = bytes(raw)
-        seen = reader.read_weights(model.SerializeToString())
-        assert [name for name in good if not np.array_equal(good[name], seen[name])] == [record["node"]]
+        try:
+            seen = reader.read_weights(model.SerializeToString())
+        except ModelFileError as error:
+            assert "bit planes" in str(error)  # no trit has such planes
+            continue
+        assert [name for name in good if not np.array_equal(good[name], seen[name])] == [layer]
 
 
 def test_names_metadata_and_opset() -> None:
@@ -227,7 +230,7 @@ def test_names_metadata_and_opset() -> None:
     data = write(graph, io=io).data
     assert load_io(reader.read_description(data)) == io
     model = onnx.load_model_from_string(data)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 15), ("bdnet_deploy", 1)]
     assert model.graph.input[0].name == "x" and model.graph.output[0].name == graph.outputs[0].name
     outputs = {name for node in model.graph.node for name in node.output}
     assert {node.name for node in graph.nodes} <= outputs
@@ -272,12 +275,8 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         reader.read_weights(tmp_path / "missing.onnx")
 
 
-def test_foreign_files_and_external_data_are_refused() -> None:
+def test_foreign_files_are_refused() -> None:
     model = onnx.load_model_from_string(write(bdnet(0).graph).data)
-    for tensor in model.graph.initializer:
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-    with pytest.raises(ModelFileError, match="damaged"):
-        reader.read_weights(model.SerializeToString())
     del model.metadata_props[:]
     with pytest.raises(ModelFileError, match="not written by bdnet-deploy"):
         reader.read_weights(model.SerializeToString())
@@ -295,12 +294,19 @@ def test_what_cannot_be_carried_is_named() -> None:
         write(net.graph)
 
 
-@pytest.mark.parametrize("op", [Softmax(), MaxPool(), Concat(), Mul()])
-def test_unknown_operators_are_refused(op: Op) -> None:
-    net = Net(0, 4, 4, 32)
-    inputs = (net.x, net.two_slope(net.x)) if isinstance(op, Concat | Mul) else (net.x,)
-    net.done(net.graph.add(op, inputs, op.name, source="user.layer"))
-    with pytest.raises(UnsupportedError, match=rf"(?s)user\.layer \({op.name}.*does not know this operator"):
+def test_constants_in_place_of_maps_are_refused() -> None:
+    net = Net(0, 2, 2, 4)
+    fixed = net.constant(np.ones((1, 2, 2, 4)))
+    net.done(net.graph.add(Concat(), (net.x, fixed), "concat", source="user.layer"))
+    with pytest.raises(UnsupportedError, match=r"(?s)user\.layer \(concat.*its input is constant"):
+        write(net.graph)
+
+
+def test_sums_beyond_float32_are_refused() -> None:
+    net = Net(0, 64, 64, 8)
+    levels = net.add(Quantize(DType.I16, 1e-3), net.x)
+    net.done(net.add(GlobalAvgPool(), levels))
+    with pytest.raises(UnsupportedError, match=r"(?s)user\.global_avg_pool.*float32 is exact up to"):
         write(net.graph)
 
 

@@ -16,7 +16,6 @@ from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.emulated import EmulatedModel, Runner
 from bdnet_deploy.emulator import Emulator
 from bdnet_deploy.errors import BdnetError, ModelFileError, UnsupportedError
-from bdnet_deploy.export import onnx, tflite
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.firmware import build_runner, target
 from bdnet_deploy.graph import (
@@ -529,23 +528,6 @@ def test_counts_do_not_depend_on_the_data(core: str, numerics: str) -> None:
 
 
 # -- what other formats and fixed point cannot have -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("op", [Unary("gelu"), Softmax(), LayerNorm(), GroupNorm(2)], ids=lambda op: op.name)
-def test_other_formats_refuse(op: Op) -> None:
-    graph = Graph("other")
-    x = graph.input("x", (1, 4, 4, 6), DType.F64)
-    graph.outputs = [graph.add(op, [x], "y", source="layer")]
-    made = lowered(graph, "float")
-    for write in (onnx.write, tflite.write):
-        with pytest.raises(UnsupportedError, match=f"{op.name} cannot be exported"):
-            write(made.graph)
-
-
-def test_other_formats_refuse_products() -> None:
-    for write in (onnx.write, tflite.write):
-        with pytest.raises(UnsupportedError, match="matmul cannot be exported"):
-            write(lowered(attention_graph(True), "float").graph)
 
 
 def test_a_function_that_is_not_finite_is_refused() -> None:

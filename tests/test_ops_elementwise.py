@@ -406,25 +406,3 @@ def test_changed_limits_are_noticed() -> None:
     assert BdnReader(data).weights(lowered.plan) == {}
     changed = bdn.seal(data.replace(np.float32(0.75).tobytes(), np.float32(0.5).tobytes()))
     assert list(BdnReader(changed).epilogues(lowered.plan)) == [("clamp", 4, ["weights"])]
-
-
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
-@pytest.mark.parametrize("which", ["clamp", "mul", "vector"])
-def test_other_formats_refuse(target: str, which: str) -> None:
-    pytest.importorskip("onnx" if target == "onnx" else "flatbuffers")
-    net = Net(3, 3, 2)
-    ones = net.vector(*np.ones((3, 2)))
-    if which == "clamp":
-        y = net.add(Clamp(), net.x, *ones[:2], source="the layer")
-    else:
-        gate = net.add(GlobalAvgPool(), net.x)
-        op, parameters = (Mul(), []) if which == "mul" else (Affine(2), ones)
-        y = net.add(op, net.x, gate, *parameters, source="the layer")
-    lowered = net.lowered(y, "float", np.zeros((1, 3, 3, 2)))
-    if target == "onnx":
-        from bdnet_deploy.export.onnx import write
-    else:
-        from bdnet_deploy.export.tflite import write
-    with pytest.raises(UnsupportedError, match="cannot be exported") as error:
-        write(lowered.graph)
-    assert str(error.value.where).startswith("the layer")

@@ -338,19 +338,3 @@ def test_a_changed_map_is_noticed() -> None:
     assert list(BdnReader(stored).epilogues(lowered.plan)) == [("add_map", 18, [])]
     changed = bdn.seal(stored.replace(np.float32(0.75).tobytes(), np.float32(0.5).tobytes()))
     assert list(BdnReader(changed).epilogues(lowered.plan)) == [("add_map", 18, ["weights"])]
-
-
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
-@pytest.mark.parametrize("op", [AddMap(), MulMap()], ids=str)
-def test_other_formats_refuse(op: Op, target: str) -> None:
-    pytest.importorskip("onnx" if target == "onnx" else "flatbuffers")
-    net = Net(3, 3, 2)
-    y = net.add(op, net.x, *net.vector(np.ones((1, 3, 3, 2))), source="the layer")
-    lowered = net.lowered(y, "float", np.zeros((1, 3, 3, 2)))
-    if target == "onnx":
-        from bdnet_deploy.export.onnx import write
-    else:
-        from bdnet_deploy.export.tflite import write
-    with pytest.raises(UnsupportedError, match="cannot be exported") as error:
-        write(lowered.graph)
-    assert str(error.value.where).startswith("the layer")

@@ -674,20 +674,6 @@ def test_reshape_that_moves_nothing_is_free() -> None:
     check_graph(graph, "fixed16")
 
 
-@pytest.mark.parametrize("target", ["onnx", "tflite"])
-def test_foreign_exporters_refuse(target: str) -> None:
-    net = Net((4, 4, 4))
-    lowered = lower(net.finish(net.affine(net.add(Shuffle(2), net.affine(net.x)))), "float")
-    if target == "onnx":
-        pytest.importorskip("onnx")
-        from bdnet_deploy.export.onnx import write
-    else:
-        from bdnet_deploy.export.tflite import write
-    with pytest.raises(UnsupportedError, match="shuffle") as error:
-        write(lowered.graph)
-    assert error.value.where and "layer1.shuffle" in error.value.where
-
-
 # -- dead channels ------------------------------------------------------------------------------------------------
 
 

@@ -124,15 +124,30 @@ def test_equal_near_ties_and_verdict_in_text(files: dict[str, Path]) -> None:
 # -- planted differences --------------------------------------------------------------------------------------------------
 
 
+def stored_constants(path: Path) -> dict[str, np.ndarray]:
+    """Name of a constant of the graph -> the content of the one tensor of a ``.tflite`` that holds it."""
+    file = from_bytes(path.read_bytes())
+    tensors = {t.name: t.data for t in file.tensors}
+    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    names = {name: record.get("tensors", [name])[0] for name, *_, record in constants if record["form"] != "fill"}
+    return {name: data for name, tensor in names.items() if (data := tensors[tensor]) is not None}
+
+
 @pytest.mark.parametrize("layer", BINARY_LAYERS)
 def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
-    file = from_bytes(files["tflite"].read_bytes())
-    records = json.loads(file.metadata[METADATA_KEY])["weights"]
-    tensor = next(r["tensor"] for r in records if r["node"] == node_of(model, layer))
-    data = next(t.data for t in file.tensors if t.name == tensor)
-    assert data is not None
-    # The sign of the second element: a packed word's channel 31, or a float's sign.
-    path = planted(files["tflite"], tmp_path, data.tobytes(), 7, 7)
+    node = next(n for n in model.float_graph().nodes if n.name == node_of(model, layer))
+    data = stored_constants(files["tflite"])[node.inputs[1].name]
+    if data.dtype == np.int8:  # another sign is more than one bit; one bit makes a number that no weight is
+        with pytest.raises(ModelFileError, match=f"'{node.inputs[1].name}' is no bit"):
+            model.verify(planted(files["tflite"], tmp_path, data.tobytes(), 7, 7), limit=1)
+        path = files["tflite"].with_name("flipped.tflite")
+        content = from_bytes(files["tflite"].read_bytes())
+        tensor = next(t for t in content.tensors if t.data is not None and np.array_equal(t.data, data))
+        tensor.data = data.copy()
+        tensor.data.ravel()[1] *= -1
+        path.write_bytes(to_bytes(content))
+    else:  # the sign of the second element: a packed word's channel 31, or a float's sign
+        path = planted(files["tflite"], tmp_path, data.tobytes(), 7, 7)
     error = first_difference(model, path)
     assert f"layer '{layer}' (weights)" in error.what
     assert different(error.report, "weights") == {layer}
@@ -145,11 +160,9 @@ def test_flipped_weight_bit_in_tflite(model: Model, files: dict[str, Path], tmp_
 def test_flipped_weight_bit_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path, layer: str) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
-    description = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])
-    tensor = next(r["tensor"] for r in description["weights"] if r["node"] == node_of(model, layer))
-    blob = next(t.raw_data for t in proto.graph.initializer if t.name == tensor)
-    values = onnx.numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == tensor))
-    error = first_difference(model, planted(files["onnx"], tmp_path, blob, values.itemsize - 1, 7))
+    call = next(n for n in proto.graph.node if n.name == node_of(model, layer))
+    blob = next(t.raw_data for t in proto.graph.initializer if t.name == call.input[1])
+    error = first_difference(model, planted(files["onnx"], tmp_path, blob, 2, 3))
     assert f"layer '{layer}' (weights)" in error.what
     assert different(error.report, "weights") == {layer}
 
@@ -216,15 +229,12 @@ def test_changed_parameters_in_bdn(model: Model, files: dict[str, Path], tmp_pat
 
 
 def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
-    file = from_bytes(files["tflite"].read_bytes())
-    parameters = json.loads(file.metadata[METADATA_KEY])["parameters"]
-    tensors = {t.name: t.data for t in file.tensors}
+    constants = stored_constants(files["tflite"])
     content = files["tflite"].read_bytes()
     tried = set()
     for node in model.lowered("float").graph.nodes:
-        for value in node.inputs[1:]:
-            record = parameters.get(value.name, {})
-            blob = tensors[record["tensor"]].tobytes() if "tensor" in record else b""
+        for value in node.inputs[1:] if node.op.name not in ("conv2d", "linear") else ():
+            blob = constants[value.name].tobytes() if value.name in constants else b""
             if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
                 continue
             tried.add(node.op.name)
@@ -238,13 +248,13 @@ def test_changed_parameters_in_tflite(model: Model, files: dict[str, Path], tmp_
 def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(str(files["onnx"]))
-    parameters = json.loads({p.key: p.value for p in proto.metadata_props}[METADATA_KEY])["parameters"]
+    calls = {n.name: n for n in proto.graph.node}
     raw = {t.name: t.raw_data for t in proto.graph.initializer}
     content = files["onnx"].read_bytes()
     tried = set()
     for node in model.lowered("float").graph.nodes:
-        for value in node.inputs[1:]:
-            blob = raw.get(parameters.get(value.name, {}).get("tensor", ""), b"")
+        for i in range(1, len(node.inputs)) if node.op.name not in ("conv2d", "linear") else ():
+            blob = raw.get(calls[node.name].input[i], b"")
             if len(blob) < 8 or content.count(blob) != 1 or node.op.name in tried:
                 continue
             tried.add(node.op.name)
@@ -254,26 +264,24 @@ def test_changed_parameters_in_onnx(model: Model, files: dict[str, Path], tmp_pa
 
 
 def test_folded_thresholds_in_tflite(tmp_path: Path) -> None:
-    """A network without residuals: its signs become integer comparisons inside Larq's convolutions."""
+    """A network without residuals: its signs are integer comparisons inside Larq's convolutions."""
     plain = {"residual_dw": "none", "residual_pw": "none", "ternary": "none"}
     model = load(arch="bdnet_digits", settings=plain)
     path = model.export("tflite", tmp_path / "plain.tflite").paths[0]
-    report = model.verify(path, limit=1)
-    rows = [row for row in report.table("comparisons").rows if row["check"] == "thresholds"]
-    assert rows and all(row["result"] == "equal" for row in rows)
-
+    model.verify(path, limit=1)
     file = from_bytes(path.read_bytes())
-    record = json.loads(file.metadata[METADATA_KEY])["thresholds"][0]
-    tensor = next(t for t in file.tensors if t.name == record["tensor"])
+    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    name, *_, record = next(c for c in constants if c[3]["form"] == "limit")
+    tensor = next(t for t in file.tensors if t.name == record["tensors"][0])
     assert tensor.data is not None
     tensor.data = tensor.data.copy()
     tensor.data[0] += 2
     changed = tmp_path / "changed.tflite"
     changed.write_bytes(to_bytes(file))
     error = first_difference(model, changed)
-    node = next(n for n in model.lowered("float").graph.nodes if n.output.name == record["value"])
+    node = next(n for n in model.float_graph().nodes if any(v.name == name for v in n.inputs))
     assert f"layer '{node.source}' (thresholds)" in error.what
-    assert "channel 0" in str(error.why)
+    assert f"{name}[0]" in str(error.why)
     assert different(error.report, "thresholds") == {node.source}
 
 
@@ -444,3 +452,120 @@ def test_an_import_that_takes_every_zero_for_one_differs(monkeypatch: pytest.Mon
     monkeypatch.setattr(build, "met_ties", lambda *_: set())
     compare_import(build.import_recorded(Sums(), (1, 4, 6, 6)), x, wrong)
     assert wrong.first is not None and "lie at the threshold" in wrong.first[2]
+
+
+# -- any two files, and runtimes that fail -------------------------------------------------------------------------------------
+
+
+PAIRS = [
+    ("tflite", "onnx"),
+    ("onnx", "tflite"),
+    ("bdn", "tflite"),
+    ("onnx", "fixed16"),
+    ("bdn", "fixed8"),
+    ("fixed16", "fixed16"),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_any_two_files(files: dict[str, Path], a: str, b: str) -> None:
+    result = invoke("verify", files[a], files[b], "--inputs", DIGITS / "test.npz", "--limit", 3, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    rows = report["tables"]["comparisons"]["rows"]
+    checks = {row["check"] for row in rows}
+    assert report["facts"]["verdict"] == "equal" and "end to end" in checks
+    if "bdn" not in (a, b) and "fixed16" not in (a, b):
+        assert sum(row["compared"] for row in rows if row["check"] == "weights") == 18656
+    if a == b:
+        assert {"constants", "structure", "self-test"} <= checks
+
+
+def test_two_files_that_differ(files: dict[str, Path], tmp_path: Path) -> None:
+    """One weight of the first file's network: found whichever is the reference."""
+    reader = BdnReader.open(files["fixed16"])
+    path = edited(files["fixed16"], tmp_path, int(reader.file.steps[2]["weights"]) + 2, 5)
+    result = invoke("verify", files["fixed16"], path, "--inputs", "bundled")
+    assert result.exit_code == 4 and "1 of" in result.stderr and "(constants)" in result.stderr, result.stderr
+    assert "likely cause: a damaged or edited file" in result.stderr
+    other = load(arch="bdnet_digits").export("bdn", tmp_path / "other.bdn").paths[0]
+    result = invoke("verify", other, files["tflite"])
+    assert result.exit_code == 4 and "in layer 'stem' (weights)" in result.stderr
+
+
+def test_bundled_samples(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    assert model.verify(files["bdn"], inputs="bundled", limit=3).facts["samples"] == "3, test.npz beside the model"
+    result = invoke("verify", files["fixed8"], files["onnx"], "--inputs", "bundled")
+    assert result.exit_code == 0 and "the test vector in fixed8.bdn" in result.stdout, result.stderr
+    result = invoke("verify", files["onnx"], files["tflite"], "--inputs", "bundled")
+    assert result.exit_code == 2 and "no samples are bundled" in result.stderr
+
+
+def test_agreement_that_is_asked_for(model: Model, files: dict[str, Path]) -> None:
+    """Of 200 samples the fixed8 file gives fewer than all like float, and more than nine tenths of them."""
+    options = {"inputs": DIGITS / "test.npz", "limit": 200}
+    assert model.verify(files["fixed8"], **options).facts["verdict"] == "equal"  # type: ignore[arg-type]
+    with pytest.raises(VerifyError, match="end to end") as caught:
+        model.verify(files["fixed8"], min_agreement=1.0, **options)  # type: ignore[arg-type]
+    assert "predictions differ" in str(caught.value.why)
+    with pytest.raises(UsageError, match="min_agreement"):
+        model.verify(files["fixed8"], min_agreement=1.5)
+    with pytest.raises(UsageError, match="timeout"):
+        model.verify(files["fixed8"], timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import time; time.sleep(60)", "did not finish within"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed"),
+        ("raise SystemExit('RuntimeError: no')", "refused"),
+    ],
+)
+def test_runtimes_that_fail(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    """What was decoded is compared and shown; the exit code is that of a failure, not of a difference."""
+    from bdnet_deploy.peers import jobs
+
+    worker = tmp_path / "worker.py"
+    worker.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(jobs, "_WORKER", worker)
+    result = invoke("verify", DIGITS / "model.pt", files["onnx"], "--timeout", 0.7, "--limit", 1, "--format", "json")
+    assert result.exit_code == 1 and says in result.stderr, result.stderr
+    report = json.loads(result.stdout)
+    assert report["facts"]["verdict"] == "not run"
+    rows = report["tables"]["comparisons"]["rows"]
+    assert next(row["check"] for row in rows if row["result"] == "failed") == "onnxruntime layer"
+    assert any(row["check"] == "weights" and row["result"] == "equal" for row in rows)
+
+
+def test_edited_files_are_named(model: Model, files: dict[str, Path], tmp_path: Path) -> None:
+    """An operator was changed, so that the stored graph no longer holds: said so, and compared end to end."""
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_model(str(files["onnx"]))
+    function = next(f for f in proto.functions if any(n.op_type == "Conv" for n in f.node))
+    function.node.append(onnx.helper.make_node("Neg", [function.output[0]], ["negated"]))
+    function.output[0] = "negated"
+    path = tmp_path / "edited.onnx"
+    onnx.save_model(proto, str(path))
+    error = first_difference(model, path, inputs=DIGITS / "test.npz")
+    assert "(file)" in error.what and "likely cause: an edited file" in str(error.why)
+    assert different(error.report, "end to end") or different(error.report, "file")
+
+
+def test_int8_files(model: Model, tmp_path: Path) -> None:
+    """Bit for bit against the reference of its operators, and by agreement; a changed weight shows in its operator."""
+    path = tmp_path / "int8.tflite"
+    model.export("tflite", path, int8=True, calibrate=DIGITS / "calibration.npz")
+    report = model.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert report.facts["verdict"] == "equal" and report.facts["file"] == "int8"
+    rows = report.table("comparisons").rows
+    assert sum(row["check"] == "LCE default operator" for row in rows) > 30
+    assert {row["check"] for row in rows} == {
+        *("I/O description", "LCE default operator", "LCE indirect operator", "end to end")
+    }
+    other = load(arch="bdnet_digits", preprocess=model.io)
+    with pytest.raises(VerifyError, match="end to end") as caught:
+        other.verify(path, inputs=DIGITS / "test.npz", limit=20)
+    assert "at least 90 % must agree" in str(caught.value.why)

@@ -288,20 +288,16 @@ class Output:
         console.write(_view(report, self.format, terminal=True))
 
 
-_SUFFIXES = {".html": "html", ".json": "json", ".txt": "text"}
+_SUFFIXES = {".html": "html", ".json": "json", ".txt": "text", ".md": "markdown", ".csv": "csv"}
 
 
 def _view(report: Report, kind: str, *, terminal: bool = False) -> str:
-    """The report as text, JSON or HTML; text fits the terminal when it goes there."""
-    if kind == "json":
-        from bdnet_deploy.report import json_view
+    """The report as text, JSON, Markdown, CSV or HTML; text fits the terminal when it goes there."""
+    from bdnet_deploy.report import csv_view, html, json_view, markdown, text
 
-        return json_view.render(report)
-    if kind == "html":
-        from bdnet_deploy.report import html
-
-        return html.render(report)
-    from bdnet_deploy.report import text
+    views = {"json": json_view.render, "html": html.render, "markdown": markdown.render, "csv": csv_view.render}
+    if kind in views:
+        return views[kind](report)
 
     if not terminal:
         return text.render(report)
@@ -329,14 +325,14 @@ def report_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--format",
         "format_",
-        type=Choice("format", ("text", "json")),
+        type=Choice("format", ("text", "json", "markdown", "csv")),
         default="text",
         show_default=True,
         help="How to print the result.",
     )
     @click.option(
         "--report", "report_file", type=PATH, metavar="FILE", callback=_report_file,
-        help="Write the result to FILE too (.html, .json or .txt).",
+        help="Write the result to FILE too (.html, .json, .txt, .md or .csv).",
     )  # fmt: skip
     @functools.wraps(function)
     def wrapper(*args: Any, format_: str, report_file: Path | None, **kwargs: Any) -> Any:

@@ -19,10 +19,30 @@ if TYPE_CHECKING:
 @click.argument("files", type=common.PATH, nargs=-1, metavar="[MODEL] [ARTIFACT]")
 @common.code_options
 @click.option(
-    "--inputs", "samples", type=common.PATH, metavar="DATA", help="Samples to compare on  [default: random ones]."
+    "--inputs",
+    "samples",
+    type=common.PATH,
+    metavar="DATA",
+    help="Samples to compare on: an .npz, images, or 'bundled': test.npz beside MODEL, else the file's test vector  "
+    "[default: random ones].",
 )
 @common.calibrate
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Use at most so many samples.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What one process of a foreign runtime may take.",
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of top-1 predictions that must agree  [default: 0.99; fixed16, fixed8 and int8 files 0.9, judged with "
+    "--inputs only].",
+)
 @common.for_firmware
 @common.report_options
 def command(
@@ -31,14 +51,18 @@ def command(
     calibrate: Path | None,
     calibrate_limit: int | None,
     limit: int,
+    timeout: float,
+    min_agreement: float | None,
     for_firmware: Path | None,
     output: common.Output,
     **options: Any,
 ) -> None:
     """Compare ARTIFACT (.tflite, .onnx, .bdn, .c) with MODEL, or with a model by code (--model).
 
+    MODEL may be any file that can be imported, or an exported one: any two files of one network are compared.
     Decoded weights and thresholds first, then layer by layer in the runtime that the file is for, then end to end. Exit
-    code 4 when they differ; the first divergent layer is named. Every byte of a fixed16 or fixed8 file is compared when
+    code 4 when they differ; the first divergent layer is named, and the likely cause where one fits. Every byte of a fixed16
+    or fixed8 file is compared when
     --calibrate has the samples that it was exported with. Without ARTIFACT the model as imported is compared with
     PyTorch, value by value. With --for-firmware a .bdn alone is enough: does it run there?
     Exit code 3 when it does not.
@@ -54,7 +78,7 @@ def command(
         if alone:
             return
     from bdnet_deploy.formats import TARGETS
-    from bdnet_deploy.loading import PROGRAMS
+    from bdnet_deploy.loading import PROGRAMS, load
 
     by_code = options["factory"] is not None or options["arch"] is not None
     exported = len(files) == 1 and not by_code and files[0].suffix.lower() in set(TARGETS.values()) - set(PROGRAMS)
@@ -63,6 +87,19 @@ def command(
             f"verify takes a model and an exported file, not {len(files)} files",
             fix="bdnet-deploy verify model.pt model.tflite, or --model package.module:factory model.tflite",
         )
+    judging: dict[str, Any] = {"limit": limit, "timeout": timeout, "min_agreement": min_agreement}
+    if len(files) == 2 and not by_code:
+        from bdnet_deploy.analysis.verify import reference_first, verify_files
+
+        first, second = files = reference_first(*files)
+        if first.suffix.lower() in (".bdn", ".c"):
+            if calibrate_limit is not None:
+                raise UsageError("--calibrate-limit needs a model to calibrate", fix="leave it out")
+            _show(
+                lambda: verify_files(first, second, load, inputs=samples, calibrate=calibrate, **judging),
+                output,
+            )
+            return
     has_artifact = len(files) == 2 or (by_code and len(files) == 1)
     source = files[0] if len(files) == 2 or (not by_code and files) else None
     model = common.load_model(source, **options)
@@ -72,7 +109,7 @@ def command(
         _show(lambda: model.verify_import(inputs=samples, limit=limit), output)
         return
     calibration = common.calibration_samples(model, calibrate, calibrate_limit)
-    _show(lambda: model.verify(files[-1], inputs=samples, calibrate=calibration, limit=limit), output)
+    _show(lambda: model.verify(files[-1], inputs=samples, calibrate=calibration, **judging), output)
 
 
 def _show(verify: Callable[[], Report], output: common.Output) -> None:

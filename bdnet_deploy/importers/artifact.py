@@ -22,6 +22,10 @@ _FORMATS = (1,)
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
+class NotOursError(ModelFileError):
+    """A sound file of another program: it has no description of ours."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A part of an exported model that stands alone: float32 in and out, NHWC, bits and trits as -1.0, 0.0, 1.0.
@@ -67,7 +71,7 @@ def load_description(content: bytes | None, kind: str) -> dict[str, Any]:
         ModelFileError: there is none, or it is damaged, or newer than this program.
     """
     if content is None:
-        raise ModelFileError(
+        raise NotOursError(
             f"this {kind} file was not written by bdnet-deploy", why="it has no metadata entry 'bdnet_deploy'"
         )
     with damage_reported(kind):

@@ -8,4 +8,6 @@ __all__ = ["PeerError"]
 
 
 class PeerError(BdnetError):
-    """A foreign runtime refused the model, crashed, or took too long."""
+    """A foreign runtime refused the model, crashed, or took too long; ``job`` is the number of the one it was at."""
+
+    job: int | None = None

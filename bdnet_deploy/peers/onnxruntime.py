@@ -1,4 +1,8 @@
-"""Runs ``.onnx`` files in stock onnxruntime, on one thread."""
+"""Runs ``.onnx`` files in stock onnxruntime, on one thread.
+
+:func:`run` does it in this process, for files that are known to be sound; :func:`runtime` in one of its own, for those
+of users: a model may crash onnxruntime or keep it busy for ever.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy.typing as npt
 
 from bdnet_deploy.errors import require
 from bdnet_deploy.peers import PeerError
+from bdnet_deploy.peers.jobs import Runtime
 
 Array = npt.NDArray[Any]
 _ERROR_ONLY = 3
@@ -66,6 +71,16 @@ def run(
         raise
     except Exception as error:  # onnxruntime has a dozen exception classes that share no base but this
         raise PeerError("onnxruntime refused the model or its inputs", why=str(error)) from error
+
+
+def runtime(*, optimize: bool = True) -> Runtime:
+    """onnxruntime in a process of its own.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
+    require("onnxruntime", extra="onnx")
+    return Runtime("onnxruntime", "onnxruntime", (("optimize", optimize),))
 
 
 def _expose(model: bytes, names: Sequence[str]) -> bytes:

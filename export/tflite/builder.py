@@ -59,45 +59,83 @@ class Builder:
 
     # -- built-in operators -----------------------------------------------------------------------------------------
 
-    def op(self, operator: str, inputs: Sequence[int], output: int, **options: int) -> int:
+    def op(self, operator: str, inputs: Sequence[int], output: int, **options: float) -> int:
         """Append a built-in operator that fills ``output``; returns ``output``."""
         kind = self.model.tensors[inputs[0]].kind
         version = _INT8_VERSION.get(operator, 1) if kind is I8 else 1
         self.model.operators.append(Operator(operator, tuple(inputs), (output,), options, version=version))
         return output
 
+    def unary(self, operator: str, x: int, name: str, **options: float) -> int:
+        """A float operator of one operand that keeps the shape."""
+        return self.op(operator, (x,), self.tensor(name, self.shape(x)), **options)
+
+    def binary(self, operator: str, a: int, b: int, name: str, kind: TensorKind = F32, **options: int) -> int:
+        """An operator of two operands, of which the smaller is repeated over the axes that it lacks or has once."""
+        shape = np.broadcast_shapes(self.shape(a), self.shape(b))
+        return self.op(operator, (a, b), self.tensor(name, shape, kind), **options)
+
     def add(self, a: int, b: int, name: str) -> int:
-        return self.op("ADD", (a, b), self.tensor(name, self.shape(a)), pot_scale_int16=0)
+        return self.binary("ADD", a, b, name, pot_scale_int16=0)
+
+    def subtract(self, a: int, b: int, name: str) -> int:
+        return self.binary("SUB", a, b, name, pot_scale_int16=0)
 
     def multiply(self, a: int, b: int, name: str) -> int:
-        return self.op("MUL", (a, b), self.tensor(name, self.shape(a)))
+        return self.binary("MUL", a, b, name)
 
     def reshape(self, x: int, shape: Sequence[int], name: str) -> int:
         target = self.constant(f"{name}/shape", np.array(shape, np.int32))
-        return self.op("RESHAPE", (x, target), self.tensor(name, shape, self.model.tensors[x].kind))
+        return self.op("RESHAPE", (x, target), self.like(x, shape, name))
+
+    def like(self, x: int, shape: Sequence[int], name: str) -> int:
+        """A tensor of another shape whose elements are those of ``x``."""
+        source = self.model.tensors[x]
+        output = self.tensor(name, shape, source.kind)
+        self.model.tensors[output].scale = source.scale
+        return output
+
+    def transpose(self, x: int, perm: Sequence[int], name: str) -> int:
+        order = self.constant(f"{name}/perm", np.array(perm, np.int32))
+        shape = [self.shape(x)[axis] for axis in perm]
+        return self.op("TRANSPOSE", (x, order), self.like(x, shape, name))
+
+    def gather(self, x: int, indices: Sequence[int] | Array, axis: int, name: str) -> int:
+        """The elements ``indices`` of one axis."""
+        taken = self.constant(f"{name}/indices", np.asarray(indices, np.int32))
+        shape = [*self.shape(x)]
+        shape[axis] = len(indices)
+        return self.op("GATHER", (x, taken), self.like(x, shape, name), axis=axis)
+
+    def strided_slice(self, x: int, begin: Sequence[int], end: Sequence[int], strides: Sequence[int], name: str) -> int:
+        """``x[begin[0]:end[0]:strides[0], ...]``, of every axis, without negative numbers."""
+        limits = [self.constant(f"{name}/{n}", np.array(v, np.int32)) for n, v in
+                  (("begin", begin), ("end", end), ("strides", strides))]  # fmt: skip
+        shape = [len(range(*limit)) for limit in zip(begin, end, strides, strict=True)]
+        return self.op("STRIDED_SLICE", (x, *limits), self.like(x, shape, name))
 
     def concatenate(self, items: Sequence[int], name: str) -> int:
         """Along the last axis."""
         shape = (*self.shape(items[0])[:-1], sum(self.shape(i)[-1] for i in items))
-        output = self.tensor(name, shape, self.model.tensors[items[0]].kind)
-        return self.op("CONCATENATION", items, output, axis=len(shape) - 1)
+        return self.op("CONCATENATION", items, self.like(items[0], shape, name), axis=len(shape) - 1)
 
-    def reduce(self, operator: str, x: int, axes: Sequence[int], name: str) -> int:
-        """``MEAN`` or ``SUM`` over ``axes``, which disappear."""
+    def reduce(self, operator: str, x: int, axes: Sequence[int], name: str, *, keep: bool = False) -> int:
+        """``MEAN``, ``SUM`` or ``REDUCE_MAX`` over ``axes``, which disappear or, with ``keep``, become 1."""
         indices = self.constant(f"{name}/axes", np.array(axes, np.int32))
-        shape = [s for i, s in enumerate(self.shape(x)) if i not in axes]
-        return self.op(operator, (x, indices), self.tensor(name, shape), keep_dims=0)
+        shape = [1 if i in axes else s for i, s in enumerate(self.shape(x)) if keep or i not in axes]
+        return self.op(operator, (x, indices), self.tensor(name, shape), keep_dims=int(keep))
 
     def pad(self, x: int, padding: tuple[int, int, int, int], value: int, name: str) -> int:
         """Pad height and width of NHWC (top, bottom, left, right) with ``value``, in the units that are stored."""
-        top, bottom, left, right = padding
-        n, h, w, c = self.shape(x)
+        return self.pad_axes(x, [(0, 0), padding[:2], padding[2:], (0, 0)], value, name)
+
+    def pad_axes(self, x: int, amounts: Sequence[tuple[int, int]], value: float, name: str) -> int:
+        """Elements ``value``, in the units that are stored, before and behind every axis."""
         source = self.model.tensors[x]
-        amounts = self.constant(f"{name}/amounts", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+        sizes = self.constant(f"{name}/amounts", np.array(amounts, np.int32))
         fill = self.constant(f"{name}/value", np.array(value, source.kind.numpy), source.scale)
-        output = self.tensor(name, (n, h + top + bottom, w + left + right, c), source.kind)
-        self.model.tensors[output].scale = source.scale
-        return self.op("PADV2", (x, amounts, fill), output)
+        shape = [a + n + b for n, (a, b) in zip(source.shape, amounts, strict=True)]
+        return self.op("PADV2", (x, sizes, fill), self.like(x, shape, name))
 
     # -- operators of Larq Compute Engine -----------------------------------------------------------------------------
 
@@ -113,6 +151,17 @@ class Builder:
         scale = 1.0 if kind is I8 else None
         output = self.tensor(name, (*self.shape(x)[:-1], channels), kind, scale)
         self.model.operators.append(Operator("LceDequantize", (x,), (output,)))
+        return output
+
+    def lce_max_pool(self, x: int, kernel: tuple[int, int], strides: tuple[int, int], name: str) -> int:
+        """The largest of the packed values of each window, without padding."""
+        n, h, w, c = self.shape(x)
+        size = [(s - k) // step + 1 for s, k, step in zip((h, w), kernel, strides, strict=True)]
+        options = {"filter_height": kernel[0], "filter_width": kernel[1], "padding": VALID}
+        options |= {"stride_height": strides[0], "stride_width": strides[1]}
+        output = self.tensor(name, (n, *size, c), I32)
+        custom = bytes(flexbuffers.Dumps(options))
+        self.model.operators.append(Operator("LceBMaxPool2d", (x,), (output,), custom_options=custom))
         return output
 
     def lce_bconv2d(

@@ -23,8 +23,8 @@ def unpack(packed: Array, channels: int) -> Array:
         ModelFileError: there are too few words, or bits are set beyond the last channel.
     """
     if packed.shape[-1] != words(channels):
-        raise ModelFileError(f"{packed.shape[-1]} words cannot hold {channels} channels")
+        raise ModelFileError("packed weights are damaged", why=f"{packed.shape[-1]} words for {channels} channels")
     bits = unpack_plane(packed.astype("<i4", copy=False), words(channels) * WORD)
     if bits[..., channels:].any():
-        raise ModelFileError("packed weights have bits set beyond their last channel")
+        raise ModelFileError("packed weights are damaged", why="bits are set beyond their last channel")
     return np.int8(1) - 2 * bits[..., :channels]

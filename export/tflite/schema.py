@@ -99,6 +99,7 @@ BUILTINS: dict[str, Builtin] = {
     "PRELU": Builtin(54, 0),
     "MAXIMUM": Builtin(55, 39),
     "MINIMUM": Builtin(57, 39),
+    "LESS": Builtin(58, 41),
     "NEG": Builtin(59, 42),
     "PADV2": Builtin(60, 43),
     "SLICE": Builtin(65, 48),
@@ -118,9 +119,15 @@ BUILTINS: dict[str, Builtin] = {
     "SPLIT_V": Builtin(102, 79, (("num_splits", "i32", 0),)),
     "REVERSE_V2": Builtin(105, 81),
     "QUANTIZE": Builtin(114, 89),
+    "ROUND": Builtin(116, 0),
     "HARD_SWISH": Builtin(117, 91),
+    "SELECT_V2": Builtin(123, 98),
+    "BATCH_MATMUL": Builtin(
+        126, 101, (("adj_x", "bool", 0), ("adj_y", "bool", 0), ("asymmetric_quantize_inputs", "bool", 0))
+    ),
     "GELU": Builtin(150, 116, (("approximate", "bool", 0),)),
     "RELU_0_TO_1": Builtin(152, 0),
+    "BITWISE_XOR": Builtin(160, 125),
 }
 
 

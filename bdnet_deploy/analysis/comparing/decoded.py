@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
+from bdnet_deploy.analysis.comparing import causes
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.graph import Array, Conv2d, Graph, Linear, Node
 from bdnet_deploy.iodesc import IODescription
-
-if TYPE_CHECKING:
-    from bdnet_deploy.export.tflite.folding import FoldedSign
-    from bdnet_deploy.importers.tflite import IntegerSign
-
-#: Decoding an affine factor divides by a constant of the exporter: one rounding.
-ROUNDING = 2.0**-23
-#: Integer thresholds beyond this are stored as it: no accumulator gets there.
-CLIPPED = 2**24
 
 
 def layer_of(node: Node) -> str:
@@ -54,64 +45,13 @@ def compare_weights(graph: Graph, decoded: Mapping[str, Array], verdicts: Verdic
             continue
         found = found.reshape(expected.shape)
         wrong = np.argwhere(found.astype(expected.dtype) != expected)
-        why = ""
+        why = cause = ""
         if len(wrong):
+            cause = causes.of_constant(node, 1, found.astype(expected.dtype), expected, found != expected, None)
             place = tuple(int(i) for i in wrong[0])
             why = (
                 f"weight {place} (output, row, column, input) is {found[place]:g}, the model has {expected[place]:g}; "
-                "a damaged or edited file, or an export of other weights"
+                f"{len(wrong)} of {expected.size} differ"
             )
-        verdicts.add("weights", layer_of(node), compared=expected.size, different=len(wrong), why=why)
+        verdicts.add("weights", layer_of(node), compared=expected.size, different=len(wrong), why=why, cause=cause)
     return complete
-
-
-def compare_parameters(
-    graph: Graph, decoded: Mapping[str, Array], verdicts: Verdicts, *, folded: Collection[Node] = ()
-) -> None:
-    """Affine factors, slopes and thresholds that the file stores as the graph has them.
-
-    ``folded``: nodes whose constants became integer thresholds.
-    """
-    for node in graph.nodes:
-        if node in folded or isinstance(node.op, Conv2d | Linear):
-            continue
-        compared = different = 0
-        first = ""
-        for value in node.inputs:
-            if value.data is None:
-                continue
-            expected, found = value.data, decoded.get(value.name)
-            compared += expected.size
-            if found is None or found.shape != expected.shape:
-                different += expected.size
-                first = first or f"'{value.name}' is missing or of another shape; it is an export of another network"
-                continue
-            with np.errstate(invalid="ignore"):
-                close = np.isclose(found.astype(np.float64), expected.astype(np.float64), rtol=ROUNDING, atol=0.0)
-                clipped = (np.abs(expected) > CLIPPED) & (np.abs(found) >= CLIPPED)
-                wrong = ~close & ~(clipped & (np.sign(found) == np.sign(expected)))
-            different += int(wrong.sum())
-            if wrong.any() and not first:
-                place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-                channel = ", ".join(map(str, place))
-                first = f"{value.name}[{channel}] is {found[place]:.9g}, the model has {expected[place]:.9g}"
-        if compared:
-            verdicts.add("parameters", layer_of(node), compared=compared, different=different, why=first)
-
-
-def compare_thresholds(
-    folds: Mapping[Node, FoldedSign], decoded: Mapping[str, IntegerSign], verdicts: Verdicts
-) -> None:
-    """Signs that became integer comparisons: thresholds and directions of every channel."""
-    for fold in folds.values():
-        layer, channels = layer_of(fold.nodes[-1]), fold.threshold.size
-        found = decoded.get(fold.output.name)
-        if found is None or found.threshold.shape != fold.threshold.shape:
-            verdicts.add("thresholds", layer, compared=channels, different=channels, why="they are missing")
-            continue
-        wrong = (found.threshold != fold.threshold) | (found.flipped != fold.flipped)
-        why = ""
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            why = f"the threshold of channel {i} is {found.threshold[i]}, the model's is {fold.threshold[i]}"
-        verdicts.add("thresholds", layer, compared=channels, different=int(wrong.sum()), why=why)

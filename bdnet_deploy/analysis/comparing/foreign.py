@@ -1,103 +1,104 @@
-"""A ``.tflite`` in stock Larq Compute Engine (both modes), or an ``.onnx`` in onnxruntime."""
+"""A ``.tflite`` or ``.onnx`` of ours: what it carries, decoded, then its layers and the whole of it in its runtimes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bdnet_deploy.analysis.comparing.decoded import (
-    compare_io,
-    compare_parameters,
-    compare_thresholds,
-    compare_weights,
-    layer_of,
-)
-from bdnet_deploy.analysis.comparing.layers import compare_layer, compare_top1, compare_with_torch
+from bdnet_deploy.analysis.comparing.alignment import Alignment
+from bdnet_deploy.analysis.comparing.decoded import compare_io
+from bdnet_deploy.analysis.comparing.files import is_ours, open_foreign
+from bdnet_deploy.analysis.comparing.graphs import compare_graphs
+from bdnet_deploy.analysis.comparing.layers import compare_with_torch
+from bdnet_deploy.analysis.comparing.runtimes import Reference, Runner, flips_table
+from bdnet_deploy.analysis.comparing.settings import ELEMENTS, Settings
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
-from bdnet_deploy.graph import Array, Graph, Node, evaluate
-from bdnet_deploy.importers import onnx as onnx_reader
-from bdnet_deploy.importers import tflite as tflite_reader
-from bdnet_deploy.importers.artifact import damage_reported, load_bytes, load_io
-from bdnet_deploy.report import Value
+from bdnet_deploy.graph import Array, Graph, evaluate
+from bdnet_deploy.report import Table, Value
 
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
 
-#: Runs (model file, inputs) jobs and gives each one's outputs.
-Runtime = Callable[[list[tuple[bytes, list[Array]]]], Sequence[Sequence[Array]]]
+
+#: What is said where layers cannot be compared one by one.
+UNMATCHED = (
+    "not as the file has them: the model was imported from another program's file, where factors and operators may lie "
+    "otherwise; differences are reported, not judged, and the whole is compared end to end"
+)
 
 
-def verify_foreign(model: Model, artifact: Path, x: Array, verdicts: Verdicts) -> dict[str, Value]:
-    """Compare; returns facts for the report."""
-    tflite = artifact.suffix.lower() == ".tflite"
+def verify_foreign(
+    model: Model, artifact: Path, inputs: list[Array], verdicts: Verdicts, settings: Settings
+) -> tuple[dict[str, Value], list[Table]]:
+    """Compare; returns facts and further tables for the report.
+
+    Raises:
+        NotOursError: another program wrote the file.
+        ModelFileError: it is damaged.
+        MissingPackageError: its runtime is not installed.
+    """
+    file = open_foreign(artifact)
     graph = model.float_graph()
-    data = load_bytes(artifact)
-    reader = tflite_reader if tflite else onnx_reader
-    description = reader.read_description(data)
-    complete = compare_weights(graph, reader.read_weights(data), verdicts)
-    complete = complete and _same_structure(graph, description, verdicts)
-    if complete:
-        folded: set[Node] = set()
-        if tflite:
-            from bdnet_deploy.export.tflite.folding import fold_signs
-
-            folds = fold_signs(graph)
-            folded = {node for fold in folds.values() for node in fold.nodes}
-            compare_thresholds(folds, tflite_reader.read_thresholds(data), verdicts)
-        compare_parameters(graph, reader.read_parameters(data), verdicts, folded=folded)
-        compare_io(load_io(description), model.io, verdicts)
-    if not complete:  # another network: its layers cannot be fed ours
-        return {}
-    layers = reader.split_layers(data)
-    values = evaluate(graph, [x], keep=True)
-    nodes = {node.output.name: node for node in graph.nodes}
-    reference = values[graph.outputs[0].name]
-    facts: dict[str, Value] = {}
-    for name, run in (_lce_modes() if tflite else _onnxruntime()).items():
-        results = run([(layer.model, layer.feed(values)) for layer in layers])
-        for layer, outputs in zip(layers, results, strict=True):
-            compare_layer(name, nodes[layer.name], outputs[0].reshape(values[layer.name].shape), values, verdicts)
-        logits = run([(data, [x.astype(np.float32)])])[0][0]
-        compare_top1(name, logits, reference, verdicts)
-        key = f"{name.lower().replace(' ', '_')}_largest_logit_distance"
-        facts[key] = float(np.abs(logits.reshape(reference.shape) - reference).max())
-    compare_with_torch(model, x, reference, verdicts)
-    return facts
-
-
-def _lce_modes() -> dict[str, Runtime]:
-    from bdnet_deploy.peers import lce
-
-    return {f"LCE {mode}": partial(lce.run_many, mode=mode) for mode in ("default", "indirect")}
+    facts: dict[str, Value] = {"file": file.kind}
+    compared = Verdicts()
+    strict = not is_reimported(model) or file.meta.get("source_sha256") == model.source_sha256
+    alignment = compare_graphs(graph, file.graph, compared, exact=strict, module=model._module)
+    whole = not alignment.missing and not alignment.extra and (strict or compared.first is None)
+    verdicts.include(compared, judged=strict)
+    compare_io(file.io, model.io, verdicts)
+    if not whole or not _same_inputs(graph, alignment.file):
+        facts["layers"] = "not run: the file has another network"
+        if not strict:
+            facts["layers"] = UNMATCHED
+            reference = make_reference(graph, inputs)
+            for name, runtime in file.runtimes().items():
+                runner = Runner(runtime, name, verdicts, settings)
+                runner.compare_whole(file.content, reference, model.io)
+                facts |= runner.facts
+        return facts, []
+    reference = make_reference(graph, inputs, alignment)
+    facts["layers"] = f"each alone, on {reference.samples} of {len(inputs[0])} inputs"
+    tables = []
+    flips = flips_table()
+    for name, runtime in file.runtimes().items():
+        runner = Runner(runtime, name, verdicts, settings)
+        runner.compare_layers(file.layers, reference)
+        runner.count_flips(file.layers, reference, flips)
+        runner.compare_whole(file.content, reference, model.io)
+        facts |= runner.facts
+    if flips.rows:
+        tables.append(flips)
+    if len(inputs) == 1:
+        compare_with_torch(model, inputs[0], reference.outputs[0], verdicts)
+    return facts, tables
 
 
-def _onnxruntime() -> dict[str, Runtime]:
-    from bdnet_deploy.peers import onnxruntime
+def make_reference(graph: Graph, inputs: list[Array], alignment: Alignment | None = None) -> Reference:
+    """The reference's values: all of the first samples, as many as fit into memory, and the outputs of all samples."""
+    per_sample = sum(int(np.prod(v.type.shape)) for v in (*graph.inputs, *(n.output for n in graph.nodes)))
+    size = max(1, min(len(inputs[0]), ELEMENTS // per_sample))
+    values = evaluate(graph, [a[:size] for a in inputs], keep=True)
+    parts = [{v.name: values[v.name] for v in graph.outputs}]
+    for start in range(size, len(inputs[0]), size):
+        parts.append(evaluate(graph, [a[start : start + size] for a in inputs]))
+    outputs = [np.concatenate([part[v.name] for part in parts]) for v in graph.outputs]
+    if alignment is None:
+        return Reference(graph, inputs, {}, {}, outputs, {})
+    renamed = {a.name: b.name for a, b in alignment.values.items()}
+    known = {renamed[v.name]: values[v.name] for v in alignment.values if v.name in values}
+    nodes = {b.name: a for a, b in alignment.nodes.items() if a.output.type.shape == b.output.type.shape}
+    return Reference(graph, inputs, known, nodes, outputs, renamed)
 
-    return {"onnxruntime": lambda jobs: [onnxruntime.run(model, inputs) for model, inputs in jobs]}
+
+def is_reimported(model: Model) -> bool:
+    """Whether its constants went through another program's file, and with it through roundings of its own."""
+    from bdnet_deploy.loading import LARQ, PROGRAMS
+
+    source = model.source
+    return source is not None and source.suffix.lower() in (*PROGRAMS, *LARQ) and not is_ours(source)
 
 
-def _same_structure(graph: Graph, description: dict[str, Any], verdicts: Verdicts) -> bool:
-    """Whether the file computes values of the model only, in the model's shapes."""
-    types = {value.name: value.type for value in graph.inputs}
-    types |= {node.output.name: node.output.type for node in graph.nodes}
-    sources = {node.output.name: layer_of(node) for node in graph.nodes}
-    compared, different = 0, []
-    with damage_reported("model"):
-        for value in description["values"]:
-            name, shape = str(value["name"]), tuple(int(n) for n in value["shape"][1:])
-            compared += 1
-            if name not in types:
-                different.append((str(value["source"]) or name, f"the model has no value '{name}'"))
-            elif shape != types[name].shape[1:]:
-                model_shape = "x".join(map(str, types[name].shape[1:]))
-                why = f"'{name}' has shape {'x'.join(map(str, shape))}, in the model {model_shape}"
-                different.append((sources.get(name, name), why))
-    layer, why = different[0] if different else ("", "")
-    why += "; it is an export of another network" if why else ""
-    verdicts.add("structure", layer, compared=compared, different=len(different), why=why)
-    return not different
+def _same_inputs(a: Graph, b: Graph) -> bool:
+    return [v.type.shape for v in a.inputs] == [v.type.shape for v in b.inputs]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bdnet_deploy.analysis.comparing.behaviour import cause_of_layer
 from bdnet_deploy.analysis.comparing.decoded import layer_of
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.errors import UsageError
@@ -37,22 +38,32 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
             compared=expected.size,
             different=int(wrong.sum()),
             distance=float(distance.max(initial=0.0)),
-            why=f"largest distance {distance.max(initial=0.0):.3g} where values reach {scale:.3g}",
+            why=_where(found, expected, wrong),
+            cause=cause_of_layer(node, found, values) if wrong.any() else "",
         )
         return
     wrong = found != expected
     near = wrong & near_ties(node, values) if isinstance(node.op, Sign | Ternarize | Quantize) else np.zeros_like(wrong)
-    why = ""
-    if (wrong & ~near).any():
-        place = tuple(int(i) for i in np.argwhere(wrong & ~near)[0])
-        why = f"at {place} (sample, row, column, channel) it is {found[place]:g}, the reference has {expected[place]}"
     verdicts.add(
         f"{runtime} layer",
         layer,
         compared=expected.size,
         different=int((wrong & ~near).sum()),
         near_ties=int(near.sum()),
-        why=why,
+        why=_where(found, expected, wrong & ~near),
+        cause=cause_of_layer(node, found, values) if (wrong & ~near).any() else "",
+    )
+
+
+def _where(found: Array, expected: Array, wrong: Array) -> str:
+    """The first element that differs, and how many do."""
+    if not wrong.any():
+        return ""
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
+    axes = "sample, row, column, channel" if found.ndim == 4 else "sample, channel" if found.ndim == 2 else "index"
+    return (
+        f"at {place} ({axes}) it is {found[place]:.9g}, the reference has {expected[place]:.9g}; "
+        f"{int(wrong.sum())} of {wrong.size} differ"
     )
 
 
@@ -99,8 +110,12 @@ def compare_top1(
     *,
     least: float = MIN_AGREEMENT,
     judged: bool = True,
+    cause: Callable[[], str] | None = None,
 ) -> None:
-    """Top-1 of whole runs. Near ties inside may flip and cascade: judged only when too many predictions change."""
+    """Top-1 of whole runs. Near ties inside may flip and cascade: judged only when too many predictions change.
+
+    ``cause`` looks for the cause where they do.
+    """
     found, expected = found.reshape(len(found), -1), expected.reshape(len(expected), -1)
     flips = int((found.argmax(-1) != expected.argmax(-1)).sum())
     wrong = judged and flips > int(np.ceil(len(expected) * (1 - least)))
@@ -111,7 +126,8 @@ def compare_top1(
         different=flips if wrong else 0,
         near_ties=0 if wrong else flips,
         distance=float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)),
-        why=f"{flips} of {len(expected)} predictions differ",
+        why=f"{flips} of {len(expected)} predictions differ; at least {100 * least:g} % must agree",
+        cause=cause() if wrong and cause is not None else "",
         judged=judged,
     )
 

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bdnet_deploy.analysis.comparing import causes
 from bdnet_deploy.analysis.comparing.decoded import compare_io, compare_weights
+from bdnet_deploy.analysis.comparing.foreign import UNMATCHED, is_reimported
+from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import compare_top1, compare_with_torch
+from bdnet_deploy.analysis.comparing.settings import Settings
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.graph import Array, evaluate
 from bdnet_deploy.lowering import Lowered
@@ -19,9 +23,6 @@ if TYPE_CHECKING:
     from bdnet_deploy.model import Model, PathLike
     from bdnet_deploy.samples import Samples
 
-#: Share of top-1 predictions of a fixed-point file that must agree with float where nothing better can be compared.
-MIN_FIXED_AGREEMENT = 0.9
-
 
 def verify_own(
     model: Model,
@@ -30,13 +31,22 @@ def verify_own(
     verdicts: Verdicts,
     *,
     calibrate: PathLike | Array | Samples | None,
-    judge_top1: bool,
+    settings: Settings,
 ) -> dict[str, Value]:
     """Compare; returns facts for the report."""
     from bdnet_deploy.bdn_reader import BdnReader
 
     file = BdnReader.open(artifact)
     facts: dict[str, Value] = {"numerics": file.numerics}
+    if is_reimported(model) and file.meta.get("source_sha256") != model.source_sha256:
+        facts["compared"] = UNMATCHED
+        lowered, found = model.lowered(file.numerics), Verdicts()
+        if _compare_steps(file, lowered, found):
+            compare_weights(lowered.graph, file.weights(lowered.plan), found)
+        verdicts.include(found, judged=False)
+        compare_io(file.io, model.io, verdicts)
+        _compare_predictions(model, file, x, verdicts, settings)
+        return facts
     if file.numerics == "float" or calibrate is not None:
         facts["compared"] = "every byte"
         lowered = model.lowered(file.numerics, calibrate).replanned(sets=file.sets)
@@ -49,19 +59,25 @@ def verify_own(
     if _compare_steps(file, lowered, verdicts):
         compare_weights(lowered.graph, file.weights(lowered.plan), verdicts)
         compare_io(file.io, model.io, verdicts)
-        graph = model.lowered("float").graph
-        reference = evaluate(graph, [x.astype(np.float32)])[graph.outputs[0].name]
-        compare_top1(
-            f"{file.numerics} against float",
-            file.predict(x),
-            reference,
-            verdicts,
-            least=MIN_FIXED_AGREEMENT,
-            judged=judge_top1,
-        )
+        _compare_predictions(model, file, x, verdicts, settings)
         passed = file.self_test()
         verdicts.add("self-test", "", compared=1, different=0 if passed else 1, why="the recorded test vector fails")
     return facts
+
+
+def _compare_predictions(model: Model, file: BdnReader, x: Array, verdicts: Verdicts, settings: Settings) -> None:
+    """Top-1 against the model in float."""
+    graph = model.lowered("float").graph
+    reference = evaluate(graph, [x.astype(np.float32)])[graph.outputs[0].name]
+    integers = file.numerics != "float"
+    compare_top1(
+        f"{file.numerics} against float" if integers else "host library",
+        file.predict(x),
+        reference,
+        verdicts,
+        least=settings.agreement(integers=integers),
+        judged=not integers or settings.judge_integers,
+    )
 
 
 def _compare_steps(file: BdnReader, lowered: Lowered, verdicts: Verdicts) -> bool:
@@ -80,7 +96,8 @@ def _compare_stored(file: BdnReader, lowered: Lowered, model: Model, verdicts: V
     compare_weights(lowered.graph, file.weights(lowered.plan), verdicts)
     for name, compared, different in file.epilogues(lowered.plan):
         why = f"{', '.join(different)}: stored values differ from the model's"
-        verdicts.add("parameters", name, compared=compared, different=len(different), why=why)
+        cause = causes.EDITED if 0 < len(different) <= min(causes.FEW, compared // 8) else ""
+        verdicts.add("parameters", name, compared=compared, different=len(different), why=why, cause=cause)
     compare_io(file.io, model.io, verdicts)
     return True
 
@@ -95,7 +112,7 @@ def _compare_values(model: Model, file: BdnReader, lowered: Lowered, x: Array, v
             f"{name}: {node.op.name}",
             compared=expected.size,
             different=different_elements(found, expected),
-            why="the values differ",
+            why=_first(found, expected),
         )
     expected = values[lowered.graph.outputs[0].name]
     verdicts.add(
@@ -109,10 +126,16 @@ def _compare_values(model: Model, file: BdnReader, lowered: Lowered, x: Array, v
         compare_with_torch(model, x, lowered.decode(expected), verdicts)
 
 
+def _first(found: Array, expected: Array) -> str:
+    """The first element that differs, and how many do."""
+    count = different_elements(found, expected)
+    if not count:
+        return ""
+    places = np.argwhere(~equal_elements(found, expected))
+    place = tuple(int(i) for i in places[0])
+    return f"at {place} it is {found[place]:.9g}, the reference has {expected[place]:.9g}; {count} of {expected.size} differ"
+
+
 def different_elements(found: Array, expected: Array) -> int:
     """Elements whose bytes differ: -0.0 and 0.0 do, equal NaN do not."""
-    if expected.dtype.kind != "f":
-        return int((found != expected).sum())
-    bits = np.dtype(f"u{expected.dtype.itemsize}")
-    same_type = np.ascontiguousarray(found, expected.dtype)
-    return int((same_type.view(bits) != np.ascontiguousarray(expected).view(bits)).sum())
+    return int((~equal_elements(found, expected)).sum())

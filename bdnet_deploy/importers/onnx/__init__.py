@@ -1,7 +1,9 @@
-"""ONNX files: those of others become graphs, those that this project wrote can also be taken apart for ``verify``.
+"""ONNX files: those of others become graphs by way of PyTorch, those that this project wrote are read as they were.
 
 ==================  ================================================================
-``own``             reads weights, parameters and single layers of our own files
+``own``             reads our own files: the graph as it was exported, and single layers for ``verify``
+``calls``           the graph out of their calls, attributes and initializers
+``stored``          their initializers as arrays
 ``file``            opens a file: operator sets, nodes with functions inlined, limits
 ``tensors``         initializers, also those in an external ``.data`` file
 ``places``          which module of the user's model a node belongs to
@@ -19,12 +21,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdnet_deploy.errors import require
-from bdnet_deploy.importers.onnx.own import read_description, read_parameters, read_weights, split_layers
+from bdnet_deploy.importers.onnx.own import (
+    ChangedError,
+    read_description,
+    read_graph,
+    read_own,
+    read_parameters,
+    read_weights,
+    split_layers,
+)
 
 if TYPE_CHECKING:
     from bdnet_deploy.importers.torch.interpreter import Imported
 
-__all__ = ["read", "read_description", "read_parameters", "read_weights", "split_layers"]
+__all__ = [
+    "ChangedError",
+    "read",
+    "read_description",
+    "read_graph",
+    "read_own",
+    "read_parameters",
+    "read_weights",
+    "split_layers",
+]
 
 
 def read(path: Path, input_shape: Sequence[int] | None = None) -> Imported:

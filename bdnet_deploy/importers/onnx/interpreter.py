@@ -32,6 +32,7 @@ class OnnxModule(Interpreter):
         super().__init__()
         self._body = rewrite(file.body)
         self._input = input_name
+        self._ends = _ends(self._body)
         self.channels_last = _only_transposed(self._body, input_name)
         for node in self._body.nodes:
             find(node)
@@ -95,8 +96,8 @@ class OnnxModule(Interpreter):
         return (
             self.channels_last
             and perm == _TO_NHWC
-            and node.outputs[0] in self._body.outputs
-            and _sole(self._body, node)
+            and node.outputs[0] in self._ends
+            and not any(node.outputs[0] in _reads(n) for n in self._body.nodes if not _is_identity(n))
         )
 
     def _choose(self, node: Node, condition: Tensor | None, values: dict[str, Tensor]) -> list[Tensor]:
@@ -129,6 +130,14 @@ def _only_transposed(body: Body, name: str) -> bool:
     )
 
 
-def _sole(body: Body, node: Node) -> bool:
-    """Whether nothing but the end of the network reads the node's output."""
-    return not any(node.outputs[0] in _reads(other) for other in body.nodes)
+def _is_identity(node: Node) -> bool:
+    return not node.domain and node.op == "Identity"
+
+
+def _ends(body: Body) -> set[str]:
+    """The outputs, and what only gets another name on its way to one."""
+    names = set(body.outputs)
+    for node in reversed(body.nodes):
+        if _is_identity(node) and node.outputs[0] in names:
+            names.add(node.inputs[0])
+    return names

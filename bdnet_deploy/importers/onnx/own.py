@@ -1,4 +1,4 @@
-"""Reads the ``.onnx`` files that this project writes: weights, parameters and single layers."""
+"""Reads the ``.onnx`` files that this project writes: the graph, its weights and parameters, single layers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,33 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from bdnet_deploy.errors import ModelFileError, require
 from bdnet_deploy.export.foreign import METADATA_KEY
-from bdnet_deploy.export.onnx import TO_NCHW, TO_NHWC
-from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description
+from bdnet_deploy.export.onnx.body import TO_NCHW, TO_NHWC
+from bdnet_deploy.export.onnx.functions import DOMAIN, DOMAIN_VERSION, INPUT, OUTPUT, digest
+from bdnet_deploy.export.onnx.types import LAYER, OPERANDS, RESULT, parse_type
+from bdnet_deploy.graph import Conv2d, Graph, GraphError, Linear
+from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description, load_io
+from bdnet_deploy.importers.onnx.calls import CallReader, call_attributes, call_kind
+from bdnet_deploy.importers.onnx.stored import Stored
+from bdnet_deploy.iodesc import IODescription
 
-__all__ = ["read_description", "read_parameters", "read_weights", "split_layers"]
+__all__ = [
+    "ChangedError",
+    "read_description",
+    "read_graph",
+    "read_own",
+    "read_parameters",
+    "read_weights",
+    "split_layers",
+]
 
 _KIND = "ONNX"
+_PROFILE = "portable"
+
+
+class ChangedError(ModelFileError):
+    """A file of ours whose functions or calls are not those that were written: only its operators say what it computes."""
 
 
 @dataclass(eq=False)
@@ -25,13 +42,7 @@ class _File:
     onnx: ModuleType
     model: Any
     description: dict[str, Any]
-    initializers: dict[str, Any]
-
-    def constant(self, name: str) -> Array:
-        tensor = self.initializers[name]
-        if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-            raise ValueError(f"the constant '{name}' lies in another file")
-        return np.asarray(self.onnx.numpy_helper.to_array(tensor))
+    folder: Path | None
 
 
 def _open(source: bytes | str | Path) -> _File:
@@ -46,128 +57,195 @@ def _open(source: bytes | str | Path) -> _File:
         # A string that is not UTF-8 comes as bytes, which have no encode.
         content = {p.key: p.value.encode("utf-8") for p in model.metadata_props}.get(METADATA_KEY)
     description = load_description(content, _KIND)
-    return _File(onnx, model, description, {t.name: t for t in model.graph.initializer})
+    return _File(onnx, model, description, None if isinstance(source, bytes) else Path(source).parent)
+
+
+def _open_portable(source: bytes | str | Path) -> _File:
+    """A file whose functions are known and as they were written."""
+    file = _open(source)
+    with damage_reported(_KIND):
+        profile = file.description.get("profile")
+        if profile != _PROFILE:
+            raise ChangedError(
+                f"this ONNX file has the profile {str(profile)[:80]!r}: it holds no calls of our functions",
+                fix=f"bdnet-deploy export --target onnx --profile {_PROFILE}",
+            )
+        record = file.description["functions"]
+        if (record["domain"], record["version"]) != (DOMAIN, DOMAIN_VERSION):
+            raise ChangedError(
+                f"the functions of this ONNX file are of version {str(record['version'])[:80]}",
+                why=f"this version of bdnet-deploy knows {DOMAIN_VERSION}",
+                fix="update bdnet-deploy, or export the model again",
+            )
+        if record["sha256"] != digest(file.model):
+            raise ChangedError(
+                "this ONNX file was changed after bdnet-deploy wrote it",
+                why="its functions or the calls of them are not those that its digest was made of",
+                fix="export the model again",
+            )
+    return file
+
+
+def _graph(file: _File) -> Graph:
+    with damage_reported(_KIND):
+        try:
+            return CallReader(file.onnx, file.model, Stored(file.folder), str(file.description["model"])).graph
+        except GraphError as error:
+            raise ValueError(str(error)) from error
+
+
+def read_graph(source: bytes | str | Path) -> tuple[Graph, IODescription | None, dict[str, Any]]:
+    """The graph that was exported, of numerics "float": the same operators, constants and names.
+
+    Args:
+        source: a file of profile "portable", or its content. External data are looked for beside a file only.
+
+    Returns:
+        The graph, the I/O description, and what made the file.
+
+    Raises:
+        ChangedError: a file of ours, but its functions or calls were changed, or are of another version or profile.
+        ModelFileError: no file of ours, or damaged.
+        MissingPackageError: the package onnx is not installed.
+    """
+    file = _open_portable(source)
+    meta = file.description.get("meta")
+    return _graph(file), load_io(file.description), dict(meta) if isinstance(meta, dict) else {}
+
+
+def read_own(path: Path) -> tuple[tuple[Graph, IODescription | None] | None, list[str]]:
+    """As :func:`read_graph`, where the file is one of ours; what else it is, and notes on that.
+
+    Returns:
+        Graph and I/O description, or None for files that the general importer has to read.
+
+    Raises:
+        ModelFileError: not an ONNX file, or one of ours that is damaged.
+    """
+    try:
+        file = _open(path)
+    except ModelFileError:
+        return None, []  # of somebody else, or damaged: the general importer says what
+    if file.description.get("profile") != _PROFILE:
+        return None, []
+    try:
+        graph, io, _ = read_graph(path)
+    except ChangedError as error:
+        return None, [f"{error.what}: it was read as one of another program"]
+    return (graph, io), []
 
 
 def read_description(source: bytes | str | Path) -> dict[str, Any]:
-    """Our JSON in the file; its keys are described in :mod:`bdnet_deploy.export.onnx`.
+    """Our JSON in the file, described in :mod:`bdnet_deploy.export.onnx`; and ``values`` of a portable one: name, shape and
+    ``source`` (the user's layer) of every input and computed value.
 
     Raises:
         ModelFileError: no file of ours.
         MissingPackageError: the package onnx is not installed.
     """
-    return _open(source).description
+    file = _open(source)
+    if file.description.get("profile") != _PROFILE:
+        return file.description
+    graph = _graph(_open_portable(source))
+    values = [(v, "") for v in graph.inputs] + [(n.output, n.source) for n in graph.nodes]
+    records = [{"name": v.name, "shape": list(v.type.shape), "source": layer} for v, layer in values]
+    return {**file.description, "values": records}
 
 
 def read_weights(source: bytes | str | Path) -> dict[str, Array]:
     """The weights of every convolution and linear layer as the graph has them.
 
     Returns:
-        Name of the layer's output in the graph -> OHWI (linear layers: OI): int8 of {-1, 0, +1}, int32, or float32.
+        Name of the layer's output in the graph -> OHWI (linear layers: OI).
 
     Raises:
-        ModelFileError: no file of ours, or damaged.
+        ModelFileError: as :func:`read_graph`.
         MissingPackageError: the package onnx is not installed.
     """
-    file = _open(source)
-    with damage_reported(_KIND):
-        return {str(w["node"]): _decode_weights(file, w) for w in file.description["weights"]}
-
-
-def _decode_weights(file: _File, record: dict[str, Any]) -> Array:
-    data = file.constant(record["tensor"])
-    weights = data.transpose(0, 2, 3, 1) if data.ndim == 4 else data
-    if list(weights.shape) != list(record["shape"]):
-        raise ValueError(f"the weights of {record['node']} have shape {weights.shape}")
-    if not record["integer"] or not np.array_equal(weights, np.rint(weights)):
-        return np.array(weights)
-    return weights.astype(np.int8 if np.abs(weights).max(initial=0) <= 1 else np.int32)
+    nodes = [n for n in _graph(_open_portable(source)).nodes if isinstance(n.op, Conv2d | Linear)]
+    return {n.name: n.inputs[1].data for n in nodes if n.inputs[1].data is not None}
 
 
 def read_parameters(source: bytes | str | Path) -> dict[str, Array]:
-    """Affine factors and biases, slopes and thresholds.
+    """Affine factors and biases, slopes, limits, thresholds and constant maps.
 
     Returns:
-        Name of the graph's constant -> (C,) float32, or int64 for integer thresholds.
+        Name of the graph's constant -> the array.
 
     Raises:
-        ModelFileError: no file of ours, or damaged.
+        ModelFileError: as :func:`read_graph`.
         MissingPackageError: the package onnx is not installed.
     """
-    file = _open(source)
-    with damage_reported(_KIND):
-        return {str(name): _decode_parameter(file, p) for name, p in file.description["parameters"].items()}
-
-
-def _decode_parameter(file: _File, record: dict[str, Any]) -> Array:
-    if "tensor" not in record:
-        return np.broadcast_to(np.float32(record["fill"]), (int(record["size"]),))
-    data = file.constant(record["tensor"]).reshape(-1)
-    return data.astype(np.int64 if record.get("integer") else np.float32)
+    graph = _graph(_open_portable(source))
+    weights = {n.inputs[1] for n in graph.nodes if isinstance(n.op, Conv2d | Linear)}
+    return {c.name: c.data for c in graph.constants() if c not in weights and c.data is not None}
 
 
 def split_layers(source: bytes | str | Path) -> list[Layer]:
     """Every value that the graph computes as a model of its own, in order.
 
     Raises:
-        ModelFileError: no file of ours, or damaged.
+        ModelFileError: as :func:`read_graph`.
         MissingPackageError: the package onnx is not installed.
     """
-    file = _open(source)
+    file = _open_portable(source)
+    _graph(file)  # so that what follows is sound
     with damage_reported(_KIND):
         return list(_split(file))
 
 
 def _split(file: _File) -> Iterator[Layer]:
-    values = {str(v["tensor"]): v for v in file.description["values"]}
-    nodes = list(file.model.graph.node)
-    producer = {output: i for i, node in enumerate(nodes) for output in node.output}
-    inputs_of_model = {v.name for v in file.model.graph.input}
-    for target, value in values.items():
-        if value["name"] in inputs_of_model:
+    onnx, calls = file.onnx, list(file.model.graph.node)
+    functions = {f.name: f for f in file.model.functions}
+    tensors = {t.name: t for t in file.model.graph.initializer}
+    stored = Stored(file.folder)
+    names = {n.output[0]: n.input[0] if call_kind(n) == INPUT else n.name for n in calls}
+    for node in calls:
+        if call_kind(node) in (INPUT, OUTPUT):
             continue
-        used: set[int] = set()
-        read: set[str] = set()
-        constants: set[str] = set()
-        todo = [target]
-        while todo:
-            tensor = todo.pop()
-            if tensor in file.initializers:
-                constants.add(tensor)
-            elif tensor in values and tensor != target:
-                read.add(tensor)
-            elif producer[tensor] not in used:
-                used.add(producer[tensor])
-                todo += nodes[producer[tensor]].input
-        inputs = [values[t] for t in values if t in read]
-        model = _alone(file, inputs, [nodes[i] for i in sorted(used)], sorted(constants), value)
-        names = tuple(str(v["name"]) for v in inputs)
-        yield Layer(str(value["name"]), str(value["source"]), (str(value["name"]),), names, model)
+        given = call_attributes(onnx, node)
+        computed, constants = {}, {}
+        for name, text in zip(node.input, given[OPERANDS], strict=True):
+            if name in tensors:
+                constants[name] = onnx.numpy_helper.from_array(stored.read(tensors[name]), name)
+            else:
+                computed[name] = parse_type(text).shape
+        result = parse_type(given[RESULT]).shape
+        model = _alone(file, node, functions[node.op_type], computed, list(constants.values()), result)
+        yield Layer(node.name, str(given[LAYER]), (node.name,), tuple(names[t] for t in computed), model)
 
 
 def _alone(
-    file: _File, inputs: list[dict[str, Any]], nodes: list[Any], constants: list[str], output: dict[str, Any]
+    file: _File,
+    node: Any,
+    function: Any,
+    inputs: dict[str, tuple[int, ...]],
+    constants: list[Any],
+    result: tuple[int, ...],
 ) -> bytes:
-    """The nodes between NHWC inputs and one NHWC output."""
+    """The call between NHWC inputs and one NHWC output."""
     helper, float32 = file.onnx.helper, file.onnx.TensorProto.FLOAT
 
-    def end(value: dict[str, Any]) -> str:
-        return f"{value['tensor']}/end"
+    def port(name: str, shape: tuple[int, ...]) -> Any:
+        return helper.make_tensor_value_info(f"{name}/end", float32, ["N", *shape[1:]])
 
-    def port(value: dict[str, Any]) -> Any:
-        return helper.make_tensor_value_info(end(value), float32, ["N", *value["shape"][1:]])
-
-    def change(value: dict[str, Any], source: str, target: str, perm: tuple[int, ...]) -> Any:
-        if len(value["shape"]) == 4:
+    def change(source: str, target: str, shape: tuple[int, ...], perm: tuple[int, ...]) -> Any:
+        if len(shape) == 4:
             return helper.make_node("Transpose", [source], [target], perm=perm)
         return helper.make_node("Identity", [source], [target])
 
+    out = node.output[0]
     body = [
-        *(change(v, end(v), v["tensor"], TO_NCHW) for v in inputs),
-        *nodes,
-        change(output, output["tensor"], end(output), TO_NHWC),
+        *(change(f"{name}/end", name, shape, TO_NCHW) for name, shape in inputs.items()),
+        node,
+        change(out, f"{out}/end", result, TO_NHWC),
     ]
-    tensors = [file.initializers[name] for name in constants]
-    graph = helper.make_graph(body, str(output["name"]), [port(v) for v in inputs], [port(output)], tensors)
-    model = helper.make_model(graph, ir_version=file.model.ir_version, opset_imports=list(file.model.opset_import))
+    ports = [port(name, shape) for name, shape in inputs.items()]
+    graph = helper.make_graph(body, node.name or "layer", ports, [port(out, result)], constants)
+    model = helper.make_model(
+        graph,
+        ir_version=file.model.ir_version,
+        opset_imports=list(file.model.opset_import),
+        functions=[function],
+    )
     return bytes(model.SerializeToString(deterministic=True))

@@ -4,21 +4,19 @@ The other names read what only our own files have, for ``verify``.
 """
 
 from bdnet_deploy.importers.tflite.own import (
-    IntegerSign,
     read_description,
+    read_graph,
     read_parameters,
-    read_thresholds,
     read_weights,
     split_layers,
 )
 from bdnet_deploy.importers.tflite.reader import import_tflite
 
 __all__ = [
-    "IntegerSign",
     "import_tflite",
     "read_description",
+    "read_graph",
     "read_parameters",
-    "read_thresholds",
     "read_weights",
     "split_layers",
 ]

@@ -1,4 +1,4 @@
-"""Reads the ``.tflite`` files that this project writes: weights, thresholds, parameters and single layers.
+"""Reads the ``.tflite`` files that this project writes: the graph itself, and single layers.
 
 The Larq Compute Engine (LCE) interpreter shows no intermediate tensors, so a layer is looked at by running it alone.
 """
@@ -14,21 +14,24 @@ import numpy as np
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.export.foreign import METADATA_KEY
-from bdnet_deploy.export.tflite.builder import F32, Builder
+from bdnet_deploy.export.tflite.builder import Builder
+from bdnet_deploy.export.tflite.encoding import FLOAT, SHIFTS, Encoded, to_float, to_planes
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
-from bdnet_deploy.export.tflite.packing import unpack
 from bdnet_deploy.export.tflite.schema import Model, Operator, Tensor
-from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description
+from bdnet_deploy.export.tflite.structure import digest, restore_graph
+from bdnet_deploy.graph import Conv2d, Graph, Linear
+from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description, load_io
+from bdnet_deploy.iodesc import IODescription
 
 _KIND = "TensorFlow Lite"
 
 
-@dataclass(frozen=True, eq=False)
-class IntegerSign:
-    """A sign that was folded into its convolution: +1 where acc >= threshold, acc negated where ``flipped``."""
+class EditedFileError(ModelFileError):
+    """The operators or tensors of a file of ours are not those that it was written with."""
 
-    threshold: Array
-    flipped: Array
+
+class Int8FileError(EditedFileError):
+    """A file of ours that computes in int8, so that no graph of real numbers belongs to it."""
 
 
 @dataclass(eq=False)
@@ -49,6 +52,10 @@ def _open(source: bytes | str | Path) -> _File:
         model = from_bytes(load_bytes(source))
     except UnsupportedError as error:
         raise ModelFileError(f"this {_KIND} file was not written by bdnet-deploy", why=error.what) from error
+    return _file(model)
+
+
+def _file(model: Model) -> _File:
     description = load_description(model.metadata.get(METADATA_KEY), _KIND)
     return _File(model, description, {t.name: i for i, t in enumerate(model.tensors)})
 
@@ -62,6 +69,43 @@ def read_description(source: bytes | str | Path) -> dict[str, Any]:
     return _open(source).description
 
 
+def read_graph(source: bytes | str | Path) -> tuple[Graph, IODescription | None, dict[str, Any]]:
+    """The graph that the file was written from: equal to it, names and layers included.
+
+    Constants are decoded from the tensors that the operators read.
+
+    Returns:
+        The graph (numerics "float"), the I/O description, and what made the file.
+
+    Raises:
+        EditedFileError: its operators or tensors were changed after it was written, so that it computes something else.
+        Int8FileError: an int8 file.
+        ModelFileError: no file of ours, or damaged.
+    """
+    return graph_of(_open(source).model)
+
+
+def graph_of(model: Model) -> tuple[Graph, IODescription | None, dict[str, Any]]:
+    """:func:`read_graph` of an opened file."""
+    file = _file(model)
+    if file.description.get("int8"):
+        raise Int8FileError(
+            f"the {_KIND} file computes in int8",
+            why="its integers were rounded from the graph's numbers, which are not in it",
+            fix="use the float file, or the model",
+        )
+    with damage_reported(_KIND):
+        structure = file.description["structure"]
+        if structure["digest"] != digest(model, structure["constants"]):
+            raise EditedFileError(
+                f"the {_KIND} file was edited after bdnet-deploy wrote it",
+                why="its operators or tensors are no longer those that the stored graph belongs to",
+                fix="export the model again",
+            )
+        graph = restore_graph(structure, str(file.description["model"]), file.constant)
+        return graph, load_io(file.description), dict(file.description.get("meta", {}))
+
+
 def read_weights(source: bytes | str | Path) -> dict[str, Array]:
     """The weights of every convolution and linear layer as the graph has them.
 
@@ -71,64 +115,26 @@ def read_weights(source: bytes | str | Path) -> dict[str, Array]:
     Raises:
         ModelFileError: no file of ours, or damaged.
     """
-    file = _open(source)
-    with damage_reported(_KIND):
-        return {str(w["node"]): _decode_weights(file, w) for w in file.description["weights"]}
-
-
-def _decode_weights(file: _File, record: dict[str, Any]) -> Array:
-    form, shape = record["form"], tuple(record["shape"])
-    data = file.constant(record["tensor"])
-    if form == "packed":
-        data = unpack(data, shape[-1])
-    elif form.startswith("depthwise"):
-        data = data.transpose(3, 1, 2, 0)
-    weights = np.array(data.reshape(shape))
-    weights[record["flipped"]] *= -1
-    return weights
+    graph = read_graph(source)[0]
+    layers = [n for n in graph.nodes if isinstance(n.op, Conv2d | Linear)]
+    return {n.name: n.inputs[1].data for n in layers if n.inputs[1].data is not None}
 
 
 def read_parameters(source: bytes | str | Path) -> dict[str, Array]:
-    """Affine factors and biases, slopes, and the thresholds that were not folded into integers.
+    """All other constants: factors and addends, slopes, thresholds.
 
     Returns:
-        Name of the graph's constant -> (C,) float32, or int64 for integer thresholds. Constants of folded signs are
-        missing: see :func:`read_thresholds`.
+        Name of the graph's constant -> its content.
 
     Raises:
         ModelFileError: no file of ours, or damaged.
     """
-    file = _open(source)
-    with damage_reported(_KIND):
-        return {str(name): _decode_parameter(file, p) for name, p in file.description["parameters"].items()}
+    graph = read_graph(source)[0]
+    weights = {n.inputs[1] for n in graph.nodes if isinstance(n.op, Conv2d | Linear)}
+    return {v.name: v.data for v in graph.constants() if v not in weights and v.data is not None}
 
 
-def _decode_parameter(file: _File, record: dict[str, Any]) -> Array:
-    if "tensor" not in record:
-        return np.broadcast_to(np.float32(record["fill"]), (int(record["size"]),))
-    data = file.constant(record["tensor"]) / np.float32(record["factor"])
-    return data.astype(np.int64) if record.get("integer") else data.astype(np.float32)
-
-
-def read_thresholds(source: bytes | str | Path) -> dict[str, IntegerSign]:
-    """Signs that became integer comparisons, comparable with :func:`bdnet_deploy.export.tflite.folding.fold_signs`.
-
-    Returns:
-        Name of the sign's output in the graph -> thresholds (O,).
-
-    Raises:
-        ModelFileError: no file of ours, or damaged.
-    """
-    file = _open(source)
-    result = {}
-    with damage_reported(_KIND):
-        for record in file.description["thresholds"]:
-            data = file.constant(record["tensor"]).astype(np.int64)
-            threshold = record["taps"] - 2 * data if record["form"] == "negative" else -data
-            flipped = np.zeros(threshold.shape, np.bool_)
-            flipped[record["flipped"]] = True
-            result[str(record["value"])] = IntegerSign(threshold, flipped)
-    return result
+# -- single layers ----------------------------------------------------------------------------------------------------
 
 
 def split_layers(source: bytes | str | Path) -> list[Layer]:
@@ -138,6 +144,8 @@ def split_layers(source: bytes | str | Path) -> list[Layer]:
         ModelFileError: no file of ours, or damaged.
     """
     file = _open(source)
+    if file.description.get("int8"):
+        raise Int8FileError(f"the {_KIND} file computes in int8", why="its layers have no float form")
     with damage_reported(_KIND):
         return list(_split(file))
 
@@ -168,61 +176,66 @@ def _split(file: _File) -> Iterator[Layer]:
         yield Layer(name, str(value["source"]), tuple(map(str, value["nodes"])), inputs, to_bytes(model))
 
 
+class _Place:
+    """A model that grows."""
+
+    def __init__(self) -> None:
+        self.model = Model(description="bdnet-deploy: one layer")
+        self.b = Builder(self.model)
+
+    def number(self, value: float) -> int:
+        return self.b.constant("number", np.array([value], np.float32))
+
+
 def _alone(file: _File, inputs: list[dict[str, Any]], operators: list[Operator], output: dict[str, Any]) -> Model:
     """The operators between float inputs and one float output."""
-    model = Model(description="bdnet-deploy: one layer")
-    b = Builder(model)
+    place = _Place()
+    model, b = place.model, place.b
     index: dict[int, int] = {}
     for value in inputs:
         entry = b.tensor(f"{value['name']}/float", value["shape"])
         model.inputs.append(entry)
-        for tensor, inner in zip(value["tensors"], _encode(b, value, entry)):
+        for tensor, inner in zip(value["tensors"], _encode(place, value, entry), strict=True):
             index[file.tensors[tensor]] = inner
 
     def moved(i: int) -> int:
         if i >= 0 and i not in index:
             old = file.model.tensors[i]
-            model.tensors.append(Tensor(b.unique(old.name), old.shape, old.kind, old.data, old.scale, old.axis))
+            tensor = Tensor(b.unique(old.name), old.shape, old.kind, old.data, old.scale, old.axis, old.zero_point)
+            model.tensors.append(tensor)
             index[i] = len(model.tensors) - 1
         return index[i] if i >= 0 else i
 
     for op in operators:
         ins, outs = tuple(map(moved, op.inputs)), tuple(map(moved, op.outputs))
         model.operators.append(Operator(op.name, ins, outs, op.options, op.custom_options, op.version))
-    tensors = [moved(file.tensors[t]) for t in output["tensors"]]
-    model.outputs = [_decode(b, output, tensors)]
+    tensors = tuple(moved(file.tensors[t]) for t in output["tensors"])
+    model.outputs = [_decode(place, output, tensors)]
     return model
 
 
-def _encode(b: Builder, value: dict[str, Any], entry: int) -> list[int]:
+def _encode(place: _Place, value: dict[str, Any], entry: int) -> tuple[int, ...]:
     """A float tensor of -1.0, 0.0, 1.0 as the value lies in the file."""
-    name = value["name"]
-    if value["encoding"] == "float":
-        return [entry]
-    if value["encoding"] == "bits":
-        return [b.lce_quantize(entry, f"{name}/packed")]
-    # Halfway between the values: the lower plane is positive from 0 on, the higher from 1.
-    shifts = [b.constant(f"{name}/shift", np.array([shift], np.float32)) for shift in (0.5, -0.5)]
-    return [b.lce_quantize(b.add(entry, s, f"{name}/shifted"), f"{name}/packed") for s in shifts]
+    encoding = str(value["encoding"])
+    if encoding not in (FLOAT, *SHIFTS):
+        raise ValueError(f"the encoding '{encoding[:40]}'")
+    return (entry,) if encoding == FLOAT else to_planes(place, entry, encoding, value["name"])
 
 
-def _decode(b: Builder, value: dict[str, Any], tensors: list[int]) -> int:
+def _decode(place: _Place, value: dict[str, Any], tensors: tuple[int, ...]) -> int:
     """The inverse of :func:`_encode`."""
-    if value["encoding"] == "float":
+    if value["encoding"] == FLOAT:
         return tensors[0]
-    name, channels = value["name"], int(value["shape"][-1])
-    planes = [b.lce_dequantize(t, channels, F32, f"{name}/plane") for t in tensors]
-    if len(planes) == 1:
-        return planes[0]
-    half = b.constant(f"{name}/half", np.array([0.5], np.float32))
-    return b.multiply(b.add(planes[0], planes[1], f"{name}/twice"), half, f"{name}/float")
+    return to_float(place, Encoded(value["encoding"], tensors), int(value["shape"][-1]), f"{value['name']}/float")
 
 
 __all__ = [
-    "IntegerSign",
+    "EditedFileError",
+    "Int8FileError",
+    "graph_of",
     "read_description",
+    "read_graph",
     "read_parameters",
-    "read_thresholds",
     "read_weights",
     "split_layers",
 ]

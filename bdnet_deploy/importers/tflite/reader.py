@@ -14,9 +14,11 @@ from bdnet_deploy.export.tflite.schema import Model, Signature, Tensor
 from bdnet_deploy.graph import Array, Graph
 from bdnet_deploy.importers.artifact import load_bytes, load_description, load_io
 from bdnet_deploy.importers.tflite import arithmetic, lce, moving, pooling, products  # noqa: F401  enter their rules
+from bdnet_deploy.importers.tflite.own import EditedFileError, Int8FileError, graph_of
 from bdnet_deploy.importers.tflite.source import Scale, scale_of
 from bdnet_deploy.importers.tflite.translator import Translator
 from bdnet_deploy.iodesc import IODescription
+from bdnet_deploy.passes import to_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,19 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
     content = load_bytes(source)
     model = from_bytes(content)
     name = "model" if isinstance(source, bytes) else Path(source).stem
-    graph = Graph(name)
     tensors = [t.name for t in model.tensors]
+    notes = []
+    if METADATA_KEY in model.metadata:
+        try:
+            return _ours(model, name)
+        except Int8FileError:
+            pass  # read operator by operator; a note below says so
+        except EditedFileError:
+            notes.append(
+                "the file was edited after bdnet-deploy wrote it, so the graph that is stored in it no longer holds; it is read "
+                "operator by operator, as files of other converters"
+            )
+    graph = Graph(name)
     for signature in model.signatures[:1]:  # the names that the user gave; the tensors' own are the converter's
         for names in (signature.inputs, signature.outputs):
             for key, index in names.items():
@@ -92,7 +105,6 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
     graph.prune()
     layers = {node.source for node in graph.nodes}
     graph.reasons = {layer: reason for layer, reason in graph.reasons.items() if layer in layers}
-    notes = []
     if translator.integers and not rounding:
         notes.append(
             f"the file computes {translator.integers} maps in integers of 8 or 16 bits; here they are real numbers within "
@@ -106,6 +118,19 @@ def read(source: bytes | str | Path, *, rounding: bool = False) -> Imported:
         _io(model),
         notes,
     )
+
+
+def _ours(model: Model, name: str) -> Imported:
+    """The graph that our exporter stored.
+
+    Raises:
+        EditedFileError: the file computes something else.
+    """
+    graph, io, _ = graph_of(model)
+    real = to_real(graph)
+    real.name = name
+    inputs, outputs = ([_port(model, i, model.tensors[i].name) for i in n] for n in (model.inputs, model.outputs))
+    return Imported(real, inputs, outputs, model.signatures, io)
 
 
 def _port(model: Model, index: int, name: str) -> Port:
