@@ -118,7 +118,8 @@ class BdnReader:
             Layer, values compared, and what differs: ``"mul[3]"``.
         """
         for step, record in zip(plan.steps, self.file.steps, strict=True):
-            if step.weights is not None and not isinstance(step.nodes[0].op, Conv2d | Linear):  # limits, tables
+            other = not isinstance(step.nodes[0].op, Conv2d | Linear)  # limits, tables
+            if step.weights is not None and (other or (step.kernel or "").endswith("__tile16")):  # or thresholds, too
                 elements = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).reshape(-1)
                 start, size = int(record["weights"]), int(record["weights_size"])
                 same = self.file.constants[start : start + size] == elements.tobytes()

@@ -124,7 +124,19 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-HEADER = ["core", "layer", "output", "variant", "kernel", "instructions", "per MAC", "floor", "cycles (est.)", "peers", "equal"]
+HEADER = [
+    "core",
+    "layer",
+    "output",
+    "variant",
+    "kernel",
+    "instructions",
+    "per MAC",
+    "floor",
+    "cycles (est.)",
+    "peers",
+    "equal",
+]
 
 
 def _text(rows: list[Row]) -> str:
@@ -149,12 +161,17 @@ def main(argv: list[str] | None = None) -> int:
     known = targets.cores()
     rows = []
     for name in options.core or [n for n, core in CORES.items() if core in known]:
-        for layer, output in [*((a, kind) for a in LAYERS for kind in a.kinds), *((e, "i16 + packed") for e in EPILOGUES)]:
+        for layer, output in [
+            *((a, kind) for a in LAYERS for kind in a.kinds),
+            *((e, "i16 + packed") for e in EPILOGUES),
+        ]:
             if not options.layer or (layer if isinstance(layer, str) else layer.name) in options.layer:
                 rows += [measure(layer, output, name, variant) for variant in options.variant or ["picked"]]
     missing = [n for n, core in CORES.items() if core not in known and not options.core]
     if options.format == "json":
-        print(json.dumps({"compiler": zig.version(), "rows": [asdict(r) for r in rows], "not_there": missing}, indent=1))
+        print(
+            json.dumps({"compiler": zig.version(), "rows": [asdict(r) for r in rows], "not_there": missing}, indent=1)
+        )
     else:
         print(_text(rows) if options.format == "text" else _markdown(rows))
         print(f"\n{zig.version()}, {' '.join(zig.COMMON_FLAGS)}")

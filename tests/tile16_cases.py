@@ -56,7 +56,9 @@ def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
     shape = (max(1, rows), width, channels)
     how = str(rng.choice(["random", "random", "low", "high"]))
     x = draw(rng, (1, height, width, channels), x_type, how)
-    weights = draw(rng, (channels, 3, 3, 1), LETTERS[kernel.split("_")[2][1]], str(rng.choice(["random", "low", "high"])))
+    weights = draw(
+        rng, (channels, 3, 3, 1), LETTERS[kernel.split("_")[2][1]], str(rng.choice(["random", "low", "high"]))
+    )
     b = Bdn()
     source, target = b.tensor(x.shape[1:], CODES[x_type], INPUT), b.tensor(shape, bdn.DType.I8, OUTPUT)
     b.step(
@@ -78,7 +80,12 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         return rng.integers(low, high, channels, dtype=np.int64, endpoint=True).astype(np.int32)
 
     steep = int(rng.choice([32767, 32767, 98303, 400000]))
-    factors = [np.full(channels, 65536, np.int32), numbers(-32768, 98303), numbers(32768, 98303), numbers(-(2**31), 2**31 - 1)]
+    factors = [
+        np.full(channels, 65536, np.int32),
+        numbers(-32768, 98303),
+        numbers(32768, 98303),
+        numbers(-(2**31), 2**31 - 1),
+    ]
     stages = {"mul": numbers(-32768, 32767), "add": numbers(-(2**31), 2**31 - 1)}
     if rng.random() < 0.1:
         stages["mul"] = numbers(-100000, 100000)

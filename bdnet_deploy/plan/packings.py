@@ -96,7 +96,12 @@ def unpack_tile16(blob: bytes, shape: tuple[int, ...]) -> Array:
 
 
 def takes_tile16(
-    kernel: str, conv: Conv2d, weights: Array, in_size: tuple[int, int], out_size: tuple[int, int], sets: Collection[str]
+    kernel: str,
+    conv: Conv2d,
+    weights: Array,
+    in_size: tuple[int, int],
+    out_size: tuple[int, int],
+    sets: Collection[str],
 ) -> bool:
     """Whether a binary convolution runs as ``kernel`` (with this packing) on a core with ``sets``.
 
@@ -127,5 +132,7 @@ def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
     """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
     where no epilogue follows."""
     kernel = step.kernel or ""
-    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and bool(set(variants().get(kernel, ())) & set(sets)))
+    prepares = kernel.endswith("__tile16") or (
+        kernel.startswith("bd_dw_") and bool(set(variants().get(kernel, ())) & set(sets))
+    )
     return step.segment == 0 and step.epilogue_kernel is None and prepares

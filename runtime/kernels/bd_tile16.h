@@ -77,7 +77,9 @@ static inline uint32_t bd_tile16_scratch(const bd_step *step, uint32_t channels)
 
 /* Taps that lie in the padding: 1 the first one, 2 the last one of three. */
 static inline uint32_t bd_tile16_missing(const bd_step *step, int32_t first, uint32_t size) {
-    return step->kernel_h == 1 || step->pad_value != 0 ? 0u : (first < 0 ? 1u : 0u) | (first + 2 >= (int32_t)size ? 2u : 0u);
+    return step->kernel_h == 1 || step->pad_value != 0
+               ? 0u
+               : (first < 0 ? 1u : 0u) | (first + 2 >= (int32_t)size ? 2u : 0u);
 }
 
 bd_status bd_tile16_check(const bd_step *step, const bd_view in[], const bd_view out[], uint32_t dtype,

@@ -78,21 +78,25 @@ def _tiled(low: Lowering, node: Node, conv: Conv2d, weights: Array) -> bool:
     nothing but a sign reads the accumulators."""
     source, (height, width, _) = low.tensors[node.inputs[0]], hwc(node.output.type.shape)
     reader = low.sole_user(node.output)
-    sign = reader if reader is not None and isinstance(reader.op, Sign) and reader.output.type.dtype is DType.BIT else None
+    sign = (
+        reader if reader is not None and isinstance(reader.op, Sign) and reader.output.type.dtype is DType.BIT else None
+    )
 
     def takes(kernel: str) -> bool:
         return takes_tile16(kernel, conv, weights, (source.height, source.width), (height, width), low.sets)
 
-    fields: dict[str, Any] = dict(
-        groups=1,
-        window=(weights.shape[1], weights.shape[2]),
-        strides=conv.strides,
-        pad_top_left=(conv.padding[0], conv.padding[2]),
-        pad_value=conv.pad_value,
-        weight_planes=1,
-    )
+    fields: dict[str, Any] = {
+        "groups": 1,
+        "window": (weights.shape[1], weights.shape[2]),
+        "strides": conv.strides,
+        "pad_top_left": (conv.padding[0], conv.padding[2]),
+        "pad_value": conv.pad_value,
+        "weight_planes": 1,
+    }
     if sign is not None and node.output not in low.graph.outputs and takes("bd_conv_bb_bit__tile16"):
-        low.packing(node, sign, "bd_conv_bb_bit__tile16", pack_tile16(weights, cast(Array, sign.inputs[1].data)), fields)
+        low.packing(
+            node, sign, "bd_conv_bb_bit__tile16", pack_tile16(weights, cast(Array, sign.inputs[1].data)), fields
+        )
         return True
     if takes("bd_conv_bb_i16__tile16"):
         low.fused(node, "bd_conv_bb_i16__tile16", acc_dtype=DType.I16, weights=pack_tile16(weights), **fields)

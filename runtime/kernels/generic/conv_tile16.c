@@ -45,8 +45,8 @@ static void pad_row(uint32_t *to, const bd_step *step, const bd_view *in, int32_
 }
 
 /* seen + 2 ones of the padded taps of output o. */
-static int16_t addend(const bd_step *step, const uint16_t *ones, uint32_t channels, uint32_t rows, uint32_t columns,
-                      uint32_t o) {
+static int16_t addend(const bd_step *step, const uint16_t *ones, uint32_t channels, uint32_t rows,
+                      uint32_t columns, uint32_t o) {
     const uint32_t side = step->kernel_h;
     uint32_t sum = 0;
     for (uint32_t tap = 0; tap < side * side; tap++) {
@@ -87,8 +87,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
         }
         for (uint32_t x = 0; x < step->out_width; x++) {
             const uint32_t pixel = x * step->stride_w;
-            const uint32_t missing =
-                bd_tile16_missing(step, (int32_t)pixel - step->pad_left, in->width);
+            const uint32_t missing = bd_tile16_missing(step, (int32_t)pixel - step->pad_left, in->width);
             const uint8_t *from =
                 taps == 9u ? scratch : bd_row(in, y * step->stride_h) + (size_t)pixel * (channels / 8u);
             uint32_t word = 0;

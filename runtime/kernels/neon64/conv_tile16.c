@@ -26,14 +26,14 @@ typedef struct row_of {
     const uint8_t *weights;
     uint32_t outputs, rows, chunks_per_row;
     uint32_t at[3]; /* where the rows of the window lie: bytes behind x */
-    int16_t k; /* the addend where nothing is padded */
+    int16_t k;      /* the addend where nothing is padded */
 } row_of;
 
 #define COUNT(x, w) vcntq_u8(veorq_u8(x, w))
 
 /* x[i][k] for one chunk. */
-BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], uint32_t offset, uint32_t vectors,
-                          uint32_t pixels) {
+BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], uint32_t offset,
+                          uint32_t vectors, uint32_t pixels) {
     for (uint32_t i = 0; i < pixels; i++) {
         for (uint32_t k = 0; k < vectors; k++) {
             x[i][k] = vld1q_u8(from[i] + offset + 16u * k);
@@ -42,8 +42,8 @@ BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], uin
 }
 
 /* A whole window that is one chunk; 3x3 of 64 channels has its own order. */
-BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], const row_of *r, uint32_t vectors,
-                           uint32_t shared, uint32_t pixels, int nine) {
+BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], const row_of *r,
+                           uint32_t vectors, uint32_t shared, uint32_t pixels, int nine) {
     for (uint32_t i = 0; i < pixels; i++) {
         const uint8_t *p = from[i] + r->at[0], *q = from[i] + r->at[1], *s = from[i] + r->at[2];
         if (nine) {
@@ -64,8 +64,8 @@ BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], co
 }
 
 /* Counts of two outputs, eight bytes each. */
-BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                             uint32_t pixels, int tie) {
+BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
+                             uint32_t shared, uint32_t pixels, int tie) {
     bytes first[MOST], second[MOST];
     for (uint32_t k = 0; k < vectors; k++) {
         const bytes v = vld1q_u8(w + 16u * k), u = vld1q_u8(w + 16u * (vectors + k));
@@ -93,8 +93,8 @@ BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w
     return w;
 }
 
-BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                              uint32_t pixels, int tie) {
+BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
+                              uint32_t shared, uint32_t pixels, int tie) {
     bytes a[MOST], b[MOST];
     w = two(a, x, w, vectors, shared, pixels, tie);
     w = two(b, x, w, vectors, shared, pixels, tie);
@@ -104,8 +104,8 @@ BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *
     return w;
 }
 
-BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors, uint32_t shared,
-                               uint32_t pixels, int tie) {
+BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
+                               uint32_t shared, uint32_t pixels, int tie) {
     bytes a[MOST], b[MOST];
     w = four(a, x, w, vectors, shared, pixels, tie);
     w = four(b, x, w, vectors, shared, pixels, tie);
@@ -131,7 +131,8 @@ BD_INLINE void store_16(uint8_t *to, int16x8_t low, int16x8_t high) {
 /* What becomes of 16 counts of one pixel. */
 typedef enum { PLAIN, PADDED, BITS } output;
 
-BD_INLINE void store(uint8_t *to, uint16x8_t low, uint16x8_t high, const uint8_t *at, int16x8_t k, output kind) {
+BD_INLINE void store(uint8_t *to, uint16x8_t low, uint16x8_t high, const uint8_t *at, int16x8_t k,
+                     output kind) {
     const int16x8_t u = vreinterpretq_s16_u16(low), v = vreinterpretq_s16_u16(high);
     const int16x8_t a = kind == PADDED ? vld1q_s16((const void *)at) : k;
     const int16x8_t b = kind == PADDED ? vld1q_s16((const void *)(at + 16)) : k;
@@ -170,7 +171,8 @@ BD_INLINE void store_bits(uint8_t *to[MOST], const bytes mask[MOST], bytes place
 BD_INLINE const uint8_t *part(uint16x8_t sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                               uint32_t shared, int one_chunk, uint32_t pixels, int tie, uint32_t outputs) {
     bytes a[MOST];
-    w = outputs == 8u ? eight(a, x, w, vectors, shared, pixels, tie) : four(a, x, w, vectors, shared, pixels, tie);
+    w = outputs == 8u ? eight(a, x, w, vectors, shared, pixels, tie)
+                      : four(a, x, w, vectors, shared, pixels, tie);
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = one_chunk ? vpaddlq_u8(a[i]) : vpadalq_u8(sum[i], a[i]);
     }
@@ -178,9 +180,9 @@ BD_INLINE const uint8_t *part(uint16x8_t sum[MOST], bytes x[MOST][5], const uint
 }
 
 /* Counts of 16 outputs: in bytes (small) or in two vectors of 16 bits. */
-BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16x8_t high[MOST], bytes x[MOST][5],
-                                 const tile_of *t, const row_of *r, const uint8_t *w, uint32_t vectors,
-                                 uint32_t shared, int one_chunk, uint32_t pixels, int tie) {
+BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16x8_t high[MOST],
+                                 bytes x[MOST][5], const tile_of *t, const row_of *r, const uint8_t *w,
+                                 uint32_t vectors, uint32_t shared, int one_chunk, uint32_t pixels, int tie) {
     const uint32_t quad = 32u * vectors + 16u * shared; /* the largest byte of four outputs */
     if (one_chunk && 4u * quad < 256u) {
         bytes a[MOST], b[MOST];
@@ -225,7 +227,8 @@ BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16
 BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shared, int one_chunk, int nine,
                     uint32_t pixels, output kind) {
     const int tie = one_chunk && !(vectors >= 4u && shared == 0 && kind != BITS);
-    const int in_bytes = one_chunk && 128u * vectors + 64u * shared < 256u, alike = one_chunk && !nine; /* pixels */
+    const int in_bytes = one_chunk && 128u * vectors + 64u * shared < 256u,
+              alike = one_chunk && !nine; /* pixels */
     static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const bytes place = vld1q_u8(places);
     const uint8_t *w = r->weights;
@@ -275,7 +278,8 @@ typedef struct pixels_of {
 
 /* The next `pixels` of them. */
 BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const uint8_t **from, uint8_t **to,
-                        uint32_t vectors, uint32_t shared, int one_chunk, int nine, uint32_t pixels, output kind) {
+                        uint32_t vectors, uint32_t shared, int one_chunk, int nine, uint32_t pixels,
+                        output kind) {
     const int inner = x >= p->first && x + pixels <= p->last;
     tile_of t;
     for (uint32_t i = 0; i < pixels; i++) {
@@ -289,8 +293,8 @@ BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const u
     return x + pixels;
 }
 
-BD_INLINE void row_of_pixels(const row_of *r, const pixels_of *p, uint32_t vectors, uint32_t shared, int one_chunk,
-                             int nine, uint32_t most, output kind) {
+BD_INLINE void row_of_pixels(const row_of *r, const pixels_of *p, uint32_t vectors, uint32_t shared,
+                             int one_chunk, int nine, uint32_t most, output kind) {
     const uint8_t *from = p->x;
     uint8_t *to = p->to;
     uint32_t x = 0;
@@ -379,8 +383,8 @@ static void pad_row(uint8_t *to, const bd_step *step, const bd_view *in, int32_t
 }
 
 /* Addends of all outputs for pixels that miss these rows and columns, or what a count must exceed for a packed output. */
-static void addends(uint8_t *to, const bd_step *step, const uint16_t *ones, const int16_t *low, uint32_t channels,
-                    uint32_t rows, uint32_t columns, int in_bytes) {
+static void addends(uint8_t *to, const bd_step *step, const uint16_t *ones, const int16_t *low,
+                    uint32_t channels, uint32_t rows, uint32_t columns, int in_bytes) {
     const uint32_t outputs = step->out_channels, side = step->kernel_h;
     const uint32_t y_missing = rows == 0 ? 0u : rows == 3u ? 2u : 1u;
     const uint32_t x_missing = columns == 0 ? 0u : columns == 3u ? 2u : 1u;
@@ -433,7 +437,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     row_of r;
     pixels_of p;
     int32_t next_row = -2; /* the rows above it are in scratch */
-    uint32_t known = 4; /* missing rows of the addends that are there: none yet */
+    uint32_t known = 4;    /* missing rows of the addends that are there: none yet */
     r.weights = weights;
     r.outputs = outputs;
     r.rows = step->kernel_h;
@@ -450,7 +454,8 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     }
     if (taps == 9u && step->pad_value == 0) {
         p.first = step->pad_left;
-        p.last = (p.count - 1u) * step->stride_w + 2u >= (uint32_t)in->width + step->pad_left ? p.count - 1u : p.count;
+        p.last = (p.count - 1u) * step->stride_w + 2u >= (uint32_t)in->width + step->pad_left ? p.count - 1u
+                                                                                              : p.count;
     }
     if (taps == 1u && step->stride_h == 1 && is_one_row(in, in->width * (channels / 8u), y0, rows) &&
         step->out_width == in->width && is_one_row(out, p.to_step * p.count, y0, rows)) {

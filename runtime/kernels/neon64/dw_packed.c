@@ -131,7 +131,8 @@ typedef struct constants {
 } constants_of;
 
 /* Values of 128 channels. */
-BD_INLINE void expand(int8_t *to, const planes *n, uint32_t trits, const constants_of *k, const uint8x16x2_t *table) {
+BD_INLINE void expand(int8_t *to, const planes *n, uint32_t trits, const constants_of *k,
+                      const uint8x16x2_t *table) {
     const bytes ones = k->ones, twos = k->twos, nibble = k->nibble, sixteen = k->sixteen;
     const bytes a = n->p[0], b = n->p[1], c = n->p[2], d = n->p[3];
     const bytes e0 = select(ones, a, vshlq_n_u8(b, 1)), e1 = select(ones, vshrq_n_u8(a, 1), b);
@@ -170,11 +171,11 @@ BD_INLINE void expand(int8_t *to, const planes *n, uint32_t trits, const constan
 
 /* A row of one block of 128 channels. */
 typedef struct row_of {
-    const uint8_t *x[3]; /* rows of the window inside of the map */
-    const uint8_t *w[3]; /* their weights' first tap */
-    size_t plane;        /* bytes from a trit's plane to its other one */
+    const uint8_t *x[3];            /* rows of the window inside of the map */
+    const uint8_t *w[3];            /* their weights' first tap */
+    size_t plane;                   /* bytes from a trit's plane to its other one */
     uint32_t width, pixel, outputs; /* bytes of a pixel, and channels */
-    uint32_t count;                 /* rows with the same rows of the window, and bytes from one to the next */
+    uint32_t count; /* rows with the same rows of the window, and bytes from one to the next */
     size_t x_down, to_down;
     int8_t *to;
 } row_of;
@@ -302,7 +303,7 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
     uint32_t count = 1;
     for (uint32_t y = y0; y < y0 + rows; y += count) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
-        const uint32_t first = top < 0 ? 1u : 0u, end = top + 3 > (int32_t)in->height ? 2u : 3u;
+        const uint32_t first = top<0 ? 1u : 0u, end = top + 3>(int32_t) in->height ? 2u : 3u;
         row_of o;
         for (uint32_t ky = first, i = 0; i < 3u; i++, ky += ky + 1u < end ? 1u : 0u) {
             o.x[i] = bd_row(in, (uint32_t)(top + (int32_t)ky));
@@ -333,14 +334,14 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
     return BD_OK;
 }
 
-static bd_status dw_bits(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                         uint32_t y0, uint32_t rows, void *scratch) {
+static bd_status dw_bits(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                         const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     return is_for_rows(step, in, out) ? dw(step, constants, in, out, y0, rows, 0)
                                       : bd_dw_bb_i8.run(step, constants, in, out, y0, rows, scratch);
 }
 
-static bd_status dw_trits(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                          uint32_t y0, uint32_t rows, void *scratch) {
+static bd_status dw_trits(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     return is_for_rows(step, in, out) ? dw(step, constants, in, out, y0, rows, 1)
                                       : bd_dw_tb_i8.run(step, constants, in, out, y0, rows, scratch);
 }

@@ -29,14 +29,18 @@ typedef struct block {
 
 typedef struct row_of {
     const uint8_t *acc, *residual;
-    uint8_t *trunk, *a, *b; /* a, b: the planes of the packed output */
+    uint8_t *trunk, *a, *b;                      /* a, b: the planes of the packed output */
     uint32_t width, acc_step, step, packed_step; /* bytes from pixel to pixel */
     int small;                                   /* accumulators of 8 bits */
     int shift;
 } row_of;
 
 enum { NONE, ANY, ONE }; /* residual: absent, factor 1 exactly */
-enum { MIXED, WIDE, SMALL }; /* operands: any; trunk and packed outputs from accumulators of 16 bits; of 8 bits */
+enum {
+    MIXED,
+    WIDE,
+    SMALL
+}; /* operands: any; trunk and packed outputs from accumulators of 16 bits; of 8 bits */
 enum { FLAT, SLOPES, STEEP }; /* two-slope: absent, negative slopes with k = 0, with k of -1 to 1 */
 
 BD_INLINE vec upper_half(int32x4_t low, int32x4_t high) {
@@ -48,7 +52,8 @@ BD_INLINE vec below_zero(vec v) {
 }
 
 /* y of 8 channels. */
-BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form, int slopes, int32x4_t shift) {
+BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form, int slopes,
+                    int32x4_t shift) {
     int32x4_t low = vshlq_s32(vmull_s16(vget_low_s16(acc), vget_low_s16(k->mul[h])), shift);
     int32x4_t high = vshlq_s32(vmull_high_s16(acc, k->mul[h]), shift); /* (acc << shift) * m, modulo 2**32 */
     if (form == ANY) {
@@ -62,7 +67,8 @@ BD_INLINE vec value(const block *k, uint32_t h, vec acc, vec residual, int form,
         v = vqaddq_s16(v, form == ONE ? residual : vandq_s16(residual, k->residual_one[h]));
     }
     if (slopes != FLAT) {
-        vec t = upper_half(vmull_s16(vget_low_s16(v), vget_low_s16(k->slope[h])), vmull_high_s16(v, k->slope[h]));
+        vec t =
+            upper_half(vmull_s16(vget_low_s16(v), vget_low_s16(k->slope[h])), vmull_high_s16(v, k->slope[h]));
         if (slopes == STEEP) {
             t = vqsubq_s16(vqaddq_s16(t, vandq_s16(v, k->slope_plus[h])), vandq_s16(v, k->slope_minus[h]));
         }
@@ -91,8 +97,8 @@ BD_INLINE uint8_t *pack(uint8_t *to, uint32_t step, uint8x16_t first, uint8x16_t
 }
 
 /* One or two pixels; moves the row's pointers on. */
-BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form, int slopes, int trits, int operands,
-                           uint8x16_t place, int32x4_t shift) {
+BD_INLINE void some_pixels(row_of *r, const block *k, uint32_t pixels, int form, int slopes, int trits,
+                           int operands, uint8x16_t place, int32x4_t shift) {
     uint8x16_t a[2], b[2];
     for (uint32_t i = 0; i < pixels; i++) {
         vec first, second, y[2];
@@ -169,10 +175,11 @@ FORMS(ONE)
 typedef void (*form_fn)(const row_of *r, const block *k);
 
 #define BY_OPERANDS(form, slopes) {form##_##slopes##_MIXED, form##_##slopes##_WIDE, form##_##slopes##_SMALL}
-#define BY_SLOPES(form)           {BY_OPERANDS(form, FLAT), BY_OPERANDS(form, SLOPES), BY_OPERANDS(form, STEEP)}
+#define BY_SLOPES(form) {BY_OPERANDS(form, FLAT), BY_OPERANDS(form, SLOPES), BY_OPERANDS(form, STEEP)}
 
-static form_fn const forms[2][3][3][3] = {{BY_SLOPES(bits_NONE), BY_SLOPES(bits_ANY), BY_SLOPES(bits_ONE)},
-                                          {BY_SLOPES(trits_NONE), BY_SLOPES(trits_ANY), BY_SLOPES(trits_ONE)}};
+static form_fn const forms[2][3][3][3] = {
+    {BY_SLOPES(bits_NONE), BY_SLOPES(bits_ANY), BY_SLOPES(bits_ONE)},
+    {BY_SLOPES(trits_NONE), BY_SLOPES(trits_ANY), BY_SLOPES(trits_ONE)}};
 
 /* The m parts of 16 factors, and their k parts. */
 BD_INLINE void split(const uint8_t *constants, uint32_t offset, uint32_t c, vec m[2], vec k[2]) {
@@ -201,7 +208,8 @@ BD_INLINE int thresholds(const uint8_t *constants, uint32_t offset, uint32_t c, 
 }
 
 /* Loads 16 channels. Returns 0 where the plain loop has to do it. */
-static int load_block(block *b, const bd_epilogue *e, const uint8_t *constants, uint32_t c, int *form, int *slopes) {
+static int load_block(block *b, const bd_epilogue *e, const uint8_t *constants, uint32_t c, int *form,
+                      int *slopes) {
     const vec one = vdupq_n_s16(1);
     vec k[2], m[2];
     split(constants, e->mul, c, b->mul, k);
@@ -218,9 +226,9 @@ static int load_block(block *b, const bd_epilogue *e, const uint8_t *constants, 
         }
         fits = fits && any(vcgtq_u16(vreinterpretq_u16_s16(k[0]), vdupq_n_u16(1)),
                            vcgtq_u16(vreinterpretq_u16_s16(k[1]), vdupq_n_u16(1))) == 0;
-        const uint32_t other = any(vceqzq_s16(k[0]), vceqzq_s16(k[1])) |
-                               any(vtstq_s16(b->residual_mul[0], b->residual_mul[0]),
-                                   vtstq_s16(b->residual_mul[1], b->residual_mul[1]));
+        const uint32_t other =
+            any(vceqzq_s16(k[0]), vceqzq_s16(k[1])) | any(vtstq_s16(b->residual_mul[0], b->residual_mul[0]),
+                                                          vtstq_s16(b->residual_mul[1], b->residual_mul[1]));
         *form = other == 0 ? ONE : ANY;
     }
     *slopes = FLAT;
@@ -263,14 +271,16 @@ static BD_APART void plain(const row_of *r, const bd_epilogue *e, const uint8_t 
         uint32_t a = 0, b = 0;
         for (uint32_t i = 0; i < 16u; i++) {
             const uint32_t channel = c + i;
-            const int32_t term = r->small ? ((const int8_t *)acc)[i] : ((const int16_t *)(const void *)acc)[i];
+            const int32_t term =
+                r->small ? ((const int8_t *)acc)[i] : ((const int16_t *)(const void *)acc)[i];
             const int32_t mul = *(const int32_t *)bd_parameters(constants, e->mul, channel);
             const uint32_t v = (uint32_t)term << r->shift;
             uint32_t low = v * low_part(mul) + *(const uint32_t *)bd_parameters(constants, e->add, channel);
             uint32_t high = v * high_part(mul);
             if (e->residual_mul != BD_ABSENT) {
                 const int32_t factor = *(const int32_t *)bd_parameters(constants, e->residual_mul, channel);
-                const uint32_t term2 = (uint32_t)(int32_t)((const int16_t *)(const void *)(r->residual + at))[i];
+                const uint32_t term2 =
+                    (uint32_t)(int32_t)((const int16_t *)(const void *)(r->residual + at))[i];
                 low += term2 * low_part(factor);
                 high += term2 * high_part(factor);
             }
@@ -304,13 +314,14 @@ static int is_for_blocks(const bd_epilogue *e, const bd_view in[], const bd_view
     const int residual = e->residual_mul != BD_ABSENT;
     return in->channels % 32u == 0 && e->repeats == 0 && (in->dtype == BD_I8 || in->dtype == BD_I16) &&
            e->mul != BD_ABSENT && e->shift >= 0 &&
-           (!residual || (in[1].dtype == BD_I16 && in[1].width == in->width && in[1].channels == in->channels &&
-                          in[1].height == in->height && e->residual_shift == 0)) &&
+           (!residual ||
+            (in[1].dtype == BD_I16 && in[1].width == in->width && in[1].channels == in->channels &&
+             in[1].height == in->height && e->residual_shift == 0)) &&
            (out[1].rows_held == 0 || out[1].dtype != BD_UBIT || e->high == BD_ABSENT);
 }
 
-static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                          uint32_t y0, uint32_t rows, void *scratch) {
+static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const uint32_t channels = in->channels;
     if (!is_for_blocks(e, in, out)) {
