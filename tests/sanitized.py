@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FLAGS = [
@@ -45,15 +46,18 @@ def variant_objects(root: Path, folder: Path, flags: list[str]) -> list[str]:
     """Objects of the variants and the options that go with them; none on other architectures than x86-64."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return []
-    made = []
-    for name, options in SETS.items():
-        made.append(f"-DBD_WITH_{name.upper()}")
-        for source in sorted((root / "runtime/kernels" / name).glob("*.c")):
-            made.append(str(folder / f"{name}-{source.stem}.o"))
-            command = ["gcc", *FLAGS, *flags, *options, "-c", str(source), "-o", made[-1]]
-            done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
-            assert done.returncode == 0, done.stderr
-    return made
+    jobs = [(name, source) for name in SETS for source in sorted((root / "runtime/kernels" / name).glob("*.c"))]
+
+    def compiled(job: tuple[str, Path]) -> str:
+        name, source = job
+        made = str(folder / f"{name}-{source.stem}.o")
+        command = ["gcc", *FLAGS, *flags, *SETS[name], "-c", str(source), "-o", made]
+        done = subprocess.run(command, cwd=root / "runtime", capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+        return made
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        return [*(f"-DBD_WITH_{name.upper()}" for name in SETS), *pool.map(compiled, jobs)]
 
 
 def sanitized_environment(root: Path, folder: Path) -> dict[str, str]:

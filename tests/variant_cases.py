@@ -223,6 +223,26 @@ def pool(kernel: str, rng: np.random.Generator) -> Case:
     return Case(what, b.write(), [draw(rng, (1, height, width, channels), dtype, _how(rng))])
 
 
+def max_pool(kernel: str, rng: np.random.Generator) -> Case:
+    """``bd_max_pool_*`` of elements."""
+    name = kernel.removeprefix("bd_max_pool_")
+    dtype = {"f32": DType.F32, "i32": DType.I32, "i16": DType.I16, "i8": DType.I8, "u8": DType.U8}[name]
+    fields = _window(rng, pads=(0,))
+    channels, height, width = _channels(rng, 130), int(rng.integers(1, 9)), int(rng.integers(1, 12))
+    shape = (
+        _out_size(rng, height, fields["kernel_h"], fields["stride_h"], fields["dilation_h"], fields["pad_top"]),
+        _out_size(rng, width, fields["kernel_w"], fields["stride_w"], fields["dilation_w"], fields["pad_left"]),
+        channels,
+    )
+    b = Bdn()
+    x, out = b.tensor((height, width, channels), CODES[dtype], INPUT), b.tensor(shape, CODES[dtype], OUTPUT)
+    b.step(kernel, [x], [out], shape, acc_dtype=CODES[dtype], rows_per_call=int(rng.integers(1, 4)), **fields)
+    values = draw(rng, (1, height, width, channels), dtype, _how(rng))
+    if dtype is DType.F32:
+        values[rng.random(values.shape) < 0.05] = rng.choice(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32))
+    return Case(f"{kernel} {(height, width, channels)} -> {shape} {fields}", b.write(), [values])
+
+
 def _border(rng: np.random.Generator, shape: tuple[int, int, int], weights: Array) -> Array:
     """The blob of ``bd_conv_uq_i32__border``."""
     height, width, outputs = shape
@@ -264,6 +284,8 @@ for _pair in ("uq", "qq", "hq", "bq", "tq", "zq"):
 FAMILIES["bd_conv_uq_i32__border"] = element_conv
 for _type in ("f32", "i16", "i8"):
     FAMILIES[f"bd_avgpool_{_type}"] = pool
+for _type in ("f32", "i32", "i16", "i8", "u8"):
+    FAMILIES[f"bd_max_pool_{_type}"] = max_pool
 for _type in ("f32", "i32", "i16", "i8"):
     FAMILIES[f"bd_epilogue_{_type}"] = epilogue
 

@@ -25,6 +25,9 @@
  *     inference leaves its memory. For firmware whose boot loader has checked a signature over the model, or which
  *     checks the sum itself in slices (bd_crc32). */
 
+/* BD_WITH_<SET>, for instance BD_WITH_DSP: not defined. Defined, a generated table takes the kernels of kernels/<set>, whose
+ *     files are then part of the build; the processor must have these instructions. The sets: kernels/variants.def. */
+
 /* BD_API: default nothing. What stands in front of every declaration below, e.g. visibility in a shared library that is
  *     compiled with -fvisibility=hidden: -DBD_API='__attribute__((visibility("default")))'. */
 #ifndef BD_API

@@ -94,12 +94,17 @@ BD_INLINE bd_lanes bd_ones_sum(bd_lanes v) {
 }
 #endif
 
+/* A word of whatever lies there: floats, or pairs of int16. */
+typedef uint32_t bd_any_word __attribute__((may_alias));
+
 /* to[k * BD_LANES + o] = from[o * stride + k] for o < outputs, 0 for the other lanes. */
-static inline void bd_to_lanes(uint32_t *to, const uint32_t *from, size_t stride, uint32_t outputs,
+static inline void bd_to_lanes(void *lanes, const void *words, size_t stride, uint32_t outputs,
                                uint32_t count) {
+    bd_any_word *to = lanes;
+    const bd_any_word *from = words;
     uint32_t o = 0;
     for (; o + 8u <= outputs; o += 8u) {
-        const uint32_t *w = from + o * stride;
+        const bd_any_word *w = from + o * stride;
         uint32_t k = 0;
         for (; k + 8u <= count; k += 8u) {
             __m256i r[8], t[8];
@@ -117,7 +122,7 @@ static inline void bd_to_lanes(uint32_t *to, const uint32_t *from, size_t stride
                 r[i + 3u] = _mm256_unpackhi_epi64(t[i + 1u], t[i + 3u]);
             }
             BD_EACH(i, 4u) {
-                uint32_t *at = to + (size_t)(k + i) * BD_LANES + o;
+                bd_any_word *at = to + (size_t)(k + i) * BD_LANES + o;
                 _mm256_storeu_si256((__m256i *)(void *)at, _mm256_permute2x128_si256(r[i], r[i + 4u], 0x20));
                 at += 4u * BD_LANES;
                 _mm256_storeu_si256((__m256i *)(void *)at, _mm256_permute2x128_si256(r[i], r[i + 4u], 0x31));

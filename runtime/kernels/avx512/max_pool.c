@@ -1,0 +1,2 @@
+/* Max pooling of elements. */
+#include "../x86/max_pool.inc"
