@@ -24,7 +24,7 @@ def tile16_step(kernel: str, rng: np.random.Generator, *, ends: bool = False) ->
     outputs = 32 * int(rng.integers(1, 4)) - (0 if "_bit_" in kernel else int(rng.choice([0, 16])))
     pad_top, pad_left = (int(p) for p in rng.integers(0, 2 if size == 3 else 1, 2))
     stride_h, stride_w = (int(s) for s in rng.choice([1, 1, 2, 3], 2))
-    height, width = int(rng.integers(2, 7)), int(rng.integers(2, 12))
+    height, width = int(rng.integers(2, 7)), int(rng.integers(1 if size == 1 else 2, 12))
     sides = []
     for side, stride, pad in ((height, stride_h, pad_top), (width, stride_w, pad_left)):
         most = (side - 1) // stride + 1 if size == 1 else (side + pad + 1 - 3) // stride + 1

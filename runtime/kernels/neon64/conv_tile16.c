@@ -457,8 +457,9 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
         p.last = (p.count - 1u) * step->stride_w + 2u >= (uint32_t)in->width + step->pad_left ? p.count - 1u
                                                                                               : p.count;
     }
-    if (taps == 1u && step->stride_h == 1 && is_one_row(in, in->width * (channels / 8u), y0, rows) &&
-        step->out_width == in->width && is_one_row(out, p.to_step * p.count, y0, rows)) {
+    if (taps == 1u && step->stride_h == 1 && step->stride_w == 1 &&
+        is_one_row(in, in->width * (channels / 8u), y0, rows) && step->out_width == in->width &&
+        is_one_row(out, p.to_step * p.count, y0, rows)) {
         p.count *= rows;
         p.last = p.count;
         rows = 1;
