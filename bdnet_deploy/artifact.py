@@ -93,6 +93,7 @@ def export_model(
     reserve_model: int,
     profile: str | None,
     int8: bool,
+    core: str | None,
     progress: Progress | None,
 ) -> Artifact:
     """See :meth:`bdnet_deploy.model.Model.export`."""
@@ -126,10 +127,10 @@ def export_model(
             )
         if calibrate is not None and not int8:
             raise UsageError(f"{target} files are written in float numerics", fix="leave --calibrate out")
-        if ram is not None or cache is not None or push_rows or model_version:
+        if ram is not None or cache is not None or push_rows or model_version or core is not None:
             raise UsageError(
                 f"{target} runtimes have no such settings",
-                fix="leave --ram, --cache, --push-rows and --model-version out",
+                fix="leave --ram, --cache, --push-rows, --model-version and --core out",
             )
         written = foreign_file(model, target, profile=profile, int8=int8, calibrate=calibrate, progress=progress)
         files = {out: written.data, **{out.with_name(name): data for name, data in written.external.items()}}
@@ -138,6 +139,14 @@ def export_model(
         return Artifact(target, tuple(files), facts, written.notes, written.tables())
     if profile is not None or int8:
         raise UsageError(f"{target} files have no profiles", fix="leave --profile and --int8 out")
+    sets: tuple[str, ...] = ()
+    if core is not None:
+        from bdnet_deploy.firmware import core_of
+        from bdnet_deploy.firmware import target as find_target
+
+        sets = core_of(find_target(core)).sets
+        if for_firmware is not None:
+            raise UsageError("a firmware in the field has its kernels", fix="leave --core or --for-firmware out")
     firmware = None
     if for_firmware is not None:
         from bdnet_deploy.manifest import read_manifest
@@ -158,8 +167,8 @@ def export_model(
         from bdnet_deploy.updates import plan_for
 
         lowered, least_ram = plan_for(lowered, firmware, ram=ram, cache=cache, push_rows=push_rows)
-    elif ram is not None or cache is not None or push_rows:
-        lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows)
+    elif ram is not None or cache is not None or push_rows or sets:
+        lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows, sets=sets)
     meta = provenance(model, target, numerics=numerics)
     sample = None
     if calibrate is not None:

@@ -88,7 +88,9 @@ def make_backend(
     need_samples(numerics, calibrate)
     lowered = model.lowered(numerics, calibrate, progress=progress)
     if emulated:
-        return CoreBackend(lowered, kind)
+        from bdnet_deploy.firmware import core_of, target
+
+        return CoreBackend(lowered.replanned(sets=core_of(target(kind)).sets), kind)
     return ReferenceBackend(lowered) if kind == "reference" else HostBackend(lowered)
 
 

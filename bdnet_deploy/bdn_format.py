@@ -153,18 +153,33 @@ def accumulator_bytes(width: int, channels: int, dtype: int, rows: int) -> int:
     return align(align(row_bytes(width, channels, dtype), 4) * rows)
 
 
-def kernel_scratch(kernel: str, *, channels: int, groups: int, window: tuple[int, int]) -> int:
+def kernel_scratch(
+    kernel: str,
+    *,
+    channels: int,
+    groups: int,
+    window: tuple[int, int],
+    width: int = 1,
+    outputs: int = 1,
+    stride: int = 1,
+) -> int:
     """Scratch that a kernel needs for itself behind the accumulators, in bytes.
 
     The generic convolutions gather the window of one pixel and group: packed words of every plane, or 4-byte elements.
-    Products of maps with elements gather the channels of one pixel, softmax holds those of one pixel.
+    Products of maps with elements gather the channels of one pixel, softmax holds those of one pixel. A ``__tile16``
+    convolution holds the rows of a window with their padding, and addends (``runtime/kernels/bd_tile16.h``).
 
     Args:
         kernel: its name.
         channels: of the input.
         groups: of the convolution.
         window: kernel height and width.
+        width, outputs: of the output.
+        stride: of the columns.
     """
+    if kernel.endswith("__tile16"):
+        row = 0 if window[0] == 1 else align(((width - 1) * stride + window[1]) * (channels // 8))
+        return 3 * row + 8 * outputs
     if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
         return align(2 * channels, 4)
     if kernel.startswith("bd_matmul_"):

@@ -21,6 +21,8 @@ from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import Plan
+from bdnet_deploy.plan.packings import unpack_tile16
+from bdnet_deploy.plan.variants import SETS
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
 _SHAPE_FIELDS = (
@@ -82,6 +84,12 @@ class BdnReader:
             return {}
         return meta if isinstance(meta, dict) else {}
 
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The instruction sets that the file's kernels and packings were chosen for."""
+        found = self.meta.get("sets")
+        return tuple(name for name in SETS if name in found) if isinstance(found, list) else ()
+
     def other_steps(self, plan: Plan) -> list[tuple[str, str]]:
         """Layer and reason for every step that is not the one of ``plan``: kernels, shapes, sizes."""
         steps = self.file.steps
@@ -110,7 +118,8 @@ class BdnReader:
             Layer, values compared, and what differs: ``"mul[3]"``.
         """
         for step, record in zip(plan.steps, self.file.steps, strict=True):
-            if step.weights is not None and not isinstance(step.nodes[0].op, Conv2d | Linear):  # limits, tables
+            other = not isinstance(step.nodes[0].op, Conv2d | Linear)  # limits, tables
+            if step.weights is not None and (other or (step.kernel or "").endswith("__tile16")):  # or thresholds, too
                 elements = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).reshape(-1)
                 start, size = int(record["weights"]), int(record["weights_size"])
                 same = self.file.constants[start : start + size] == elements.tobytes()
@@ -160,6 +169,9 @@ class BdnReader:
             )
             if not weight.type.dtype.is_packed:
                 decoded[step.nodes[0].name] = np.frombuffer(blob, weight.type.dtype.numpy).reshape(shape)
+                continue
+            if (step.kernel or "").endswith("__tile16"):
+                decoded[step.nodes[0].name] = unpack_tile16(blob, shape)
                 continue
             depthwise = (step.kernel or "").startswith("bd_dw_")
             channels = shape[0] if depthwise else shape[3]

@@ -14,7 +14,7 @@ from bdnet_deploy.errors import BdnetError
 from bdnet_deploy.firmware import build_with_model, target
 from bdnet_deploy.graph import Array
 from bdnet_deploy.lowering import Lowered
-from bdnet_deploy.targets import Board
+from bdnet_deploy.targets import Board, Core
 
 #: Regions of a runner that was built with BD_RUNNER_SLICES.
 SLICE_MARKERS = {"enter": "runner_slice_enter", "leave": "runner_slice_leave", "label": STEP_MARKERS["enter"]}
@@ -69,7 +69,7 @@ class EmulatedModel:
 
     Args:
         lowered: the model.
-        name: of the core or board.
+        name: of the core or board, or a core or board itself.
         slices: inferences are made in slices, and regions of the counts are slices instead of steps; ``labels`` says
             which step a slice calls.
 
@@ -77,8 +77,8 @@ class EmulatedModel:
         DoesNotFitError: the model is too large for the target.
     """
 
-    def __init__(self, lowered: Lowered, name: str, *, slices: bool = False) -> None:
-        where = target(name)
+    def __init__(self, lowered: Lowered, name: str | Core | Board, *, slices: bool = False) -> None:
+        where = target(name) if isinstance(name, str) else name
         self.board = where if isinstance(where, Board) else None
         self.core = where.core if isinstance(where, Board) else where
         graph = lowered.graph

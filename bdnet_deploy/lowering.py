@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,15 +46,23 @@ class Lowered:
         """Whether the ranges came from random inputs, so that only memory and time mean anything."""
         return self.ranges is not None and self.ranges.timing_only
 
-    def replanned(self, *, ram: int | None = None, cache: int | None = None, push_rows: bool = False) -> Lowered:
-        """The same graph with its memory laid out for a limit, or for an input that comes row by row.
+    def replanned(
+        self,
+        *,
+        ram: int | None = None,
+        cache: int | None = None,
+        push_rows: bool = False,
+        sets: Collection[str] = (),
+    ) -> Lowered:
+        """The same graph with its memory laid out for a limit, or for an input that comes row by row, and weights packed for
+        a core with these ``sets`` of instructions.
 
-        Arguments and errors as :func:`bdnet_deploy.plan.memory.choose_layout`. Values do not change. Where nothing else fits
+        Arguments and errors as :func:`bdnet_deploy.plan.make_plan`. Values do not change. Where nothing else fits
         into ``ram``, maps that would wait for a sum over themselves are computed twice.
         """
 
         def plan_of(graph: Graph) -> Plan:
-            return make_plan(graph, ram=ram, cache=cache, push_rows=push_rows)
+            return make_plan(graph, ram=ram, cache=cache, push_rows=push_rows, sets=sets)
 
         try:
             return dataclasses.replace(self, plan=plan_of(self.graph))

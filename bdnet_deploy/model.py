@@ -210,6 +210,7 @@ class Model:
         allow_real: Iterable[str] = (),
         profile: str | None = None,
         int8: bool = False,
+        core: str | None = None,
         progress: Progress | None = None,
     ) -> Artifact:
         """Write the model for a runtime.
@@ -233,6 +234,8 @@ class Model:
             allow_real: layers that may be real though their training is not finished (:meth:`check_binary`).
             profile: of ``tflite`` and ``onnx``: :data:`bdnet_deploy.formats.PROFILES`, by default the first.
             int8: of ``tflite``: what is not binary in 8 bits; needs ``calibrate``.
+            core: the core or board that the kernels and the packing of the weights are chosen for (``bdn`` and ``c``); the
+                file runs on others, too, more slowly.
 
         Raises:
             DoesNotFitError: no plan fits into ``ram``, or the firmware cannot run the model: every lack is named.
@@ -261,6 +264,7 @@ class Model:
             reserve_model=reserve_model,
             profile=profile,
             int8=int8,
+            core=core,
             progress=progress,
         )
 

@@ -54,6 +54,8 @@ def write_bdn(
     for record, tensor in zip(tensors, plan.tensors, strict=True):
         _fill_tensor(record, tensor)
     facts = {"made_by": f"bdnet-deploy {__version__}", "numerics": plan.graph.numerics, **(meta or {})}
+    if plan.sets:
+        facts["sets"] = list(plan.sets)
     records = {bdn_format.RECORD_META: _json(facts), bdn_format.RECORD_MAP: _json(_map(plan))}
     if io is not None:
         records[bdn_format.RECORD_IO] = io.to_json().encode("utf-8")

@@ -126,7 +126,15 @@ class Bdn:
         if kernel is not None:
             channels = int(self.tensors[inputs[0]]["channels"])
             window = (int(record["kernel_h"]), int(record["kernel_w"]))
-            scratch = bdn.kernel_scratch(kernel, channels=channels, groups=int(record["groups"]), window=window)
+            scratch = bdn.kernel_scratch(
+                kernel,
+                channels=channels,
+                groups=int(record["groups"]),
+                window=window,
+                width=shape[1],
+                outputs=shape[2],
+                stride=int(record["stride_w"]),
+            )
             if epilogue is not None:
                 rows = 1 if record["kind"] == bdn.Kind.ACCUMULATE else min(int(record["rows_per_call"]), shape[0])
                 scratch += bdn.accumulator_bytes(shape[1], shape[2], int(record["acc_dtype"]), rows)

@@ -411,7 +411,7 @@ class Memory:
 
 def load(arena: Memory, size: int, model: Memory) -> tuple[str, ctypes.c_void_p]:
     lib, context = host._library(host_library()), ctypes.c_void_p()
-    status = lib.bd_load(arena.address, size, model.address, model.size, host._kernels_all(lib), ctypes.byref(context))
+    status = lib.bd_load(arena.address, size, model.address, model.size, host._kernels(lib), ctypes.byref(context))
     return host._status_name(lib, status), context
 
 

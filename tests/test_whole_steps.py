@@ -124,7 +124,7 @@ def test_all_rows_of_both_operands(segments: list[tuple[int, int]], monkeypatch:
         *(known.kernels[i] for i in range(known.count)), ctypes.pointer(own)
     )
     table = _Table(ctypes.cast(pointers, ctypes.POINTER(ctypes.POINTER(_Kernel))), known.count + 1)
-    monkeypatch.setattr(host, "_kernels_all", lambda lib: ctypes.c_void_p(ctypes.addressof(table)))
+    monkeypatch.setattr(host, "_kernels", lambda lib: ctypes.c_void_p(ctypes.addressof(table)))
     plan = _plan()
     choose_layout(plan, segments=segments)
     model = HostModel(write_bdn(plan))

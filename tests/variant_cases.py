@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
+from tile16_cases import tile16_step
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
@@ -287,6 +288,14 @@ for _type in ("f32", "i32", "i16", "i8", "u8"):
     FAMILIES[f"bd_max_pool_{_type}"] = max_pool
 for _type in ("f32", "i32", "i16", "i8"):
     FAMILIES[f"bd_epilogue_{_type}"] = epilogue
+
+
+def _tile16(kernel: str, rng: np.random.Generator) -> Case:
+    return Case(*tile16_step(kernel, rng))
+
+
+for _acc in ("i16", "bit"):
+    FAMILIES[f"bd_conv_bb_{_acc}__tile16"] = _tile16
 
 
 def case(kernel: str, seed: int) -> Case:

@@ -13,7 +13,7 @@ from bdnet_deploy.analysis.stack import START, bound_of, stack_table
 from bdnet_deploy.backends import default_numerics
 from bdnet_deploy.emulated import EmulatedModel
 from bdnet_deploy.emulator import TIMEOUT_S, RunResult
-from bdnet_deploy.firmware import Memory, memory_of, target
+from bdnet_deploy.firmware import Memory, core_of, memory_of, target
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.passes import random_inputs
 from bdnet_deploy.plan import PlanStep
@@ -48,7 +48,8 @@ def profile(
     """See :meth:`bdnet_deploy.model.Model.profile`. ``name``: a core or a board."""
     numerics = numerics or default_numerics(name)
     lowered = model.lowered(numerics, calibrate)
-    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), cache=cache, push_rows=push_rows)
+    sets = core_of(target(name)).sets
+    lowered = lowered.replanned(ram=ram or _room(lowered, name, push_rows), cache=cache, push_rows=push_rows, sets=sets)
     x = random_inputs(model.graph, samples=1)[0] if calibrate is None else next(model.samples(calibrate).batches(1))
     with EmulatedModel(lowered, name) as emulated:
         _, result = emulated.count(lowered.encode(x)[0], timeout_s=timeout_s)

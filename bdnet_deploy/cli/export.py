@@ -42,6 +42,7 @@ from bdnet_deploy.formats import PROFILES, TARGETS
     help="tflite: stock (default) or extended; onnx: portable (default) or qonnx.",
 )
 @click.option("--int8", is_flag=True, help="tflite: what is not binary in 8 bits; needs --calibrate.")
+@click.option("--core", metavar="NAME", help="bdn, c: choose kernels and pack weights for this core or board.")
 @common.strict
 @common.report_options
 def command(
@@ -60,6 +61,7 @@ def command(
     reserve_model: int,
     profile: str | None,
     int8: bool,
+    core: str | None,
     strict: bool,
     allow_real: tuple[str, ...],
     output: common.Output,
@@ -92,6 +94,7 @@ def command(
             allow_real=allow_real,
             profile=profile,
             int8=int8,
+            core=core,
             progress=progress,
         )
         console.note(f"wrote {', '.join(map(str, artifact.paths))}")

@@ -5,7 +5,7 @@ One rule per operator lies in ``plan/lower_rules/``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar, cast
 
 from bdnet_deploy.errors import UnsupportedError
@@ -70,10 +70,11 @@ def rule(*ops: type[Op]) -> Callable[[_R], _R]:
 
 
 class Lowering:
-    """A graph on its way to steps. ``done``: nodes that a step already computes."""
+    """A graph on its way to steps. ``done``: nodes that a step already computes; ``sets``: of instructions of the core."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, sets: Collection[str] = ()) -> None:
         self.graph = graph
+        self.sets = frozenset(sets)
         self.users = graph.users()
         self.plan = Plan(graph, [], [])
         self.tensors: dict[Value, PlanTensor] = {}
@@ -194,6 +195,23 @@ class Lowering:
         )
         self.done.add(node)
         self.fuse(step, node.output)
+
+    def packing(self, node: Node, sign: Node, kernel: str, weights: Array, fields: dict[str, Any]) -> None:
+        """A step whose kernel compares its accumulators with the thresholds of ``sign`` and stores bits only."""
+        step = PlanStep(
+            kernel=kernel,
+            epilogue_kernel=None,
+            nodes=[node, sign],
+            inputs=[self.tensors[node.inputs[0]]],
+            trunk=self.tensor(sign.output),
+            packed=None,
+            out_shape=hwc(node.output.type.shape),
+            acc_dtype=DType.I8,  # none are stored
+            weights=weights,
+            **fields,
+        )
+        self.done.update((node, sign))
+        self.plan.steps.append(step)
 
     # -- fusion -------------------------------------------------------------------------------------------------------
 

@@ -105,10 +105,18 @@ class PlanStep:
         """Bytes of accumulators that wait for the epilogue, and of the kernel's own scratch behind them."""
         if self.kernel is None:
             return 0
-        own = kernel_scratch(self.kernel, channels=self.inputs[0].channels, groups=self.groups, window=self.window)
+        _, width, channels = self.out_shape
+        own = kernel_scratch(
+            self.kernel,
+            channels=self.inputs[0].channels,
+            groups=self.groups,
+            window=self.window,
+            width=width,
+            outputs=channels,
+            stride=self.strides[1],
+        )
         if self.epilogue_kernel is None:
             return align(own)
-        _, width, channels = self.out_shape
         return accumulator_bytes(width, channels, format_code(self.acc_dtype), self.rows_per_call) + align(own)
 
 
@@ -138,6 +146,7 @@ class Plan:
         tensor_bytes: the arena without scratch.
         lower_bound: the most bytes that any unit's tensors take, and scratch: no placement of this mix needs less.
         timeline: memory, unit by unit.
+        sets: instruction sets that kernels and packings were chosen for, sorted; none: any core.
     """
 
     graph: Graph
@@ -146,6 +155,7 @@ class Plan:
     tensor_bytes: int = 0
     lower_bound: int = 0
     timeline: list[Moment] = field(default_factory=list)
+    sets: tuple[str, ...] = ()
 
     @property
     def streamed(self) -> int:

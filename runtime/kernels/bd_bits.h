@@ -10,6 +10,13 @@
 #    define BD_INLINE static inline
 #endif
 
+/* Rarely called: inside of what calls it, it would cost all others registers and stack. */
+#if defined(__GNUC__)
+#    define BD_APART __attribute__((noinline))
+#else
+#    define BD_APART
+#endif
+
 /* Counts of ones in each of the eight nibbles. */
 BD_INLINE uint32_t bd_nibble_counts(uint32_t v) {
     v -= (v >> 1) & 0x55555555u;

@@ -41,13 +41,6 @@ BD_INLINE uint32_t *bd_packed_at(const bd_view *packed, uint8_t *row, uint32_t x
     return a;
 }
 
-/* Rarely called: inside of what calls it, it would cost all others registers and stack. */
-#if defined(__GNUC__)
-#    define BD_APART __attribute__((noinline))
-#else
-#    define BD_APART
-#endif
-
 /* load_levels: n levels of the packed pixel x from channel c on, as numbers; the channels repeat with the view's own
  * number. Returns the next channel. Both planes of a bit are its own; a ubit's first is 0. */
 #define BD_LOAD_LEVELS(TYPE)                                                                                 \

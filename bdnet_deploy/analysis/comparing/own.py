@@ -49,13 +49,13 @@ def verify_own(
         return facts
     if file.numerics == "float" or calibrate is not None:
         facts["compared"] = "every byte"
-        lowered = model.lowered(file.numerics, calibrate)
+        lowered = model.lowered(file.numerics, calibrate).replanned(sets=file.sets)
         if _compare_stored(file, lowered, model, verdicts):
             _compare_values(model, file, lowered, x, verdicts)
         return facts
     # The ranges of fixed point came from samples that are not here: weights are compared exactly, behaviour by top-1.
     facts["compared"] = "weights and predictions; every byte with --calibrate and the samples of the export"
-    lowered = model.lowered(file.numerics)
+    lowered = model.lowered(file.numerics).replanned(sets=file.sets)
     if _compare_steps(file, lowered, verdicts):
         compare_weights(lowered.graph, file.weights(lowered.plan), verdicts)
         compare_io(file.io, model.io, verdicts)

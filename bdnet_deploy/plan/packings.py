@@ -1,0 +1,138 @@
+"""Packings of weights that kernels with a suffix in their name read, and which one a step takes on a core.
+
+A packing is chosen only where the core has a variant of its kernel (:mod:`bdnet_deploy.plan.variants`); the plain version is
+there so that any build runs any file. The layouts stand in the headers of ``runtime/kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
+from bdnet_deploy.graph import Array, Conv2d
+from bdnet_deploy.plan.plan import PlanStep
+from bdnet_deploy.plan.variants import variants
+
+#: Outputs that one pass of a ``tile16`` kernel computes.
+OUTPUTS = 16
+
+
+@dataclass(frozen=True)
+class Tile16:
+    """How ``runtime/kernels/bd_tile16.h`` divides a window: ``halves`` of 64 channels, ``chunks`` of ``vectors``.
+
+    ``order`` lists the halves, as ``tap * (channels / 64) + half of the tap``; ``shared`` says that the last one is alone.
+    """
+
+    order: tuple[int, ...]
+    chunks: int
+    vectors: int
+    shared: bool
+
+
+def tile16(taps: int, channels: int) -> Tile16 | None:
+    """The division of a window of 1 or 9 taps; None where the packing does not take it."""
+    if taps not in (1, 9) or channels % 64 or not channels:
+        return None
+    each = channels // 64
+    halves = taps * each
+    order = tuple(range(halves))
+    if halves % 2:
+        if taps == 9 and each == 1:
+            return Tile16((0, 1, 3, 4, 6, 7, 2, 5, 8), 1, 4, True)
+        return Tile16(order, int(halves > 1), halves // 2, True) if halves <= 5 else None
+    row = 3 * each // 2 if taps == 9 else each // 2
+    vectors = 2 if row == 2 else next(n for n in (3, 4, 1) if row % n == 0)
+    return Tile16(order, halves // 2 // vectors, vectors, False)
+
+
+def pack_tile16(weights: Array, low: Array | None = None) -> Array:
+    """The blob of a ``__tile16`` kernel, bytes.
+
+    Args:
+        weights: -1 and +1, (O, kh, kw, C), as :func:`tile16` takes them, O a multiple of 16.
+        low: thresholds of the outputs on their accumulators, for a kernel that packs them.
+    """
+    outputs, taps = weights.shape[0], weights.shape[1] * weights.shape[2]
+    form = tile16(taps, weights.shape[3])
+    assert form is not None and outputs % OUTPUTS == 0
+    halves = pack_plane(weights < 0).astype("<u4").view(np.uint8).reshape(outputs, -1, 8)[:, list(form.order)]
+    whole = form.chunks * form.vectors
+    if form.shared:
+        vectors = halves[:, : 2 * whole].reshape(outputs // 2, -1)
+        blob = np.concatenate([vectors, halves[:, 2 * whole].reshape(outputs // 2, -1)], axis=1)
+    else:
+        blob = halves.reshape(outputs // OUTPUTS, OUTPUTS, form.chunks, -1).transpose(0, 2, 1, 3)
+    parts = [blob.tobytes()]
+    if taps == 9:
+        parts.append((weights < 0).sum(axis=3).reshape(outputs, taps).T.astype("<u2").tobytes())
+    if low is not None:
+        parts.append(np.clip(low, -0x8000, 0x7FFF).astype("<i2").tobytes())
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+def unpack_tile16(blob: bytes, shape: tuple[int, ...]) -> Array:
+    """The weights (O, kh, kw, C) of a blob of :func:`pack_tile16`."""
+    outputs, kh, kw, channels = shape
+    form = tile16(kh * kw, channels)
+    assert form is not None
+    size = outputs * len(form.order) * 8
+    octets = np.frombuffer(blob[:size], np.uint8)
+    whole = form.chunks * form.vectors
+    if form.shared:
+        pairs = octets.reshape(outputs // 2, -1)
+        vectors = pairs[:, : 2 * whole * 16].reshape(outputs, 2 * whole, 8)
+        ordered = np.concatenate([vectors, pairs[:, 2 * whole * 16 :].reshape(outputs, 1, 8)], axis=1)
+    else:
+        ordered = octets.reshape(outputs // OUTPUTS, form.chunks, OUTPUTS, -1).transpose(0, 2, 1, 3)
+        ordered = ordered.reshape(outputs, -1, 8)
+    halves = np.empty_like(ordered)
+    halves[:, list(form.order)] = ordered
+    planes = np.ascontiguousarray(halves).view("<u4").reshape(outputs, kh, kw, words(channels))
+    return 1 - 2 * unpack_plane(planes, channels)
+
+
+def takes_tile16(
+    kernel: str,
+    conv: Conv2d,
+    weights: Array,
+    in_size: tuple[int, int],
+    out_size: tuple[int, int],
+    sets: Collection[str],
+) -> bool:
+    """Whether a binary convolution runs as ``kernel`` (with this packing) on a core with ``sets``.
+
+    Args:
+        kernel: the name with its suffix.
+        conv: its attributes.
+        weights: (O, kh, kw, C / groups).
+        in_size, out_size: (height, width).
+        sets: instruction sets of the core.
+    """
+    if not set(variants().get(kernel, ())) & set(sets):
+        return False
+    outputs, kh, kw, channels = weights.shape
+    step = 2 * OUTPUTS if "_bit__" in kernel else OUTPUTS
+    if kh != kw or conv.groups != 1 or conv.dilation != (1, 1) or outputs % step or tile16(kh * kw, channels) is None:
+        return False
+    if conv.pad_value not in (-1, 0, 1) or kh * kw * channels > 0x7FFF:
+        return False
+    top, _, left, _ = conv.padding
+    for size, out, stride, pad in zip(in_size, out_size, conv.strides, (top, left), strict=True):
+        reach = (out - 1) * stride
+        if (pad or reach >= size) if kh == 1 else (pad > 1 or reach + 3 > size + pad + 1):
+            return False
+    return True
+
+
+def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
+    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
+    where no epilogue follows."""
+    kernel = step.kernel or ""
+    prepares = kernel.endswith("__tile16") or (
+        kernel.startswith("bd_dw_") and bool(set(variants().get(kernel, ())) & set(sets))
+    )
+    return step.segment == 0 and step.epilogue_kernel is None and prepares
