@@ -23,7 +23,8 @@ from bdnet_deploy.export.foreign import METADATA_KEY  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
 from bdnet_deploy.export.onnx.functions import digest  # noqa: E402
 from bdnet_deploy.graph import DType, Graph, MaxPool, Pad, Upsample, difference, evaluate  # noqa: E402
-from bdnet_deploy.importers.onnx import ChangedError, read_graph, split_layers  # noqa: E402
+from bdnet_deploy.importers.artifact import EditedFileError  # noqa: E402
+from bdnet_deploy.importers.onnx import read_graph, split_layers  # noqa: E402
 from bdnet_deploy.peers import onnxruntime  # noqa: E402
 
 
@@ -148,7 +149,7 @@ def test_forged_files(name: str) -> None:
     if name in ("no initializers", "shape", "planes"):
         assert digest(model) == json.loads(model.metadata_props[0].value)["functions"]["sha256"]
     else:
-        with pytest.raises(ChangedError):
+        with pytest.raises(EditedFileError):
             read_graph(model.SerializeToString())
     changed = resealed(model)
     if name in ("no outputs", "no inputs"):  # nothing of the network is left to be wrong
@@ -169,7 +170,7 @@ def test_a_replaced_function_is_not_trusted(tmp_path: Path) -> None:
     last.op_type = "Sub"  # the bias
     path = tmp_path / "edited.onnx"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ChangedError, match="changed after"):
+    with pytest.raises(EditedFileError, match="changed after"):
         read_graph(path)
     pytest.importorskip("torch")
     loaded = bdnet_deploy.load(path)
@@ -187,7 +188,7 @@ def test_another_version_of_the_functions() -> None:
     content = json.loads(model.metadata_props[0].value)
     content["functions"]["version"] = 99
     model.metadata_props[0].value = json.dumps(content)
-    with pytest.raises(ChangedError, match="version 99"):
+    with pytest.raises(EditedFileError, match="version 99"):
         read_graph(model.SerializeToString())
 
 
