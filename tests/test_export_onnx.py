@@ -29,6 +29,7 @@ from bdnet_deploy.graph import (  # noqa: E402
     GlobalAvgPool,
     GroupMean,
     Linear,
+    Pad,
     Quantize,
     Repeat,
     Reshape,
@@ -313,3 +314,10 @@ def test_runtime_failures_are_reported() -> None:
         onnxruntime.run(write(net.graph).data, net.samples(1)[:, :5])
     with pytest.raises(PeerError, match="1 inputs"):
         onnxruntime.run(write(net.graph).data, [net.samples(1)] * 2)
+
+
+def test_a_padding_counts_as_a_value() -> None:
+    net = Net(0, 4, 4, 8)
+    net.done(net.add(Pad((1, 0, 0, 0, 0, 0), value=float(1 << 24)), net.conv(net.sign(net.x), 4, 3)))
+    with pytest.raises(UnsupportedError, match=r"(?s)user\.pad.*may reach 16777216"):
+        write(net.graph)
