@@ -25,11 +25,11 @@ from typing import Any
 
 from bdnet_deploy.errors import require, unknown_name
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
+from bdnet_deploy.export.names import Names
 from bdnet_deploy.export.onnx.checks import check
 from bdnet_deploy.export.onnx.emit import EMIT
 from bdnet_deploy.export.onnx.forms import layer_forms, sizes
 from bdnet_deploy.export.onnx.functions import DOMAIN, DOMAIN_VERSION, Functions, digest
-from bdnet_deploy.export.onnx.names import Names
 from bdnet_deploy.export.onnx.storage import LIMIT, initializers
 from bdnet_deploy.formats import PROFILES
 from bdnet_deploy.graph import Graph, Value
