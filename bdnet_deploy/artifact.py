@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bdnet_deploy import __version__
 from bdnet_deploy.backends import need_samples
 from bdnet_deploy.errors import BdnetError, UsageError, unknown_name
-from bdnet_deploy.files import write_atomic
+from bdnet_deploy.files import write_all
 from bdnet_deploy.formats import PROFILES, TARGETS
 from bdnet_deploy.report import Column, Report, Table
 
@@ -59,8 +59,12 @@ def foreign_file(
     int8: bool = False,
     calibrate: PathLike | Array | Samples | None = None,
     progress: Progress | None = None,
+    beside: str | None = None,
 ) -> Written:
-    """The model as TFLite or ONNX; arguments as for :meth:`bdnet_deploy.model.Model.export`."""
+    """The model as TFLite or ONNX; arguments as for :meth:`bdnet_deploy.model.Model.export`.
+
+    ``beside`` is the name of the file of constants that an ``.onnx`` of more than 2 GiB needs.
+    """
     profile = profile or PROFILES[target][0]
     if profile not in PROFILES[target]:
         raise unknown_name(f"profile of {target}", profile, PROFILES[target])
@@ -68,10 +72,10 @@ def foreign_file(
     if target == "onnx":
         from bdnet_deploy.export import onnx
 
-        return onnx.write(model.float_graph(), io=model.io, profile=profile, meta=meta)
+        return onnx.write(model.float_graph(), io=model.io, profile=profile, meta=meta, beside=beside)
     from bdnet_deploy.export import tflite
 
-    samples = next(model.samples(calibrate).parts()) if int8 and calibrate is not None else None
+    samples = model.samples(calibrate) if int8 and calibrate is not None else None
     step = (lambda done, total: progress("calibrating", done, total)) if progress else None
     return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta, progress=step)
 
@@ -132,7 +136,9 @@ def export_model(
                 f"{target} runtimes have no such settings",
                 fix="leave --ram, --cache, --push-rows, --model-version and --core out",
             )
-        written = foreign_file(model, target, profile=profile, int8=int8, calibrate=calibrate, progress=progress)
+        written = foreign_file(
+            model, target, profile=profile, int8=int8, calibrate=calibrate, progress=progress, beside=f"{out.name}.data"
+        )
         files = {out: written.data, **{out.with_name(name): data for name, data in written.external.items()}}
         _write(files)
         facts = provenance(model, target, profile=profile or PROFILES[target][0], int8=int8 or None)
@@ -241,9 +247,8 @@ def _check_output(model: Model, target: str, out: Path) -> None:
 
 
 def _write(files: dict[Path, bytes]) -> None:
-    for path, data in files.items():
-        try:
-            write_atomic(path, data)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise BdnetError("the file cannot be written", where=str(path), why=why) from error
+    try:
+        write_all(files)
+    except OSError as error:
+        why, where = error.strerror or str(error), ", ".join(map(str, files))
+        raise BdnetError("the file cannot be written", where=where, why=why) from error

@@ -5,9 +5,30 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from bdnet_deploy.errors import ModelFileError
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all content is on the disk before the first old file is replaced, the first last.
+
+    Args:
+        files: path -> content; the first is the one that refers to the others.
+
+    Raises:
+        OSError: as :func:`write_atomic`; where the disk is full or a folder is not writable, nothing was replaced.
+    """
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            temporary[path] = _temporary(path, content)
+        for path in reversed(list(files)):
+            temporary[path].replace(path)
+    finally:
+        for name in temporary.values():
+            name.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -20,18 +41,22 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
         OSError: when the folder is missing or not writable, or the disk is full; nothing is left behind then.
     """
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    write_all({path: data.encode("utf-8") if isinstance(data, str) else data})
+
+
+def _temporary(path: Path, content: bytes) -> Path:
+    """A file of that content that can take the place of ``path``."""
     # In the same folder: os.replace is atomic within one file system only.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
         temporary.chmod(_mode(path))  # mkstemp gives 0600
-        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
 def _mode(path: Path) -> int:

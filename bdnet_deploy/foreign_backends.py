@@ -12,7 +12,7 @@ from bdnet_deploy.backends import Backend, Step
 from bdnet_deploy.errors import UsageError, unknown_name
 from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import Array
-from bdnet_deploy.peers import lce, onnxruntime, tflite
+from bdnet_deploy.peers import lce, onnxruntime, tensorflow_lite
 from bdnet_deploy.peers.jobs import TIMEOUT_S, Runtime
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def foreign_backend(
     if form == "int8" and calibrate is None:
         raise UsageError("tflite:int8 needs calibration samples", fix="--calibrate samples.npz, or a folder of images")
     profile = "extended" if form == "extended" else "stock"
-    runtime = tflite.runtime() if form == "extended" else lce.runtime()
+    runtime = tensorflow_lite.process() if form == "extended" else lce.runtime()
     int8 = form == "int8"
     written = foreign_file(model, "tflite", profile=profile, int8=int8, calibrate=calibrate if int8 else None)
     return ForeignBackend(f"tflite {form}", runtime, written.data, timeout=timeout)

@@ -7,7 +7,7 @@ to 2**24.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 import bdnet_deploy
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Affine, BoxSum, Conv2d, DType, GlobalAvgPool, Graph, Linear, Node, Value
+from bdnet_deploy.graph import Graph, Node, Value
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.report import Column, Table
 
@@ -98,86 +98,6 @@ def refuse(node: Node, why: str, *, target: str, fix: str | None = None) -> Unsu
     """The error for a node that ``target`` cannot carry; it names the value and the user's layer."""
     where = f"{node.source} ({node.name})" if node.source and node.source != node.name else node.name
     return UnsupportedError(f"{node.op.name} cannot be exported to {target}", where=where, why=why, fix=fix)
-
-
-def without_unpacking(graph: Graph) -> Graph:
-    """The graph without the sums of one pixel and one channel that make numbers of bits for our kernels.
-
-    In a file of float32 the bits are numbers.
-    """
-    graph = graph.copy()
-    for node in graph.nodes:
-        x = node.inputs[0]
-        if node.op == BoxSum((1, 1), groups=x.type.channels):
-            graph.redirect(node.output, x)
-    graph.prune()
-    return graph
-
-
-def check_graph(graph: Graph, target: str, known: Collection[str]) -> dict[Value, int]:
-    """Check what every operator must fulfil; the largest absolute value of each integer, bit or trit value.
-
-    Args:
-        graph: the network.
-        target: whom the file is for.
-        known: names of the operators that the exporter can write.
-
-    Raises:
-        UnsupportedError: the numerics are not "float", an operator is none of ``known``, a parameter is computed, or an
-            integer is quantized, comes from fixed point or may reach 2**24.
-    """
-    if graph.numerics != "float":
-        raise UnsupportedError(
-            f"a graph of numerics '{graph.numerics}' cannot be exported to {target}",
-            where=graph.name,
-            why=f"{target} computes in float32",
-            fix="export with --numerics float",
-        )
-    for v in graph.inputs:
-        if v.type.quant is not None:
-            raise UnsupportedError(f"a quantized input cannot be exported to {target}", where=v.name)
-    bounds = {v: _range(v) for v in graph.inputs if not v.type.dtype.is_float}
-    for node in graph.nodes:
-        if node.op.name not in known:
-            why = "the exporter does not know this operator"
-            raise refuse(node, why, target=target, fix="export to bdn or c, whose runtime has it")
-        if isinstance(node.op, Conv2d) and len(node.inputs) > 2:
-            raise refuse(node, "its border is corrected by integers of fixed point", target=target)
-        terms = node.op.terms if isinstance(node.op, Affine) else 1
-        if len({v.type.shape for v in node.inputs[:terms]}) > 1:
-            raise refuse(node, "its second term is one vector for all pixels", target=target)
-        if any(v.is_constant for v in node.inputs[:terms]) or not all(v.is_constant for v in node.inputs[terms:]):
-            raise refuse(node, "its parameters are computed, or its input is constant", target=target)
-        if node.output.type.dtype is DType.F64 or any(v.type.quant for v in (*node.inputs, node.output)):
-            raise refuse(node, f"{node.output.type} is neither float32 nor a plain integer", target=target)
-        if not node.output.type.dtype.is_float:
-            bounds[node.output] = _bound(node, bounds, target)
-    return bounds
-
-
-def _bound(node: Node, bounds: dict[Value, int], target: str) -> int:
-    out, x = node.output, node.inputs[0]
-    if out.type.dtype.is_packed:
-        return 1
-    if out.type.dtype is not DType.I32:
-        raise refuse(node, f"it computes {out.type.dtype.value} in fixed point", target=target)
-    bound = bounds[x]
-    if isinstance(node.op, (Conv2d, Linear)):
-        w = node.inputs[1]
-        # A padded tap may be 1 where all of x is 0.
-        bound = max(bound, 1) * _range(w) * int(np.prod(w.type.shape[1:]))
-    elif isinstance(node.op, GlobalAvgPool):
-        bound *= x.type.shape[1] * x.type.shape[2]
-    if bound >= EXACT:
-        raise refuse(node, f"its sums may reach {bound}: float32 is exact up to {EXACT}", target=target)
-    return bound
-
-
-def _range(value: Value) -> int:
-    if value.data is not None:
-        return int(np.abs(value.data.astype(np.int64)).max(initial=0))
-    low, high = value.type.dtype.range
-    return max(-low, high)
 
 
 def integer_threshold(threshold: Value, bound: int) -> Any:

@@ -129,3 +129,9 @@ def assert_model(net: Net, got: np.ndarray, samples: np.ndarray) -> None:
     close = np.abs(got - expected).max(1) <= 1e-5 * np.abs(expected).max()
     assert (close | near).all()
     assert close.any() or near.all()
+
+
+def layer_weights(graph: Graph) -> dict[str, np.ndarray]:
+    """The weights of every convolution and linear layer by the name of its output."""
+    layers = [n for n in graph.nodes if isinstance(n.op, Conv2d | Linear)]
+    return {n.name: n.inputs[1].data for n in layers if n.inputs[1].data is not None}

@@ -16,7 +16,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from export_graphs import Net, assert_layer, assert_model, bdnet  # noqa: E402
+from export_graphs import Net, assert_layer, assert_model, bdnet, layer_weights  # noqa: E402
 
 from bdnet_deploy.errors import ModelFileError, UnsupportedError  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
@@ -29,6 +29,7 @@ from bdnet_deploy.graph import (  # noqa: E402
     GlobalAvgPool,
     GroupMean,
     Linear,
+    Pad,
     Quantize,
     Repeat,
     Reshape,
@@ -189,26 +190,10 @@ def test_inner_tensors_and_batch_of_one() -> None:
     assert one_by_one.shape == (3, 10)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_reader_decodes_what_was_written(seed: int) -> None:
-    graph = bdnet(seed).graph
-    data = write(graph).data
-    weights = reader.read_weights(data)
-    expected = {n.name: n.inputs[1].data for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
-    assert weights.keys() == expected.keys()
-    for name, array in expected.items():
-        assert np.array_equal(weights[name], array) and weights[name].dtype == array.dtype
-    constants = {c.name: c.data for c in graph.constants()}
-    parameters = reader.read_parameters(data)
-    layers = {n.inputs[1].name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
-    assert parameters.keys() == constants.keys() - layers
-    assert all(np.array_equal(parameters[name], constants[name]) for name in parameters)
-
-
 def test_one_flipped_weight_is_seen_at_its_layer() -> None:
     graph = bdnet(3).graph
     data = write(graph).data
-    good = reader.read_weights(data)
+    good = layer_weights(reader.read_graph(data)[0])
     layers = {n.inputs[1].name: n.name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
     for weights, layer in layers.items():
         model = onnx.load_model_from_string(data)
@@ -217,7 +202,7 @@ def test_one_flipped_weight_is_seen_at_its_layer() -> None:
         raw[0] ^= 1  # of bits the sign of the first one
         tensor.raw_data = bytes(raw)
         try:
-            seen = reader.read_weights(model.SerializeToString())
+            seen = layer_weights(reader.read_graph(model.SerializeToString())[0])
         except ModelFileError as error:
             assert "bit planes" in str(error)  # no trit has such planes
             continue
@@ -252,8 +237,7 @@ def test_equal_graphs_give_equal_bytes() -> None:
 
 
 def _read_everything(data: bytes) -> None:
-    reader.read_weights(data)
-    reader.read_parameters(data)
+    reader.read_graph(data)
     reader.split_layers(data)
 
 
@@ -272,14 +256,14 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         with contextlib.suppress(ModelFileError):
             _read_everything(bytes(damaged))
     with pytest.raises(ModelFileError, match="cannot be read"):
-        reader.read_weights(tmp_path / "missing.onnx")
+        reader.read_graph(tmp_path / "missing.onnx")
 
 
 def test_foreign_files_are_refused() -> None:
     model = onnx.load_model_from_string(write(bdnet(0).graph).data)
     del model.metadata_props[:]
     with pytest.raises(ModelFileError, match="not written by bdnet-deploy"):
-        reader.read_weights(model.SerializeToString())
+        reader.read_graph(model.SerializeToString())
 
 
 def test_what_cannot_be_carried_is_named() -> None:
@@ -330,3 +314,10 @@ def test_runtime_failures_are_reported() -> None:
         onnxruntime.run(write(net.graph).data, net.samples(1)[:, :5])
     with pytest.raises(PeerError, match="1 inputs"):
         onnxruntime.run(write(net.graph).data, [net.samples(1)] * 2)
+
+
+def test_a_padding_counts_as_a_value() -> None:
+    net = Net(0, 4, 4, 8)
+    net.done(net.add(Pad((1, 0, 0, 0, 0, 0), value=float(1 << 24)), net.conv(net.sign(net.x), 4, 3)))
+    with pytest.raises(UnsupportedError, match=r"(?s)user\.pad.*may reach 16777216"):
+        write(net.graph)

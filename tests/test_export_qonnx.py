@@ -20,7 +20,8 @@ import bdnet_deploy  # noqa: E402
 from bdnet_deploy.errors import ModelFileError, UsageError  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
 from bdnet_deploy.graph import Conv2d, DType, Graph, Linear, evaluate  # noqa: E402
-from bdnet_deploy.importers.onnx import ChangedError, read_graph  # noqa: E402
+from bdnet_deploy.importers.artifact import EditedFileError  # noqa: E402
+from bdnet_deploy.importers.onnx import read_graph  # noqa: E402
 from bdnet_deploy.lowering import float_graph  # noqa: E402
 
 # The executor of qonnx makes files of onnx's newest version, which onnxruntime takes later.
@@ -86,9 +87,9 @@ def test_what_stands_in_the_file() -> None:
 
 def test_it_is_no_file_of_calls(tmp_path: Path) -> None:
     data = write(bdnet(0).graph, profile="qonnx").data
-    with pytest.raises(ChangedError, match="qonnx"):
+    with pytest.raises(EditedFileError, match="qonnx"):
         read_graph(data)
-    assert issubclass(ChangedError, ModelFileError)
+    assert issubclass(EditedFileError, ModelFileError)
     with pytest.raises(UsageError, match="profile"):
         write(bdnet(0).graph, profile="qonx")
 

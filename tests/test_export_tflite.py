@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_graphs import Net, assert_layer, assert_model, bdnet
+from export_graphs import Net, assert_layer, assert_model, bdnet, layer_weights
 
 from bdnet_deploy.errors import BdnetError, MissingPackageError, ModelFileError, UnsupportedError, UsageError
 from bdnet_deploy.export import tflite as export
@@ -246,24 +246,10 @@ def test_networks(seed: int, mode: str) -> None:
     assert all(layer.source.startswith("user.") for layer in layers)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_reader_decodes_what_was_written(seed: int) -> None:
-    graph = bdnet(seed).graph
-    data = export.write(graph).data
-    weights, parameters = reader.read_weights(data), reader.read_parameters(data)
-    expected = {n.name: n.inputs[1].data for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
-    assert weights.keys() == expected.keys()
-    assert all(np.array_equal(weights[name], expected[name]) for name in expected)
-    layers = {n.inputs[1].name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
-    constants = {c.name: c.data for c in graph.constants() if c.name not in layers}
-    assert parameters.keys() == constants.keys()
-    assert all(np.array_equal(parameters[name], constants[name]) for name in parameters)
-
-
 def test_one_changed_weight_is_seen_at_its_layer() -> None:
     graph = bdnet(3).graph
     data = export.write(graph).data
-    good = reader.read_weights(data)
+    good = layer_weights(reader.read_graph(data)[0])
     names = {n.inputs[1].name: n.name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
     for name, *_, record in reader.read_description(data)["structure"]["constants"]:
         if name not in names:
@@ -276,7 +262,7 @@ def test_one_changed_weight_is_seen_at_its_layer() -> None:
             tensor.data.ravel()[0] ^= 1
         else:
             tensor.data.ravel()[0] *= -1
-        seen = reader.read_weights(to_bytes(model))
+        seen = layer_weights(reader.read_graph(to_bytes(model))[0])
         assert [n for n in good if not np.array_equal(good[n], seen[n])] == [names[name]]
         assert (good[names[name]] != seen[names[name]]).sum() == 1
 
@@ -371,20 +357,20 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         with contextlib.suppress(ModelFileError):
             _read_everything(bytes(damaged))
     with pytest.raises(ModelFileError, match="cannot be read"):
-        reader.read_weights(tmp_path / "missing.tflite")
+        reader.read_graph(tmp_path / "missing.tflite")
     with pytest.raises(ModelFileError, match="cannot be read"):
-        reader.read_weights(tmp_path)
+        reader.read_graph(tmp_path)
 
 
 def test_foreign_and_future_files_are_refused() -> None:
     model = from_bytes(export.write(bdnet(0).graph).data)
     description = json.loads(model.metadata.pop("bdnet_deploy"))
     with pytest.raises(ModelFileError, match="not written by bdnet-deploy"):
-        reader.read_weights(to_bytes(model))
+        reader.read_graph(to_bytes(model))
     for content in ({**description, "format": 99}, [], {**description, "structure": [{"node": 1}]}, {"format": 1}):
         model.metadata["bdnet_deploy"] = json.dumps(content).encode()
         with pytest.raises(ModelFileError):
-            reader.read_weights(to_bytes(model))
+            reader.read_graph(to_bytes(model))
 
 
 def test_what_cannot_be_carried_is_named() -> None:

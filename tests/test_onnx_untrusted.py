@@ -23,7 +23,10 @@ from bdnet_deploy.export.foreign import METADATA_KEY  # noqa: E402
 from bdnet_deploy.export.onnx import write  # noqa: E402
 from bdnet_deploy.export.onnx.functions import digest  # noqa: E402
 from bdnet_deploy.graph import DType, Graph, MaxPool, Pad, Upsample, difference, evaluate  # noqa: E402
-from bdnet_deploy.importers.onnx import ChangedError, read_graph, split_layers  # noqa: E402
+from bdnet_deploy.importers.artifact import EditedFileError  # noqa: E402
+from bdnet_deploy.importers.onnx import read_graph, split_layers  # noqa: E402
+from bdnet_deploy.model import Model  # noqa: E402
+from bdnet_deploy.passes import to_real  # noqa: E402
 from bdnet_deploy.peers import onnxruntime  # noqa: E402
 
 
@@ -148,7 +151,7 @@ def test_forged_files(name: str) -> None:
     if name in ("no initializers", "shape", "planes"):
         assert digest(model) == json.loads(model.metadata_props[0].value)["functions"]["sha256"]
     else:
-        with pytest.raises(ChangedError):
+        with pytest.raises(EditedFileError):
             read_graph(model.SerializeToString())
     changed = resealed(model)
     if name in ("no outputs", "no inputs"):  # nothing of the network is left to be wrong
@@ -169,7 +172,7 @@ def test_a_replaced_function_is_not_trusted(tmp_path: Path) -> None:
     last.op_type = "Sub"  # the bias
     path = tmp_path / "edited.onnx"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ChangedError, match="changed after"):
+    with pytest.raises(EditedFileError, match="changed after"):
         read_graph(path)
     pytest.importorskip("torch")
     loaded = bdnet_deploy.load(path)
@@ -182,12 +185,29 @@ def test_a_replaced_function_is_not_trusted(tmp_path: Path) -> None:
     assert not np.allclose(got, evaluate(graph, [x])[graph.outputs[0].name], rtol=1e-2, atol=1e-2)
 
 
+def test_functions_that_call_each_other(tmp_path: Path) -> None:
+    """Edited, so that the general importer inlines them."""
+    pytest.importorskip("torch")
+    model = onnx.load_model_from_string(write(small()).data)
+    bodies = list(model.functions)[:2]
+    for body, other in zip(bodies, [*bodies[1:], bodies[0]], strict=True):
+        node = onnx.helper.make_node(other.name, list(body.input), list(body.output), domain=other.domain)
+        del body.node[:]
+        body.node.extend([node])
+    path = tmp_path / "cyclic.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EditedFileError):
+        read_graph(path)
+    with pytest.raises(BdnetError):
+        bdnet_deploy.load(path)
+
+
 def test_another_version_of_the_functions() -> None:
     model = onnx.load_model_from_string(write(small()).data)
     content = json.loads(model.metadata_props[0].value)
     content["functions"]["version"] = 99
     model.metadata_props[0].value = json.dumps(content)
-    with pytest.raises(ChangedError, match="version 99"):
+    with pytest.raises(EditedFileError, match="version 99"):
         read_graph(model.SerializeToString())
 
 
@@ -231,7 +251,22 @@ def test_large_files_have_their_weights_beside_them(tmp_path: Path) -> None:
         bdnet_deploy.load(path)
 
 
-@pytest.mark.parametrize("where", ["../secret", "/etc/hostname", "sub/../../secret", "", ".", "..", "a\0b", "link"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "C:secret",
+        "m.onnx.data:stream",
+        "..\\secret",
+        "../secret",
+        "/etc/hostname",
+        "sub/../../secret",
+        "",
+        ".",
+        "..",
+        "a\0b",
+        "link",
+    ],
+)
 def test_external_data_stay_in_the_folder(where: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
@@ -250,6 +285,16 @@ def test_external_data_stay_in_the_folder(where: str, tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match=r"outside|missing|damaged"):
         read_graph(path)
+
+
+def test_external_data_are_named_after_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two exports of one name in one folder have different constants."""
+    monkeypatch.setitem(write.__kwdefaults__, "limit", 1000)
+    models = {f"{seed}.onnx": Model("model", to_real(bdnet(seed).graph)) for seed in (0, 1)}
+    for name, model in models.items():
+        assert [p.name for p in model.export("onnx", tmp_path / name).paths] == [name, f"{name}.data"]
+    for name, model in models.items():
+        assert difference(model.float_graph(), read_graph(tmp_path / name)[0]) is None
 
 
 def test_damaged_records_of_external_data(tmp_path: Path) -> None:

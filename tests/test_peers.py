@@ -11,7 +11,7 @@ import pytest
 
 from bdnet_deploy.errors import MissingPackageError
 from bdnet_deploy.graph import Affine, Array, DType, Graph, Sign, evaluate
-from bdnet_deploy.peers import PeerError, jobs, onnxruntime, tflite
+from bdnet_deploy.peers import PeerError, jobs, onnxruntime, tensorflow_lite
 from bdnet_deploy.peers.jobs import Earlier, Runtime
 
 FAKE = Runtime("a fake runtime", "fake")
@@ -104,9 +104,9 @@ def test_onnxruntime_runs_apart_and_jobs_feed_one_another() -> None:
 
 
 def test_our_operators_need_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bdnet_deploy.peers.tflite._installed", lambda name: False)
+    monkeypatch.setattr(tensorflow_lite.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
     with pytest.raises(MissingPackageError, match="operators of bdnet-deploy's own") as caught:
-        tflite.runtime()
+        tensorflow_lite.process()
     assert "ai-edge-litert" in str(caught.value.fix)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bdnet_deploy.files import write_atomic
+from bdnet_deploy.files import write_all, write_atomic
 from bdnet_deploy.report import Column, Report, Table, html, json_view, text
 
 
@@ -116,3 +116,22 @@ def test_write_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_atomic(path, b"3")
     assert path.read_bytes() == b"2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "plain"]
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
+    write_all({model: b"1", data: b"one"})
+    order: list[str] = []
+    replace = Path.replace
+
+    def note(self: Path, target: Path) -> Path:
+        order.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    write_all({model: b"2", data: b"two"})
+    assert order == ["m.onnx.data", "m.onnx"]  # what refers to another file comes last
+    with pytest.raises(OSError, match="nowhere"):
+        write_all({model: b"3", data: b"three", tmp_path / "nowhere" / "x": b""})
+    assert (model.read_bytes(), data.read_bytes()) == (b"2", b"two")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]

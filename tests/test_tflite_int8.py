@@ -28,6 +28,7 @@ from bdnet_deploy.iodesc import IODescription  # noqa: E402
 from bdnet_deploy.lowering import float_graph  # noqa: E402
 from bdnet_deploy.models.small import SMALL  # noqa: E402
 from bdnet_deploy.peers import lce  # noqa: E402
+from bdnet_deploy.samples import Samples  # noqa: E402
 from bdnet_deploy.tflite_reference import evaluate, split  # noqa: E402
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
@@ -201,6 +202,14 @@ def test_wrong_samples(damage: str) -> None:
     samples = {"nan": np.where(x > 1, np.nan, x), "shape": x[:, 1:], "none": x[:0]}[damage]
     with pytest.raises(UsageError):
         tflite.write(graph, samples=samples)
+
+
+def test_all_parts_of_the_samples_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, x = _small("bdnet_digits")
+    x = x * np.linspace(0.1, 1, len(x), dtype=np.float32)[:, None, None, None]  # the last are the largest
+    monkeypatch.setattr(Samples, "parts", lambda self: self.batches(3))
+    assert tflite.write(graph, samples=Samples(x, None)).data == tflite.write(graph, samples=x).data
+    assert tflite.write(graph, samples=Samples(x[:3], None)).data != tflite.write(graph, samples=x).data
 
 
 def test_progress() -> None:

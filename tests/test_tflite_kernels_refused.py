@@ -95,6 +95,11 @@ BAD: dict[str, tuple[str, Callable[[], Any]]] = {
     "dequantize rows": ("size 0 is", lambda: run("LceDequantize", [words(2, 1)], [Out("f4", shape=(1, 32))])),
     "dequantize rank": ("as many axes", lambda: run("LceDequantize", [words(2, 1)], [Out("f4", shape=(2, 1, 32))])),
     "dequantize scale": ("no scale", lambda: run("LceDequantize", [words(1, 1)], [Out("i1", shape=(1, 32))])),
+    "constant output": ("output 0 is a constant", lambda: run("LceDequantize", [words(1, 1)], [
+        Out("f4", shape=(1, 32), constant=True)])),
+    "repeated channels": ("a row of its output is too long", lambda: run(NAME, [
+        words(1, 1, 2**15, 1), None, words(1, 1, 2**15)], [Out("i4")], {
+            **Options(1, 2**20).__dict__}, constants=range(2, 8))),
     "planes": ("planes of its map", lambda: depthwise(inputs={1: words(1, 4, 5, 1)})),
     "weight planes": ("planes of its weights", lambda: depthwise(inputs={3: words(3, 2, 1)})),
     "weights": ("its weights are not", lambda: depthwise(inputs={2: words(3, 3, 2)})),

@@ -16,8 +16,8 @@ from bdnet_deploy.errors import BdnetError, ModelFileError
 from bdnet_deploy.export.tflite import write
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.graph import Conv2d, DType, Graph, Sign, Ternarize, difference
+from bdnet_deploy.importers.artifact import EditedFileError
 from bdnet_deploy.importers.tflite import read_graph, split_layers
-from bdnet_deploy.importers.tflite.own import EditedFileError
 from bdnet_deploy.importers.tflite.reader import read
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import float_graph

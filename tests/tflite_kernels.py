@@ -95,12 +95,13 @@ class Registration(C.Structure):
 
 @dataclass
 class Out:
-    """An output before it has a shape; LceDequantize wants ``shape``."""
+    """An output before it has a shape; LceDequantize wants ``shape``. ``constant``: as a hostile file may have it."""
 
     dtype: Any
     scale: float = 0.0
     zero_point: int = 0
     shape: tuple[int, ...] = ()
+    constant: bool = False
 
 
 @dataclass
@@ -169,7 +170,8 @@ def run(
     results: dict[int, np.ndarray] = {}
     for k, o in enumerate(outputs):
         t = tensors[len(present) + k]
-        t.type, t.scale, t.zero_point, t.allocation_type = TYPES[np.dtype(o.dtype).str[1:]], o.scale, o.zero_point, 2
+        t.type, t.scale, t.zero_point = TYPES[np.dtype(o.dtype).str[1:]], o.scale, o.zero_point
+        t.allocation_type = 1 if o.constant else 2
         keep.append(_ints(o.shape))
         t.dims = C.cast(keep[-1], C.POINTER(C.c_int))
         if o.shape:

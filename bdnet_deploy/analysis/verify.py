@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdnet_deploy.analysis.comparing.bundled import WORD, bundled_inputs
-from bdnet_deploy.analysis.comparing.files import CHANGED
 from bdnet_deploy.analysis.comparing.foreign import verify_foreign
 from bdnet_deploy.analysis.comparing.int8 import verify_int8
 from bdnet_deploy.analysis.comparing.others import verify_other
@@ -23,7 +22,7 @@ from bdnet_deploy.analysis.comparing.verdicts import RunError, Verdicts, VerifyE
 from bdnet_deploy.errors import ModelFileError, UsageError
 from bdnet_deploy.files import no_such_file
 from bdnet_deploy.graph import Array
-from bdnet_deploy.importers.artifact import NotOursError
+from bdnet_deploy.importers.artifact import EditedFileError, NotOursError
 from bdnet_deploy.importers.tflite.own import Int8FileError
 from bdnet_deploy.passes import batch_size, random_inputs
 from bdnet_deploy.peers.jobs import TIMEOUT_S
@@ -70,7 +69,7 @@ def verify(
                 facts |= verify_other(model, artifact, arrays, verdicts, settings)
             except Int8FileError:
                 facts |= verify_int8(model, artifact, arrays, verdicts, settings)
-            except CHANGED as error:
+            except EditedFileError as error:
                 why = "; ".join(text for text in (error.what, error.why) if text)
                 verdicts.add("file", "", compared=1, different=1, why=why, cause="an edited file")
                 facts |= verify_other(model, artifact, arrays, verdicts, settings)

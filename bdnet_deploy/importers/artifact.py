@@ -26,6 +26,10 @@ class NotOursError(ModelFileError):
     """A sound file of another program: it has no description of ours."""
 
 
+class EditedFileError(ModelFileError):
+    """A file of ours that computes something else than the graph that it was written from: it was edited, or rounded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A part of an exported model that stands alone: float32 in and out, NHWC, bits and trits as -1.0, 0.0, 1.0.

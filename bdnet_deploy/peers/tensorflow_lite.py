@@ -17,11 +17,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bdnet_deploy.errors import MissingPackageError, ModelFileError, UsageError, unknown_name
 from bdnet_deploy.hostlib import host_library
 from bdnet_deploy.peers import PeerError
+from bdnet_deploy.peers.jobs import Runtime
 
 #: Runtime -> its distributions on the package index, the module of its interpreter, and the versions that were tested.
 RUNTIMES: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
@@ -71,6 +70,22 @@ def tflite_interpreter(
     except (ValueError, RuntimeError) as error:
         raise PeerError(f"the interpreter of {name} refused the model", why=str(error)) from error
     return made
+
+
+def process(runtime: str = "auto") -> Runtime:
+    """Such an interpreter in a process of its own.
+
+    Raises:
+        MissingPackageError: the package is not installed.
+        UsageError: unknown runtime.
+    """
+    try:
+        name = find_runtime(runtime)
+    except MissingPackageError as error:
+        error.why = "the .tflite has operators of bdnet-deploy's own, which Larq Compute Engine does not know"
+        error.fix = f"{error.fix}, or export with --profile stock"
+        raise
+    return Runtime("TensorFlow Lite with bdnet-deploy's operators", "tflite", (("runtime", name),))
 
 
 def find_runtime(runtime: str) -> str:
@@ -159,23 +174,3 @@ def _interface(name: str) -> tuple[Any, Any, Any]:
             why=str(error),
             fix=f"pip install {RUNTIMES[name][0][0]}",
         ) from error
-
-
-def run(interpreter: Any, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-    """Run (N, ...) samples, one by one, in an interpreter of batch 1; one (N, ...) array per output.
-
-    Raises:
-        PeerError: the interpreter refused the model or the samples.
-    """
-    try:
-        interpreter.allocate_tensors()
-        ports, results = interpreter.get_input_details(), interpreter.get_output_details()
-        rows = []
-        for n in range(len(inputs[0])):
-            for port, x in zip(ports, inputs, strict=True):
-                interpreter.set_tensor(port["index"], np.ascontiguousarray(x[n : n + 1]))
-            interpreter.invoke()
-            rows.append([interpreter.get_tensor(port["index"]) for port in results])
-    except (ValueError, RuntimeError) as error:
-        raise PeerError("the interpreter refused the model or its inputs", why=str(error)) from error
-    return [np.concatenate(parts) for parts in zip(*rows)]

@@ -25,11 +25,11 @@ from typing import Any
 
 from bdnet_deploy.errors import require, unknown_name
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
+from bdnet_deploy.export.names import Names
 from bdnet_deploy.export.onnx.checks import check
 from bdnet_deploy.export.onnx.emit import EMIT
 from bdnet_deploy.export.onnx.forms import layer_forms, sizes
 from bdnet_deploy.export.onnx.functions import DOMAIN, DOMAIN_VERSION, Functions, digest
-from bdnet_deploy.export.onnx.names import Names
 from bdnet_deploy.export.onnx.storage import LIMIT, initializers
 from bdnet_deploy.formats import PROFILES
 from bdnet_deploy.graph import Graph, Value
@@ -51,6 +51,7 @@ def write(
     profile: str = "portable",
     meta: Mapping[str, Any] | None = None,
     limit: int = LIMIT,
+    beside: str | None = None,
 ) -> Written:
     """An ``.onnx`` that any ONNX runtime runs. Equal graphs give equal bytes.
 
@@ -60,6 +61,7 @@ def write(
         profile: ``"portable"``, which keeps every operator of the graph as a function, or ``"qonnx"``.
         meta: what made the file, to store.
         limit: bytes of constants from which on these lie in a second file, ``Written.external``.
+        beside: that file's name; files in one folder need different ones. By default made of the graph's name.
 
     Raises:
         UnsupportedError: another numerics, or an operator that cannot be carried; ``where`` names the user's layer.
@@ -77,9 +79,8 @@ def write(
         batch: str | int = 1
     else:
         written, batch = Functions(onnx, graph, Names(), OPSET), "N"
-    tensors, external = initializers(
-        onnx, written.initializers(), limit=limit, location=f"{_file_name(graph.name)}.onnx.data"
-    )
+    location = beside or f"{_file_name(graph.name)}.onnx.data"
+    tensors, external = initializers(onnx, written.initializers(), limit=limit, location=location)
     helper = onnx.helper
 
     def port(name: str, value: Value, kind: Any) -> Any:

@@ -1,14 +1,12 @@
-"""What every operator must fulfil to be carried by ONNX, and how large integers become."""
+"""What every operator must fulfil to be carried by ONNX."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.export.foreign import EXACT, refuse
+from bdnet_deploy.export.bounds import bound, largest
+from bdnet_deploy.export.foreign import refuse
 from bdnet_deploy.export.onnx.emit import EMIT
-from bdnet_deploy.graph import AddMap, Affine, BoxSum, Conv2d, DType, Graph, Linear, Matmul, Mul, MulMap, Node, Value
-from bdnet_deploy.graph.ops.maps import FRACTION
+from bdnet_deploy.graph import Affine, Conv2d, DType, Graph, Node, Value
 
 TARGET = "ONNX"
 #: Operators whose later inputs are computed, as the first one always is: so many; the rest are constants.
@@ -41,11 +39,11 @@ def check(graph: Graph) -> dict[Value, int]:
         if value.type.quant is not None or value.type.dtype is DType.F64:
             raise UnsupportedError(f"an input of {value.type} cannot be exported to {TARGET}", where=value.name)
         if not value.type.dtype.is_float:
-            bounds[value] = _range(value)
+            bounds[value] = largest(value)
     for node in graph.nodes:
         _check_node(node)
         if not node.output.type.dtype.is_float:
-            bounds[node.output] = _bound(node, bounds)
+            bounds[node.output] = bound(node, bounds, TARGET)
     return bounds
 
 
@@ -68,46 +66,3 @@ def _check_node(node: Node) -> None:
         raise refuse(node, f"it computes {out.dtype.value} in fixed point", target=TARGET)
     if not out.dtype.is_float and node.op.name in ("softmax", "layer_norm", "group_norm"):
         raise refuse(node, f"it computes {out.dtype.value} in fixed point", target=TARGET)
-
-
-def _bound(node: Node, bounds: dict[Value, int]) -> int:
-    """Of the output of a node of integers."""
-    out, op = node.output, node.op
-    if out.type.dtype is not DType.I32:
-        return _range(out)
-    known = [bounds.get(v, 0) for v in node.inputs]
-    x = known[0]
-    first = node.inputs[0].type
-    zero = 0 if first.quant is None else int(np.abs(first.quant.zero_point).max())
-    if isinstance(op, Conv2d | Linear):
-        data = node.inputs[1].data
-        assert data is not None
-        # A padded tap may be 1 where all of x is 0.
-        filters = np.abs(data.astype(np.int64)).reshape(len(data), -1).sum(1)
-        bound = max(x + zero, 1) * int(filters.max(initial=0))
-    elif isinstance(op, BoxSum):
-        bound = op.kernel[0] * op.kernel[1] * (first.channels // op.groups)
-    elif isinstance(op, Matmul):
-        bound = (x + zero) * known[1] * first.channels
-    elif isinstance(op, Mul):
-        bound = x * known[1]
-    elif isinstance(op, AddMap):
-        bound = (x << FRACTION[first.dtype]) + _range(node.inputs[1])
-    elif isinstance(op, MulMap):
-        bound = x * _range(node.inputs[1])
-    elif op.name in ("global_avg_pool", "reduce") and first.dtype is not DType.I32:
-        bound = x * first.size // out.type.size
-    elif op.name == "global_avg_pool":
-        bound = x * first.shape[1] * first.shape[2]
-    else:  # moved, or the largest of some
-        bound = max(known)
-    if bound >= EXACT:
-        raise refuse(node, f"its sums may reach {bound}: float32 is exact up to {EXACT}", target=TARGET)
-    return bound
-
-
-def _range(value: Value) -> int:
-    if value.data is not None:
-        return int(np.abs(value.data.astype(np.int64)).max(initial=0))
-    low, high = value.type.dtype.range
-    return max(-low, high)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from bdnet_deploy.export.names import Names
 from bdnet_deploy.export.onnx.body import TO_NCHW, TO_NHWC, Call, FunctionBody
 from bdnet_deploy.export.onnx.checks import computed_inputs
 from bdnet_deploy.export.onnx.emit import EMIT
-from bdnet_deploy.export.onnx.names import Names
 from bdnet_deploy.export.onnx.packing import pack
 from bdnet_deploy.export.onnx.types import LAYER, OPERANDS, RESULT, to_onnx, type_text
 from bdnet_deploy.graph import Affine, Array, Conv2d, Graph, Node, TensorType, Unary, Value, attributes, make_op

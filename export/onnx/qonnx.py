@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bdnet_deploy.export.foreign import integer_threshold
+from bdnet_deploy.export.names import Names
 from bdnet_deploy.export.onnx.body import TO_NCHW, TO_NHWC, Body, Call
 from bdnet_deploy.export.onnx.checks import computed_inputs
 from bdnet_deploy.export.onnx.emit import EMIT, Emit
 from bdnet_deploy.export.onnx.emit.pooling import plain_max_pool
-from bdnet_deploy.export.onnx.names import Names
 from bdnet_deploy.graph import Array, DType, Graph, Node, Quantize, Reduce, TensorType, Value
 
 DOMAIN = "qonnx.custom_op.general"

@@ -21,9 +21,7 @@ An int8 file has these instead of the last two:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
@@ -36,6 +34,9 @@ from bdnet_deploy.export.tflite.structure import describe_graph
 from bdnet_deploy.graph import Graph, Value
 from bdnet_deploy.iodesc import IODescription
 
+if TYPE_CHECKING:
+    from bdnet_deploy.samples import Samples
+
 __all__ = ["write"]
 
 
@@ -44,7 +45,7 @@ def write(
     *,
     io: IODescription | None = None,
     profile: str = "stock",
-    samples: npt.NDArray[Any] | None = None,
+    samples: Array | Samples | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
@@ -57,7 +58,8 @@ def write(
         io: the I/O description to store.
         profile: ``"stock"``, or ``"extended"`` with an operator of ours that Larq's interpreter does not have: see
             :mod:`bdnet_deploy.export.tflite.extended`.
-        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
+        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file, or :class:`~bdnet_deploy.samples.Samples`, which
+            are read in parts; None: a float file.
         meta: what made the file, to store.
         progress: of the calibration: (samples done, samples in all).
 
@@ -82,7 +84,12 @@ def write(
 
 
 def _int8(
-    low: Lowering, samples: Array, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
+    low: Lowering,
+    samples: Array | Samples,
+    progress: Callable[[int, int], None] | None,
+    *,
+    graph: Graph,
+    **details: Any,
 ) -> Written:
     model = quantize(low.model, samples, progress=progress)
     kept = remaining(low.values, model)
@@ -105,12 +112,11 @@ def _complete(low: Lowering) -> None:
         record = low.stored.get(value.name)
         if record is None or not _is_exact(value, decode(record, value.name, value.type.shape, _numpy(value), find)):
             assert value.data is not None
-            form = "same"
             data = value.data
             if data.dtype.kind == "u" or data.dtype.itemsize == 2:
                 data = data.astype("<i4")
             tensor = low.b.constant(f"{value.name}/exact", data)
-            low.stored[value.name] = {"form": form, "tensors": [low.b.name(tensor)]}
+            low.stored[value.name] = {"form": "same", "tensors": [low.b.name(tensor)]}
 
 
 def _numpy(value: Value) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from flatbuffers import flexbuffers
 
+from bdnet_deploy.export.names import Names
 from bdnet_deploy.export.tflite.packing import words
 from bdnet_deploy.export.tflite.schema import ABSENT, Array, Model, Operator, Tensor, TensorKind
 
@@ -26,17 +27,13 @@ class Builder:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._names: set[str] = {t.name for t in model.tensors}
+        self._names = Names(t.name for t in model.tensors)
 
     # -- tensors ----------------------------------------------------------------------------------------------------
 
     def unique(self, name: str) -> str:
-        candidate, n = name, 0
-        while candidate in self._names:
-            n += 1
-            candidate = f"{name}.{n}"
-        self._names.add(candidate)
-        return candidate
+        """A tensor's name that is not taken."""
+        return self._names.unique(name)
 
     def tensor(self, name: str, shape: Sequence[int], kind: TensorKind = F32, scale: float | None = None) -> int:
         """A tensor that an operator or the caller fills; int8 stands for ``value * scale``."""

@@ -1,34 +1,13 @@
-"""What every graph must fulfil before it is written, and the range of its integers.
-
-The runtime computes in float32, in which integers are exact up to 2**24; partial sums never exceed the sum of magnitudes that
-is bounded here.
-"""
+"""What every graph must fulfil before it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-import numpy as np
-
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.export.foreign import EXACT, refuse
-from bdnet_deploy.graph import (
-    AddMap,
-    BoxSum,
-    Clamp,
-    Conv2d,
-    DType,
-    GlobalAvgPool,
-    Graph,
-    Linear,
-    Matmul,
-    Mul,
-    MulMap,
-    Node,
-    Pad,
-    Reduce,
-    Value,
-)
+from bdnet_deploy.export.bounds import bound
+from bdnet_deploy.export.foreign import refuse
+from bdnet_deploy.graph import AddMap, Clamp, Conv2d, DType, Graph, Linear, Mul, MulMap, Node, Value
 
 TARGET = "TensorFlow Lite"
 _FIX = "export to bdn or c, whose runtime has it"
@@ -63,7 +42,7 @@ def check_graph(graph: Graph, known: Collection[str]) -> dict[Value, int]:
             raise refuse(node, "the exporter does not know this operator", target=TARGET, fix=_FIX)
         _check_operands(node)
         if not node.output.type.dtype.is_float:
-            bounds[node.output] = _bound(node, bounds)
+            bounds[node.output] = bound(node, bounds, TARGET, fix=_FIX)
     return bounds
 
 
@@ -86,40 +65,3 @@ def _check_operands(node: Node) -> None:
         raise refuse(node, "it computes in fixed point, rounding integers", target=TARGET, fix=_FIX)
     if isinstance(op, Conv2d | Linear) and node.inputs[1].type.quant is not None:
         raise refuse(node, "its weights are integers of fixed point", target=TARGET, fix=_FIX)
-
-
-def _bound(node: Node, bounds: dict[Value, int]) -> int:
-    op, x, dtype = node.op, node.inputs[0], node.output.type.dtype
-    if dtype is not DType.I32:
-        low, high = dtype.range
-        return max(-low, high)
-    if isinstance(op, Conv2d | Linear):
-        w = node.inputs[1]
-        # A padded tap may be 1 where all of x is 0.
-        bound = max(_factor(x, bounds), 1) * _largest(w) * int(np.prod(w.type.shape[1:]))
-    elif isinstance(op, BoxSum):
-        bound = op.kernel[0] * op.kernel[1] * x.type.channels // op.groups
-    elif isinstance(op, Matmul):
-        bound = _factor(x, bounds) * _factor(node.inputs[1], bounds) * x.type.channels
-    else:
-        bound = max(bounds[v] if v in bounds else _largest(v) for v in node.inputs)
-        if isinstance(op, GlobalAvgPool) or (isinstance(op, Reduce) and op.kind == "sum"):
-            bound *= max(1, x.type.size // node.output.type.size)
-        elif isinstance(op, Pad) and op.mode == "constant":
-            bound = max(bound, abs(int(op.value)))
-    if bound >= EXACT:
-        raise refuse(node, f"its sums may reach {bound}: float32 is exact up to {EXACT}", target=TARGET, fix=_FIX)
-    return bound
-
-
-def _factor(value: Value, bounds: dict[Value, int]) -> int:
-    """The largest factor that enters a product: without the zero point."""
-    zero = 0 if value.type.quant is None else int(np.abs(np.ceil(value.type.quant.zero_point)).max())
-    return (bounds[value] if value in bounds else _largest(value)) + zero
-
-
-def _largest(value: Value) -> int:
-    if value.data is not None:
-        return int(np.abs(value.data.astype(np.int64)).max(initial=0))
-    low, high = value.type.dtype.range
-    return max(-low, high)

@@ -94,8 +94,10 @@ TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const cha
                                               size_t count, void (*report)(const char *)) {
     (void)keys;
     (void)values;
-    if (count != 0 && report != NULL) {
-        report("the delegate of bdnet has no options");
+    if (count != 0) {
+        if (report != NULL) {
+            report("the delegate of bdnet has no options");
+        }
         return NULL;
     }
     TfLiteDelegate *delegate = calloc(1, sizeof(*delegate));

@@ -219,12 +219,17 @@ static TfLiteStatus lay_out(bt_node *node) {
     d->inner_from = from < x->out ? (int)from : x->out;
     d->inner_to = to < d->inner_from ? d->inner_from : to < x->out ? (int)to : x->out;
     d->run = x->stride == 1 && d->inner_to > d->inner_from ? d->inner_to - d->inner_from : 1;
-    const size_t words = (size_t)d->words, run = (size_t)d->run * words, taps = (size_t)d->taps;
-    d->counters = bt_allocate((size_t)d->planes * run, sizeof(uint32_t));
+    const size_t words = (size_t)d->words, taps = (size_t)d->taps;
+    if ((int64_t)d->run * d->words > INT32_MAX / 4) {
+        return bt_refuse(node, "a row of its output is too long");
+    }
+    const size_t run = (size_t)d->run * words;
+    /* A size_t may have 32 bits, so that only bt_allocate multiplies. */
+    d->counters = bt_allocate(run, (size_t)d->planes * sizeof(uint32_t));
     const TfLiteTensor *in = bt_input(node, 0);
     for (int i = 0; i < 2; i++) {
         const TfLiteTensor *weights = bt_input(node, 2 + (i != 0 && bt_input(node, 3) != NULL));
-        d->weights[i] = bt_allocate(taps * run, sizeof(uint32_t));
+        d->weights[i] = bt_allocate(run, taps * sizeof(uint32_t));
         d->constant[i] = bt_allocate(run, sizeof(uint32_t));
         const int repeats = d->channels_out != d->channels_in && bt_input(node, i) != NULL;
         d->expanded[i] =

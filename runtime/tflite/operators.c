@@ -63,6 +63,11 @@ void bt_bind(bt_node *node, const TfLiteNode *given) {
     }
 }
 
+static int is_constant(const TfLiteTensor *tensor) {
+    return tensor != NULL &&
+           (tensor->allocation_type == kTfLiteMmapRo || tensor->allocation_type == kTfLitePersistentRo);
+}
+
 static bt_node *node_of(TfLiteContext *context, const TfLiteNode *given) {
     bt_node *node = given->user_data;
     if (node != NULL) {
@@ -88,6 +93,9 @@ TfLiteStatus bt_prepare(TfLiteContext *context, TfLiteNode *given) {
         return bt_refuse(node, "%d inputs and %d outputs are too many", node->in_count, node->out_count);
     }
     for (int i = 0; i < BT_OUTPUTS; i++) {
+        if (is_constant(bt_output(node, i))) { /* it may lie in the file's read-only mapping */
+            return bt_refuse(node, "output %d is a constant", i);
+        }
         for (int k = 0; k < BT_INPUTS; k++) {
             if (node->out[i] >= 0 && node->out[i] == node->in[k]) {
                 return bt_refuse(node, "input %d is output %d", k, i);
@@ -157,8 +165,7 @@ int bt_is(const TfLiteTensor *tensor, TfLiteType type, int rank) {
 }
 
 int bt_is_constant(const TfLiteTensor *tensor, TfLiteType type, int rank) {
-    if (!bt_is(tensor, type, rank) || tensor->data == NULL ||
-        (tensor->allocation_type != kTfLiteMmapRo && tensor->allocation_type != kTfLitePersistentRo)) {
+    if (!bt_is(tensor, type, rank) || tensor->data == NULL || !is_constant(tensor)) {
         return 0;
     }
     size_t bytes = (size_t)bytes_of(type);

@@ -8,14 +8,12 @@ from typing import Any
 
 from bdnet_deploy.errors import BdnetError, ModelFileError, UnsupportedError
 from bdnet_deploy.graph import Graph
-from bdnet_deploy.importers.artifact import Layer, NotOursError, load_bytes
+from bdnet_deploy.importers.artifact import EditedFileError, Layer, NotOursError, load_bytes
 from bdnet_deploy.importers.onnx import own as onnx_own
 from bdnet_deploy.importers.tflite import own as tflite_own
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.peers.jobs import Runtime
 
-#: What the readers raise for files of ours that are not as they were written.
-CHANGED = (onnx_own.ChangedError, tflite_own.EditedFileError)
 #: The profile of ``.onnx`` files that have standard operators only: they are read as other programs' files.
 _STANDARD_ONLY = "qonnx"
 #: Operators of our own, which stock interpreters do not know.
@@ -58,9 +56,9 @@ def runtimes(kind: str) -> dict[str, Runtime]:
 
         return {"onnxruntime": onnxruntime.runtime()}
     if kind == "extended":
-        from bdnet_deploy.peers import tflite
+        from bdnet_deploy.peers import tensorflow_lite
 
-        return {"TensorFlow Lite": tflite.runtime()}
+        return {"TensorFlow Lite": tensorflow_lite.process()}
     from bdnet_deploy.peers import lce
 
     return {f"LCE {mode}": lce.runtime(mode) for mode in ("default", "indirect")}
@@ -72,7 +70,7 @@ def open_foreign(path: Path) -> ForeignFile:
     Raises:
         NotOursError: another program wrote it.
         Int8FileError: it is ours, and computes in int8.
-        ChangedError, EditedFileError (:data:`CHANGED`): it is ours, and was changed.
+        EditedFileError: it is ours, and was edited.
         ModelFileError: it is damaged.
         MissingPackageError: the package that reads it is not installed.
     """
@@ -82,7 +80,7 @@ def open_foreign(path: Path) -> ForeignFile:
     source: bytes | Path = data if tflite else path  # constants of an .onnx may lie in files beside it
     try:
         graph, io, meta = reader.read_graph(source)
-    except CHANGED as error:
+    except EditedFileError as error:
         if not tflite and onnx_own.read_description(source).get("profile") == _STANDARD_ONLY:
             raise NotOursError("this profile carries no graph of ours", where=str(path)) from error
         raise

@@ -119,7 +119,9 @@ class Runner:
             node, expected = reference.nodes[layer.name], reference.values[layer.name]
             if node.output.type.dtype.is_float:
                 continue
-            wrong = outputs[0].reshape(expected.shape) != expected
+            found = outputs[0]
+            fits = found.size == expected.size  # a forged file may compute anything
+            wrong = found.reshape(expected.shape) != expected if fits else np.ones(expected.shape, bool)
             if self.flipped is not None:
                 self.flipped |= wrong.reshape(len(wrong), -1).any(1)
             if not node.output.type.dtype.is_packed:

@@ -21,29 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bdnet_deploy.errors import require
-from bdnet_deploy.importers.onnx.own import (
-    ChangedError,
-    read_description,
-    read_graph,
-    read_own,
-    read_parameters,
-    read_weights,
-    split_layers,
-)
+from bdnet_deploy.importers.onnx.own import read_description, read_graph, read_own, split_layers
 
 if TYPE_CHECKING:
     from bdnet_deploy.importers.torch.interpreter import Imported
 
-__all__ = [
-    "ChangedError",
-    "read",
-    "read_description",
-    "read_graph",
-    "read_own",
-    "read_parameters",
-    "read_weights",
-    "split_layers",
-]
+__all__ = ["read", "read_description", "read_graph", "read_own", "split_layers"]
 
 
 def read(path: Path, input_shape: Sequence[int] | None = None) -> Imported:

@@ -1,4 +1,4 @@
-"""Reads the ``.onnx`` files that this project writes: the graph, its weights and parameters, single layers."""
+"""Reads the ``.onnx`` files that this project writes: the graph itself, and single layers."""
 
 from __future__ import annotations
 
@@ -13,28 +13,23 @@ from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.onnx.body import TO_NCHW, TO_NHWC
 from bdnet_deploy.export.onnx.functions import DOMAIN, DOMAIN_VERSION, INPUT, OUTPUT, digest
 from bdnet_deploy.export.onnx.types import LAYER, OPERANDS, RESULT, parse_type
-from bdnet_deploy.graph import Conv2d, Graph, GraphError, Linear
-from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description, load_io
+from bdnet_deploy.graph import Graph, GraphError
+from bdnet_deploy.importers.artifact import (
+    EditedFileError,
+    Layer,
+    damage_reported,
+    load_bytes,
+    load_description,
+    load_io,
+)
 from bdnet_deploy.importers.onnx.calls import CallReader, call_attributes, call_kind
 from bdnet_deploy.importers.onnx.stored import Stored
 from bdnet_deploy.iodesc import IODescription
 
-__all__ = [
-    "ChangedError",
-    "read_description",
-    "read_graph",
-    "read_own",
-    "read_parameters",
-    "read_weights",
-    "split_layers",
-]
+__all__ = ["read_description", "read_graph", "read_own", "split_layers"]
 
 _KIND = "ONNX"
 _PROFILE = "portable"
-
-
-class ChangedError(ModelFileError):
-    """A file of ours whose functions or calls are not those that were written: only its operators say what it computes."""
 
 
 @dataclass(eq=False)
@@ -66,19 +61,19 @@ def _open_portable(source: bytes | str | Path) -> _File:
     with damage_reported(_KIND):
         profile = file.description.get("profile")
         if profile != _PROFILE:
-            raise ChangedError(
+            raise EditedFileError(
                 f"this ONNX file has the profile {str(profile)[:80]!r}: it holds no calls of our functions",
                 fix=f"bdnet-deploy export --target onnx --profile {_PROFILE}",
             )
         record = file.description["functions"]
         if (record["domain"], record["version"]) != (DOMAIN, DOMAIN_VERSION):
-            raise ChangedError(
+            raise EditedFileError(
                 f"the functions of this ONNX file are of version {str(record['version'])[:80]}",
                 why=f"this version of bdnet-deploy knows {DOMAIN_VERSION}",
                 fix="update bdnet-deploy, or export the model again",
             )
         if record["sha256"] != digest(file.model):
-            raise ChangedError(
+            raise EditedFileError(
                 "this ONNX file was changed after bdnet-deploy wrote it",
                 why="its functions or the calls of them are not those that its digest was made of",
                 fix="export the model again",
@@ -104,7 +99,7 @@ def read_graph(source: bytes | str | Path) -> tuple[Graph, IODescription | None,
         The graph, the I/O description, and what made the file.
 
     Raises:
-        ChangedError: a file of ours, but its functions or calls were changed, or are of another version or profile.
+        EditedFileError: a file of ours, but its functions or calls were changed, or are of another version or profile.
         ModelFileError: no file of ours, or damaged.
         MissingPackageError: the package onnx is not installed.
     """
@@ -130,55 +125,19 @@ def read_own(path: Path) -> tuple[tuple[Graph, IODescription | None] | None, lis
         return None, []
     try:
         graph, io, _ = read_graph(path)
-    except ChangedError as error:
+    except EditedFileError as error:
         return None, [f"{error.what}: it was read as one of another program"]
     return (graph, io), []
 
 
 def read_description(source: bytes | str | Path) -> dict[str, Any]:
-    """Our JSON in the file, described in :mod:`bdnet_deploy.export.onnx`; and ``values`` of a portable one: name, shape and
-    ``source`` (the user's layer) of every input and computed value.
+    """Our JSON in the file, described in :mod:`bdnet_deploy.export.onnx`.
 
     Raises:
         ModelFileError: no file of ours.
         MissingPackageError: the package onnx is not installed.
     """
-    file = _open(source)
-    if file.description.get("profile") != _PROFILE:
-        return file.description
-    graph = _graph(_open_portable(source))
-    values = [(v, "") for v in graph.inputs] + [(n.output, n.source) for n in graph.nodes]
-    records = [{"name": v.name, "shape": list(v.type.shape), "source": layer} for v, layer in values]
-    return {**file.description, "values": records}
-
-
-def read_weights(source: bytes | str | Path) -> dict[str, Array]:
-    """The weights of every convolution and linear layer as the graph has them.
-
-    Returns:
-        Name of the layer's output in the graph -> OHWI (linear layers: OI).
-
-    Raises:
-        ModelFileError: as :func:`read_graph`.
-        MissingPackageError: the package onnx is not installed.
-    """
-    nodes = [n for n in _graph(_open_portable(source)).nodes if isinstance(n.op, Conv2d | Linear)]
-    return {n.name: n.inputs[1].data for n in nodes if n.inputs[1].data is not None}
-
-
-def read_parameters(source: bytes | str | Path) -> dict[str, Array]:
-    """Affine factors and biases, slopes, limits, thresholds and constant maps.
-
-    Returns:
-        Name of the graph's constant -> the array.
-
-    Raises:
-        ModelFileError: as :func:`read_graph`.
-        MissingPackageError: the package onnx is not installed.
-    """
-    graph = _graph(_open_portable(source))
-    weights = {n.inputs[1] for n in graph.nodes if isinstance(n.op, Conv2d | Linear)}
-    return {c.name: c.data for c in graph.constants() if c not in weights and c.data is not None}
+    return _open(source).description
 
 
 def split_layers(source: bytes | str | Path) -> list[Layer]:

@@ -25,7 +25,6 @@ class Stored:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._files: dict[str, bytes] = {}
 
     def read(self, proto: Any) -> Array:
         """The tensor.
@@ -54,29 +53,36 @@ class Stored:
     def _external(self, proto: Any, size: int) -> bytes:
         record = {entry.key: entry.value for entry in proto.external_data}
         location, offset = record.get("location", ""), record.get("offset", "0")
-        if location not in self._files:
-            self._files[location] = self._load(location)
-        if not (offset.isdecimal() and len(offset) < 18 and record.get("length", str(size)) == str(size)):
-            raise ValueError(f"the place of '{proto.name[:80]}' in '{location[:80]}' is damaged")
-        return self._files[location][int(offset) : int(offset) + size]
+        path = self._find(location)
+        try:
+            if not (offset.isdecimal() and len(offset) < 18 and record.get("length", str(size)) == str(size)):
+                raise ValueError(f"the place of '{proto.name[:80]}' in '{location[:80]}' is damaged")
+            if int(offset) + size > path.stat().st_size:
+                raise ValueError(f"'{location[:80]}' is too short for '{proto.name[:80]}'")
+            with path.open("rb") as stream:
+                stream.seek(int(offset))
+                return stream.read(size)
+        except OSError as error:
+            raise ModelFileError("the file cannot be read", where=location[:200], why=error.strerror) from error
 
-    def _load(self, location: str) -> bytes:
+    def _find(self, location: str) -> Path:
         if self._folder is None:
             raise ModelFileError(
                 "the weights lie in another file",
                 where=location[:200],
                 fix="give the path of the .onnx, not its content",
             )
-        # Only a plain name: no folders, no links out of this one.
+        # Only a plain name: no folders, no links out of this one, no drives or streams of Windows.
         path = self._folder / location
-        if not location or Path(location).name != location or "\0" in location or "\\" in location:
+        if not location or Path(location).name != location or any(c in location for c in "\0\\:"):
             raise ModelFileError("the weights lie outside of the model's folder", where=location[:200])
         try:
-            if not path.resolve().is_relative_to(self._folder.resolve()) or not path.is_file():
-                raise ModelFileError(
-                    f"the weights are missing: there is no file '{location[:200]}' beside the model",
-                    fix=f"copy '{location[:200]}' to the folder of the .onnx",
-                )
-            return path.read_bytes()
+            inside = path.resolve().is_relative_to(self._folder.resolve()) and path.is_file()
         except OSError as error:
             raise ModelFileError("the file cannot be read", where=location[:200], why=error.strerror) from error
+        if not inside:
+            raise ModelFileError(
+                f"the weights are missing: there is no file '{location[:200]}' beside the model",
+                fix=f"copy '{location[:200]}' to the folder of the .onnx",
+            )
+        return path

@@ -6,8 +6,6 @@ The other names read what only our own files have, for ``verify``.
 from bdnet_deploy.importers.tflite.own import (
     read_description,
     read_graph,
-    read_parameters,
-    read_weights,
     split_layers,
 )
 from bdnet_deploy.importers.tflite.reader import import_tflite
@@ -16,7 +14,5 @@ __all__ = [
     "import_tflite",
     "read_description",
     "read_graph",
-    "read_parameters",
-    "read_weights",
     "split_layers",
 ]

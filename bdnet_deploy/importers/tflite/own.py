@@ -19,15 +19,19 @@ from bdnet_deploy.export.tflite.encoding import FLOAT, SHIFTS, Encoded, to_float
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.export.tflite.schema import Model, Operator, Tensor
 from bdnet_deploy.export.tflite.structure import digest, restore_graph
-from bdnet_deploy.graph import Conv2d, Graph, Linear
-from bdnet_deploy.importers.artifact import Array, Layer, damage_reported, load_bytes, load_description, load_io
+from bdnet_deploy.graph import Graph
+from bdnet_deploy.importers.artifact import (
+    Array,
+    EditedFileError,
+    Layer,
+    damage_reported,
+    load_bytes,
+    load_description,
+    load_io,
+)
 from bdnet_deploy.iodesc import IODescription
 
 _KIND = "TensorFlow Lite"
-
-
-class EditedFileError(ModelFileError):
-    """The operators or tensors of a file of ours are not those that it was written with."""
 
 
 class Int8FileError(EditedFileError):
@@ -104,34 +108,6 @@ def graph_of(model: Model) -> tuple[Graph, IODescription | None, dict[str, Any]]
             )
         graph = restore_graph(structure, str(file.description["model"]), file.constant)
         return graph, load_io(file.description), dict(file.description.get("meta", {}))
-
-
-def read_weights(source: bytes | str | Path) -> dict[str, Array]:
-    """The weights of every convolution and linear layer as the graph has them.
-
-    Returns:
-        Name of the layer's output in the graph -> OHWI (linear layers: OI): int8 of {-1, 0, +1}, or float32.
-
-    Raises:
-        ModelFileError: no file of ours, or damaged.
-    """
-    graph = read_graph(source)[0]
-    layers = [n for n in graph.nodes if isinstance(n.op, Conv2d | Linear)]
-    return {n.name: n.inputs[1].data for n in layers if n.inputs[1].data is not None}
-
-
-def read_parameters(source: bytes | str | Path) -> dict[str, Array]:
-    """All other constants: factors and addends, slopes, thresholds.
-
-    Returns:
-        Name of the graph's constant -> its content.
-
-    Raises:
-        ModelFileError: no file of ours, or damaged.
-    """
-    graph = read_graph(source)[0]
-    weights = {n.inputs[1] for n in graph.nodes if isinstance(n.op, Conv2d | Linear)}
-    return {v.name: v.data for v in graph.constants() if v not in weights and v.data is not None}
 
 
 # -- single layers ----------------------------------------------------------------------------------------------------
@@ -230,12 +206,9 @@ def _decode(place: _Place, value: dict[str, Any], tensors: tuple[int, ...]) -> i
 
 
 __all__ = [
-    "EditedFileError",
     "Int8FileError",
     "graph_of",
     "read_description",
     "read_graph",
-    "read_parameters",
-    "read_weights",
     "split_layers",
 ]

@@ -12,9 +12,9 @@ from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes
 from bdnet_deploy.export.tflite.schema import Model, Signature, Tensor
 from bdnet_deploy.graph import Array, Graph
-from bdnet_deploy.importers.artifact import load_bytes, load_description, load_io
+from bdnet_deploy.importers.artifact import EditedFileError, load_bytes, load_description, load_io
 from bdnet_deploy.importers.tflite import arithmetic, lce, moving, pooling, products  # noqa: F401  enter their rules
-from bdnet_deploy.importers.tflite.own import EditedFileError, Int8FileError, graph_of
+from bdnet_deploy.importers.tflite.own import Int8FileError, graph_of
 from bdnet_deploy.importers.tflite.source import Scale, scale_of
 from bdnet_deploy.importers.tflite.translator import Translator
 from bdnet_deploy.iodesc import IODescription
