@@ -12,8 +12,10 @@ from bdnet_deploy.peers.jobs import Runtime
 PACKAGES = ("tensorflow", "ai_edge_litert")
 
 
-def runtime(kind: str = "auto") -> Runtime:
+def runtime(kind: str = "auto", *, xnnpack: bool = True) -> Runtime:
     """The interpreter of ``kind``: ``"tensorflow"``, ``"litert"``, or ``"auto"``, whichever is installed.
+
+    Without ``xnnpack`` the built-in operators are TensorFlow Lite's own; XNNPACK rounds int8 in another way.
 
     Raises:
         MissingPackageError: none is installed, or this installation cannot give them our operators.
@@ -25,7 +27,7 @@ def runtime(kind: str = "auto") -> Runtime:
             why="the interpreters that can be given them are those of TensorFlow and of ai-edge-litert; none can be used",
             fix="pip install ai-edge-litert (or tensorflow), or export with --profile stock",
         )
-    return Runtime("TensorFlow Lite with bdnet-deploy's operators", "tflite", (("runtime", kind),))
+    return Runtime("TensorFlow Lite with bdnet-deploy's operators", "tflite", (("runtime", kind), ("xnnpack", xnnpack)))
 
 
 def _installed(name: str) -> bool:

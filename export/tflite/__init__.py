@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
-from bdnet_deploy.export.tflite.int8 import quantize
+from bdnet_deploy.export.tflite.int8 import SampleSet, quantize
 from bdnet_deploy.export.tflite.int8.accounting import account, remaining
 from bdnet_deploy.export.tflite.lowering import Lowering
 from bdnet_deploy.export.tflite.schema import Array
@@ -44,7 +44,7 @@ def write(
     *,
     io: IODescription | None = None,
     profile: str = "stock",
-    samples: npt.NDArray[Any] | None = None,
+    samples: npt.NDArray[Any] | SampleSet | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
@@ -57,7 +57,8 @@ def write(
         io: the I/O description to store.
         profile: ``"stock"``, or ``"extended"`` with an operator of ours that Larq's interpreter does not have: see
             :mod:`bdnet_deploy.export.tflite.extended`.
-        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
+        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file, or a set of them that is read one by one
+            (:class:`bdnet_deploy.samples.Samples`); None: a float file.
         meta: what made the file, to store.
         progress: of the calibration: (samples done, samples in all).
 
@@ -82,7 +83,7 @@ def write(
 
 
 def _int8(
-    low: Lowering, samples: Array, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
+    low: Lowering, samples: Array | SampleSet, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
 ) -> Written:
     model = quantize(low.model, samples, progress=progress)
     kept = remaining(low.values, model)

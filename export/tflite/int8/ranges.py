@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -17,19 +18,31 @@ ENDLESS = 1e30
 Range = tuple[float, float]
 
 
-def observe(model: Model, samples: Array, progress: Callable[[int, int], None] | None = None) -> dict[int, Range]:
-    """Least and largest value of every computed float32 tensor.
+class SampleSet(Protocol):
+    """Samples that need not all be in memory, such as :class:`bdnet_deploy.samples.Samples`."""
 
-    One sample is in memory at a time, and each value only up to its last reader.
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Array]:
+        """(n, ...) of at most ``size`` samples each, in order."""
+
+
+def observe(
+    model: Model, samples: Array | SampleSet, progress: Callable[[int, int], None] | None = None
+) -> dict[int, Range]:
+    """Least and largest value of every computed float32 tensor, over all samples.
+
+    Of a sample set one sample is in memory at a time, and each value only up to its last reader.
 
     Raises:
         UsageError: samples that do not fit, or NaN or infinity in them.
     """
     low: dict[int, float] = {}
     high: dict[int, float] = {}
-    if not np.isfinite(samples).all():
-        raise UsageError("a calibration sample has NaN or infinity in it", fix="leave it out")
-    for done, sample in enumerate(one_by_one(model, np.asarray(samples, np.float32)), 1):
+    if not len(samples):
+        raise UsageError("there are no calibration samples")
+    batches = np.split(samples, len(samples)) if isinstance(samples, np.ndarray) else samples.batches(1)
+    for done, sample in enumerate((s for batch in batches for s in one_by_one(model, _checked(batch))), 1):
         for index, value in run(model, sample):
             if model.tensors[index].kind is TensorKind.FLOAT32:
                 low[index] = min(low.get(index, np.inf), float(value.min(initial=np.inf, where=value > -ENDLESS)))
@@ -37,3 +50,9 @@ def observe(model: Model, samples: Array, progress: Callable[[int, int], None] |
         if progress is not None:
             progress(done, len(samples))
     return {i: (low[i], high[i]) if low[i] <= high[i] else (0.0, 0.0) for i in low}
+
+
+def _checked(batch: Array) -> Array:
+    if not np.isfinite(batch).all():
+        raise UsageError("a calibration sample has NaN or infinity in it", fix="leave it out")
+    return np.asarray(batch, np.float32)
