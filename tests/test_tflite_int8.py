@@ -111,8 +111,10 @@ def test_what_the_file_says() -> None:
     description = read_description(written.data)
     assert description["int8"] is True and description["meta"] == {"made_by": "a test"}
     assert description["io"] == read_description(plain.data)["io"]
-    names = {t.name for t in from_bytes(written.data).tensors}
-    assert description["tensors"] and all(names.issuperset(tensors) for _, tensors, _ in description["tensors"])
+    names = [t.name for t in from_bytes(written.data).tensors]
+    found = {name or names[numbers[0]]: source for name, numbers, source in description["tensors"]}
+    sources = {n.name: n.source for n in graph.nodes}
+    assert found and all((source or name) == sources.get(name, "") for name, source in found.items())
     for read in (read_graph, split_layers):
         with pytest.raises(Int8FileError, match="int8"):
             read(written.data)

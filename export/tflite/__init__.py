@@ -5,17 +5,18 @@ The file carries, under the metadata name ``bdnet_deploy``, a JSON object for ou
 ``producer``, ``model``, ``numerics``, ``io``, ``profile``, ``meta``
     who made it, the graph's name and numerics, the I/O description, and how it was made.
 ``values``
-    the values of the graph that exist in the file, in order: name, encoding ("float", "bits", "ubits" or "trits"), shape,
-    tensors, the graph nodes that compute it from earlier values, and the user's layer.
+    the values of the graph that exist in the file, in order: what they are called there, encoding ("float", "bits", "ubits" or
+    "trits"), shape, tensors, and the graph nodes that compute them from earlier values: see :mod:`.compact`.
 ``structure``
-    the graph itself, and where its constants lie: see :mod:`bdnet_deploy.export.tflite.structure`.
+    the graph itself, and where its constants lie: see :mod:`bdnet_deploy.export.tflite.structure`, and :mod:`.compact`.
 
 An int8 file has these instead of the last two:
 
 ``int8``
     true.
 ``tensors``
-    [value of the graph, its tensors, the user's layer], of the values that still exist, in order.
+    [value of the graph, its tensors' numbers, the user's layer], of the values that still exist, in order; 0 for a name that
+    is that of the first tensor, and for a layer that is called as the value.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import numpy.typing as npt
 
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
+from bdnet_deploy.export.tflite.compact import pack_structure, pack_values
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
 from bdnet_deploy.export.tflite.int8 import SampleSet, quantize
 from bdnet_deploy.export.tflite.int8.accounting import account, remaining
@@ -70,13 +72,14 @@ def write(
     if samples is not None:
         return _int8(low, samples, progress, graph=graph, io=io, profile=profile, meta=dict(meta or {}))
     _complete(low)
+    structure = describe_graph(graph, low.stored, low.model)
     low.model.metadata[METADATA_KEY] = describe(
         graph,
         io,
         profile=profile,
         meta=dict(meta or {}),
-        values=low.values,
-        structure=describe_graph(graph, low.stored, low.model),
+        values=pack_values(low.values, structure, low.model),
+        structure=pack_structure(structure, low.model),
     )
     data = to_bytes(low.model)
     return Written(data, forms=low.forms.layers, sizes=low.forms.sizes(low.model, len(data)))
