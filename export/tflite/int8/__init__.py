@@ -21,9 +21,7 @@ from bdnet_deploy.export.tflite.schema import Array, Model
 __all__ = ["SampleSet", "quantize"]
 
 
-def quantize(
-    model: Model, samples: Array | SampleSet, *, progress: Callable[[int, int], None] | None = None
-) -> Model:
+def quantize(model: Model, samples: Array | SampleSet, *, progress: Callable[[int, int], None] | None = None) -> Model:
     """The int8 form of a model with one float32 input.
 
     Args:

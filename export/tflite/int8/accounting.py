@@ -36,9 +36,7 @@ def _form(form: LayerForm) -> LayerForm:
 def remaining(values: Sequence[dict[str, Any]], model: Model) -> list[list[Any]]:
     """[name, tensors, layer] of the values whose tensors are in the model; 0 for a name that is that of the first tensor, and
     for a layer that is called as the value."""
-    number = {
-        t.name: i for i, t in enumerate(model.tensors) if t.data is None and t.kind in (*_REAL, TensorKind.INT32)
-    }
+    number = {t.name: i for i, t in enumerate(model.tensors) if t.data is None and t.kind in (*_REAL, TensorKind.INT32)}
     return [
         [
             0 if v["name"] == v["tensors"][0] else v["name"],
