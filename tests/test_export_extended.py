@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from export_graphs import Net, bdnet
 from random_networks import random_network
 from tflite_kernels import Out, run
 
+import bdnet_deploy
 from bdnet_deploy import models
 from bdnet_deploy.errors import MissingPackageError, ModelFileError, UsageError
 from bdnet_deploy.export import tflite
 from bdnet_deploy.export.tflite import extended
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes
 from bdnet_deploy.export.tflite.packing import words
-from bdnet_deploy.export.tflite.schema import ABSENT
+from bdnet_deploy.export.tflite.schema import ABSENT, TensorKind
 from bdnet_deploy.graph import REPLICATE, DType, Graph, Ternarize, Value, difference, evaluate
 from bdnet_deploy.hostlib import host_library
 from bdnet_deploy.importers.tflite.own import read_graph
@@ -177,21 +179,61 @@ def zoo() -> dict[str, Graph]:
 PACKAGES = {"litert": "ai-edge-litert==2.3.0", "litert-1": "ai-edge-litert==1.4.0", "tensorflow": "tensorflow==2.19.1"}
 
 
+def interpreter_with(name: str, root: Path) -> Path:
+    """A Python interpreter that has a package and what ``verify`` needs."""
+    given = os.environ.get(f"BDNET_{name.replace('-', '_').upper()}_PYTHON")
+    if given:
+        return Path(given)
+    folder = root / "build" / f"tflite-{name}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        packages = ("numpy<2", "flatbuffers", "click", "rich", PACKAGES[name])
+        install = [str(python), "-m", "pip", "install", "-q", "--no-input", *packages]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"pip cannot install {PACKAGES[name]}: {done.stderr.strip().splitlines()[-1:]}")
+        (folder / "complete").touch()
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PACKAGES)
+def test_verify_in_interpreters(name: str, root: Path, tmp_path: Path) -> None:
+    """Extended files, float and int8, are verified on the command line where a package is."""
+    pytest.importorskip("torch")
+    python = interpreter_with(name, root)
+    digits = root / "examples" / "digits"
+    model = bdnet_deploy.load(digits / "model.pt")
+    reference = model.export("tflite", tmp_path / "stock.tflite").paths[0]
+    real = model.export("tflite", tmp_path / "float.tflite", profile="extended").paths[0]
+    calibrate = digits / "calibration.npz"
+    int8 = model.export("tflite", tmp_path / "int8.tflite", profile="extended", int8=True, calibrate=calibrate)
+    content = from_bytes(int8.paths[0].read_bytes())
+    outputs = {o.outputs[0] for o in content.operators if o.name == extended.NAME}
+    assert {content.tensors[i].kind for i in outputs} == {TensorKind.INT8}
+    package = tmp_path / "packages" / "bdnet_deploy"  # as it is installed
+    package.mkdir(parents=True)
+    for entry in (*(root / "bdnet_deploy").iterdir(), root / "export"):
+        (package / entry.name).symlink_to(entry)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment = kept | {"PYTHONPATH": str(package.parent), "BDNET_HOST_LIBRARY": str(host_library())}
+    for path in (real, int8.paths[0]):
+        command = [str(python), "-c", "from bdnet_deploy.cli import main; main()", "verify", str(reference), str(path)]
+        done = subprocess.run(
+            [*command, "--format", "json"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout)["facts"]["verdict"] == "equal"
+        assert "TensorFlow Lite" in done.stdout and "LCE" not in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 def test_interpreters(name: str, root: Path, tmp_path: Path) -> None:
     """Stock and extended files of the zoo give the same bytes in a package's interpreter, and Larq's numbers."""
     pytest.importorskip("torch")
-    given = os.environ.get(f"BDNET_{name.replace('-', '_').upper()}_PYTHON")
-    folder = root / "build" / f"tflite-{name}"
-    python = Path(given) if given else folder / "bin" / "python"
-    if not given and not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "--no-input", "numpy<2", "flatbuffers", PACKAGES[name]]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"pip cannot install {PACKAGES[name]}: {done.stderr.strip().splitlines()[-1:]}")
-        (folder / "complete").touch()
+    python = interpreter_with(name, root)
     samples = {}
     for arch, graph in zoo().items():
         rng = np.random.default_rng(1)

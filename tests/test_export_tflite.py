@@ -17,6 +17,7 @@ from export_graphs import Net, assert_layer, assert_model, bdnet, layer_weights
 
 from bdnet_deploy.errors import BdnetError, MissingPackageError, ModelFileError, UnsupportedError, UsageError
 from bdnet_deploy.export import tflite as export
+from bdnet_deploy.export.tflite.compact import unpack_structure
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.graph import (
     Affine,
@@ -251,7 +252,7 @@ def test_one_changed_weight_is_seen_at_its_layer() -> None:
     data = export.write(graph).data
     good = layer_weights(reader.read_graph(data)[0])
     names = {n.inputs[1].name: n.name for n in graph.nodes if isinstance(n.op, (Conv2d, Linear))}
-    for name, *_, record in reader.read_description(data)["structure"]["constants"]:
+    for name, *_, record in unpack_structure(reader.read_description(data)["structure"], from_bytes(data))["constants"]:
         if name not in names:
             continue
         model = from_bytes(data)

@@ -175,7 +175,10 @@ ATTACKS: dict[str, Any] = {
     "fill": lambda s: (
         s["constants"][1].__setitem__(1, [1 << 25]) or s["constants"][1].__setitem__(3, {"form": "fill", "value": 0})
     ),
-    "tensor": lambda s: s["constants"][0].__setitem__(3, {"form": "same", "tensors": ["nowhere"]}),
+    "tensor": lambda s: s["constants"][0].__setitem__(3, {"form": "same", "tensors": [10**6]}),
+    "tensor number": lambda s: s["constants"][0].__setitem__(3, -1),
+    "true tensor": lambda s: s["constants"][0].__setitem__(3, True),
+    "no name": lambda s: s["constants"][0].__setitem__(0, 7.5),
     "tensors": lambda s: s["constants"][0].__setitem__(3, {"form": "planes", "tensors": []}),
     "output": lambda s: s.__setitem__("outputs", [10**6]),
     "reasons": lambda s: s.__setitem__("reasons", {"a": 1}),

@@ -15,6 +15,7 @@ from bdnet_deploy.bdn_reader import BdnReader
 from bdnet_deploy.cli import app
 from bdnet_deploy.errors import MismatchError, ModelFileError, UsageError
 from bdnet_deploy.export.foreign import METADATA_KEY
+from bdnet_deploy.export.tflite.compact import unpack_structure
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.graph import Conv2d, Sign
 from bdnet_deploy.model import Model
@@ -128,7 +129,7 @@ def stored_constants(path: Path) -> dict[str, np.ndarray]:
     """Name of a constant of the graph -> the content of the one tensor of a ``.tflite`` that holds it."""
     file = from_bytes(path.read_bytes())
     tensors = {t.name: t.data for t in file.tensors}
-    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    constants = unpack_structure(json.loads(file.metadata[METADATA_KEY])["structure"], file)["constants"]
     names = {name: record.get("tensors", [name])[0] for name, *_, record in constants if record["form"] != "fill"}
     return {name: data for name, tensor in names.items() if (data := tensors[tensor]) is not None}
 
@@ -270,7 +271,7 @@ def test_folded_thresholds_in_tflite(tmp_path: Path) -> None:
     path = model.export("tflite", tmp_path / "plain.tflite").paths[0]
     model.verify(path, limit=1)
     file = from_bytes(path.read_bytes())
-    constants = json.loads(file.metadata[METADATA_KEY])["structure"]["constants"]
+    constants = unpack_structure(json.loads(file.metadata[METADATA_KEY])["structure"], file)["constants"]
     name, *_, record = next(c for c in constants if c[3]["form"] == "limit")
     tensor = next(t for t in file.tensors if t.name == record["tensors"][0])
     assert tensor.data is not None

@@ -72,8 +72,10 @@ def tflite_interpreter(
     return made
 
 
-def process(runtime: str = "auto") -> Runtime:
+def process(runtime: str = "auto", *, xnnpack: bool = True) -> Runtime:
     """Such an interpreter in a process of its own.
+
+    Without ``xnnpack`` the built-in operators are TensorFlow Lite's own; XNNPACK rounds int8 in another way.
 
     Raises:
         MissingPackageError: the package is not installed.
@@ -85,7 +87,7 @@ def process(runtime: str = "auto") -> Runtime:
         error.why = "the .tflite has operators of bdnet-deploy's own, which Larq Compute Engine does not know"
         error.fix = f"{error.fix}, or export with --profile stock"
         raise
-    return Runtime("TensorFlow Lite with bdnet-deploy's operators", "tflite", (("runtime", name),))
+    return Runtime("TensorFlow Lite with bdnet-deploy's operators", "tflite", (("runtime", name), ("xnnpack", xnnpack)))
 
 
 def find_runtime(runtime: str) -> str:

@@ -83,7 +83,7 @@ def _onnxruntime(model: Path, options: dict[str, Any]) -> tuple[Predict, bool]:
 def _tflite(model: Path, options: dict[str, Any]) -> tuple[Predict, bool]:
     from bdnet_deploy import tflite_interpreter
 
-    interpreter = tflite_interpreter(model.read_bytes(), runtime=options["runtime"], num_threads=1)
+    interpreter = tflite_interpreter(model.read_bytes(), runtime=options["runtime"], xnnpack=options["xnnpack"])
     interpreter.allocate_tensors()
 
     def predict(inputs: list[Any]) -> list[Any]:

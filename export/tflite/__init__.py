@@ -5,27 +5,31 @@ The file carries, under the metadata name ``bdnet_deploy``, a JSON object for ou
 ``producer``, ``model``, ``numerics``, ``io``, ``profile``, ``meta``
     who made it, the graph's name and numerics, the I/O description, and how it was made.
 ``values``
-    the values of the graph that exist in the file, in order: name, encoding ("float", "bits", "ubits" or "trits"), shape,
-    tensors, the graph nodes that compute it from earlier values, and the user's layer.
+    the values of the graph that exist in the file, in order: what they are called there, encoding ("float", "bits", "ubits" or
+    "trits"), shape, tensors, and the graph nodes that compute them from earlier values: see :mod:`.compact`.
 ``structure``
-    the graph itself, and where its constants lie: see :mod:`bdnet_deploy.export.tflite.structure`.
+    the graph itself, and where its constants lie: see :mod:`bdnet_deploy.export.tflite.structure`, and :mod:`.compact`.
 
 An int8 file has these instead of the last two:
 
 ``int8``
     true.
 ``tensors``
-    [value of the graph, its tensors, the user's layer], of the values that still exist, in order.
+    [value of the graph, its tensors' numbers, the user's layer], of the values that still exist, in order; 0 for a name that
+    is that of the first tensor, and for a layer that is called as the value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy.typing as npt
 
 from bdnet_deploy.export.foreign import METADATA_KEY, Written, describe
+from bdnet_deploy.export.tflite.compact import pack_structure, pack_values
 from bdnet_deploy.export.tflite.flatbuffer import to_bytes
-from bdnet_deploy.export.tflite.int8 import quantize
+from bdnet_deploy.export.tflite.int8 import SampleSet, quantize
 from bdnet_deploy.export.tflite.int8.accounting import account, remaining
 from bdnet_deploy.export.tflite.lowering import Lowering
 from bdnet_deploy.export.tflite.schema import Array
@@ -33,9 +37,6 @@ from bdnet_deploy.export.tflite.storage import decode
 from bdnet_deploy.export.tflite.structure import describe_graph
 from bdnet_deploy.graph import Graph, Value
 from bdnet_deploy.iodesc import IODescription
-
-if TYPE_CHECKING:
-    from bdnet_deploy.samples import Samples
 
 __all__ = ["write"]
 
@@ -45,7 +46,7 @@ def write(
     *,
     io: IODescription | None = None,
     profile: str = "stock",
-    samples: Array | Samples | None = None,
+    samples: npt.NDArray[Any] | SampleSet | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
@@ -58,8 +59,8 @@ def write(
         io: the I/O description to store.
         profile: ``"stock"``, or ``"extended"`` with an operator of ours that Larq's interpreter does not have: see
             :mod:`bdnet_deploy.export.tflite.extended`.
-        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file, or :class:`~bdnet_deploy.samples.Samples`, which
-            are read in parts; None: a float file.
+        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file, or a set of them that is read one by one
+            (:class:`bdnet_deploy.samples.Samples`); None: a float file.
         meta: what made the file, to store.
         progress: of the calibration: (samples done, samples in all).
 
@@ -71,13 +72,14 @@ def write(
     if samples is not None:
         return _int8(low, samples, progress, graph=graph, io=io, profile=profile, meta=dict(meta or {}))
     _complete(low)
+    structure = describe_graph(graph, low.stored, low.model)
     low.model.metadata[METADATA_KEY] = describe(
         graph,
         io,
         profile=profile,
         meta=dict(meta or {}),
-        values=low.values,
-        structure=describe_graph(graph, low.stored, low.model),
+        values=pack_values(low.values, structure, low.model),
+        structure=pack_structure(structure, low.model),
     )
     data = to_bytes(low.model)
     return Written(data, forms=low.forms.layers, sizes=low.forms.sizes(low.model, len(data)))
@@ -85,7 +87,7 @@ def write(
 
 def _int8(
     low: Lowering,
-    samples: Array | Samples,
+    samples: Array | SampleSet,
     progress: Callable[[int, int], None] | None,
     *,
     graph: Graph,
@@ -112,11 +114,12 @@ def _complete(low: Lowering) -> None:
         record = low.stored.get(value.name)
         if record is None or not _is_exact(value, decode(record, value.name, value.type.shape, _numpy(value), find)):
             assert value.data is not None
+            form = "same"
             data = value.data
             if data.dtype.kind == "u" or data.dtype.itemsize == 2:
                 data = data.astype("<i4")
             tensor = low.b.constant(f"{value.name}/exact", data)
-            low.stored[value.name] = {"form": "same", "tensors": [low.b.name(tensor)]}
+            low.stored[value.name] = {"form": form, "tensors": [low.b.name(tensor)]}
 
 
 def _numpy(value: Value) -> Any:

@@ -24,8 +24,8 @@ def sums(low: Lowering, p: Product, threshold: Value | None) -> int:
     x, scale = low.int8(p.x)
     x, padding = padded_input(low, p, x)
     values = p.weights.transpose(3, 1, 2, 0).astype(np.int8)
-    # The scales of input and filter cancel, so integers stay what they are.
-    weights = b.constant(f"{name}/weights", values, np.full(p.outputs, 1 / scale, np.float32), 3)
+    # The scales of input and filter cancel, so integers stay what they are; one for all channels is enough.
+    weights = b.constant(f"{name}/weights", values, np.array([1 / scale], np.float32))
     low.forms.kinds[weights] = INT8
     if p.constant is not None:
         low.stored.setdefault(p.constant.name, {"form": "depthwise", "tensors": [b.name(weights)]})
@@ -34,7 +34,7 @@ def sums(low: Lowering, p: Product, threshold: Value | None) -> int:
         assert threshold.data is not None
         # Beyond the sums all thresholds are alike.
         shift = -np.clip(threshold.data.astype(np.int64), -p.taps, p.taps + 1).astype(np.int32)
-    bias = b.constant(f"{name}/shift", shift, np.ones(p.outputs, np.float32), 0)
+    bias = b.constant(f"{name}/shift", shift, np.ones(1, np.float32))
     if threshold is not None:
         low.stored.setdefault(threshold.name, {"form": "times", "factor": -1.0, "tensors": [b.name(bias)]})
     recipe = "int8 DEPTHWISE_CONV_2D" if threshold is None else "int8 DEPTHWISE_CONV_2D, bits out"

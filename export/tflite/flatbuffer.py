@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 def to_bytes(model: Model) -> bytes:
     """The file: little-endian, identifier ``TFL3``."""
-    b = flatbuffers.Builder(1 << 16)
+    b = _Builder()
     buffers = _Buffers()
     tensors = [_write_tensor(b, t, buffers.index(t.data)) for t in model.tensors]
     codes: dict[tuple[str, int], int] = {}
@@ -77,6 +77,22 @@ def to_bytes(model: Model) -> bytes:
     )
     b.Finish(root, file_identifier=IDENTIFIER)
     return bytes(b.Output())
+
+
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    """Writes what is small and often the same once: shapes, scales, options."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 16)
+        self._shared: dict[tuple[Any, ...], int] = {}
+
+    def once(self, key: tuple[Any, ...], write: Callable[[], int]) -> int:
+        if key not in self._shared:
+            self._shared[key] = write()
+        return self._shared[key]
+
+    def scalars(self, data: Array) -> int:
+        return self.once((data.dtype.str, data.tobytes()), lambda: _scalars(self, data))
 
 
 class _Buffers:
@@ -134,21 +150,22 @@ def _scalars(b: flatbuffers.Builder, data: Array, alignment: int | None = None) 
     return int(b.EndVector())
 
 
-def _write_tensor(b: flatbuffers.Builder, tensor: Tensor, buffer: int) -> int:
+def _write_tensor(b: _Builder, tensor: Tensor, buffer: int) -> int:
     quantization = 0
     if tensor.scale is not None:
-        scale = _scalars(b, np.atleast_1d(tensor.scale).astype("<f4"))
+        scale = b.scalars(np.atleast_1d(tensor.scale).astype("<f4"))
         zeros = np.zeros(np.size(tensor.scale)) if tensor.zero_point is None else np.atleast_1d(tensor.zero_point)
-        zero_point = _scalars(b, zeros.astype("<i8"))
+        zero_point = b.scalars(zeros.astype("<i8"))
         values: list[tuple[str, int]] = [("offset", 0), ("offset", 0), ("offset", scale), ("offset", zero_point)]
-        quantization = _table(b, [*values, ("u8", 0), ("offset", 0), ("i32", tensor.axis)])
-    shape = _scalars(b, np.array(tensor.shape, "<i4"))
-    signature = _scalars(b, np.array(tensor.signature, "<i4")) if tensor.signature else 0
+        fields = [*values, ("u8", 0), ("offset", 0), ("i32", tensor.axis)]
+        quantization = b.once(("quantization", scale, zero_point, tensor.axis), lambda: _table(b, fields))
+    shape = b.scalars(np.array(tensor.shape, "<i4"))
+    signature = b.scalars(np.array(tensor.signature, "<i4")) if tensor.signature else 0
     name = b.CreateString(tensor.name)
-    fields = [("offset", shape), ("i8", int(tensor.kind)), ("u32", buffer), ("offset", name), ("offset", quantization)]
+    entries = [("offset", shape), ("i8", int(tensor.kind)), ("u32", buffer), ("offset", name), ("offset", quantization)]
     if signature:
-        fields += [("bool", 0), ("offset", 0), ("offset", signature)]
-    return _table(b, fields)
+        entries += [("bool", 0), ("offset", 0), ("offset", signature)]
+    return _table(b, entries)
 
 
 def _write_signature(b: flatbuffers.Builder, signature: Signature) -> int:
@@ -160,18 +177,19 @@ def _write_signature(b: flatbuffers.Builder, signature: Signature) -> int:
     return _table(b, [("offset", inputs), ("offset", outputs), ("offset", key), ("offset", 0), ("u32", 0)])
 
 
-def _write_operator(b: flatbuffers.Builder, op: Operator, code: int) -> int:
+def _write_operator(b: _Builder, op: Operator, code: int) -> int:
     options_type, options, custom = 0, 0, 0
     if op.is_custom:
         # An operator without options has an empty vector, as in files of Larq's own converter.
-        custom = _scalars(b, np.frombuffer(op.custom_options, np.uint8))
+        custom = b.scalars(np.frombuffer(op.custom_options, np.uint8))
     else:
         builtin = BUILTINS[op.name]
         options_type = builtin.options_type
         if options_type:
-            options = _table(b, [(kind, op.options.get(key, d), d) for key, kind, d in builtin.options])
-    inputs = _scalars(b, np.array(op.inputs, "<i4"))
-    outputs = _scalars(b, np.array(op.outputs, "<i4"))
+            given = [(kind, op.options.get(key, d), d) for key, kind, d in builtin.options]
+            options = b.once(("options", *given), lambda: _table(b, given))
+    inputs = b.scalars(np.array(op.inputs, "<i4"))
+    outputs = b.scalars(np.array(op.outputs, "<i4"))
     tensors: list[tuple[str, int]] = [("offset", inputs), ("offset", outputs)]
     return _table(b, [("u32", code), *tensors, ("u8", options_type), ("offset", options), ("offset", custom)])
 

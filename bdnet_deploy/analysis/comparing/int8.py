@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.comparing.decoded import compare_io
-from bdnet_deploy.analysis.comparing.files import runtimes
+from bdnet_deploy.analysis.comparing.files import runtimes, tflite_kind
 from bdnet_deploy.analysis.comparing.foreign import make_reference
 from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import TOLERANCE
@@ -20,7 +20,8 @@ from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.artifact import load_bytes, load_io
 from bdnet_deploy.importers.tflite import own
 from bdnet_deploy.peers import PeerError
-from bdnet_deploy.peers.jobs import Job
+from bdnet_deploy.peers import tflite as tflite_peer
+from bdnet_deploy.peers.jobs import Job, Runtime
 from bdnet_deploy.report import Value
 from bdnet_deploy.tflite_reference import evaluate, split
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Samples on which every operator is looked at.
 _SAMPLES = 2
+#: XNNPACK rounds once where TensorFlow Lite rounds twice, so one of its int8 results may be the next level.
+_XNNPACK_LEVELS = 1
 
 
 def verify_int8(
@@ -47,7 +50,7 @@ def verify_int8(
     slices = split(content)
     jobs: list[Job] = [(to_bytes(part.model), [values[name] for name in part.inputs]) for part in slices]
     reference = make_reference(model.float_graph(), inputs)
-    for name, runtime in runtimes("stock").items():
+    for name, (runtime, levels) in _runtimes(tflite_kind(data)).items():
         try:
             results = runtime.run(jobs, timeout=settings.timeout)
         except PeerError as error:
@@ -56,15 +59,30 @@ def verify_int8(
             results = []
         for part, outputs in zip(slices, results):
             for tensor, found in zip(part.outputs, outputs):
-                _compare(f"{name} operator", f"{part.index}: {part.operator}", found, values[tensor], verdicts)
+                _compare(f"{name} operator", f"{part.index}: {part.operator}", found, values[tensor], levels, verdicts)
         runner = Runner(runtime, name, verdicts, settings)
         runner.compare_whole(data, reference, model.io, integers=True)
         facts |= runner.facts
     return facts
 
 
-def _compare(check: str, layer: str, found: Array, expected: Array, verdicts: Verdicts) -> None:
-    """Integers bit for bit; real values within 1e-5 of the largest."""
+def _runtimes(kind: str) -> dict[str, tuple[Runtime, int]]:
+    """Runtimes of int8 files, and by how many levels an int8 result may differ from the reference's there.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    if kind == "extended":
+        return {
+            "TensorFlow Lite": (tflite_peer.runtime(xnnpack=False), 0),
+            "TensorFlow Lite, XNNPACK": (tflite_peer.runtime(), _XNNPACK_LEVELS),
+        }
+    return {name: (runtime, 0) for name, runtime in runtimes(kind).items()}
+
+
+def _compare(check: str, layer: str, found: Array, expected: Array, levels: int, verdicts: Verdicts) -> None:
+    """Integers bit for bit, those of 8 bits within ``levels`` (counted as near ties); real values within 1e-5 of the largest."""
+    near = 0
     found = found.reshape(expected.shape)
     if expected.dtype.kind == "f":
         distance = np.abs(found.astype(np.float64) - expected)
@@ -73,8 +91,12 @@ def _compare(check: str, layer: str, found: Array, expected: Array, verdicts: Ve
         far: float | None = float(distance.max(initial=0.0))
     else:
         wrong, far = ~equal_elements(found, expected), None
+        if levels and found.dtype == expected.dtype == np.int8:
+            close = wrong & (np.abs(found.astype(np.int64) - expected) <= levels)
+            near, wrong = int(close.sum()), wrong & ~close
     why = ""
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         why = f"at {place} it is {found[place]}, the reference has {expected[place]}; {int(wrong.sum())} of {wrong.size} differ"
-    verdicts.add(check, layer, compared=expected.size, different=int(wrong.sum()), distance=far, why=why)
+    different = int(wrong.sum())
+    verdicts.add(check, layer, compared=expected.size, different=different, near_ties=near, distance=far, why=why)

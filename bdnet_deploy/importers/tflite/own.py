@@ -15,6 +15,7 @@ import numpy as np
 from bdnet_deploy.errors import ModelFileError, UnsupportedError
 from bdnet_deploy.export.foreign import METADATA_KEY
 from bdnet_deploy.export.tflite.builder import Builder
+from bdnet_deploy.export.tflite.compact import unpack_structure, unpack_values
 from bdnet_deploy.export.tflite.encoding import FLOAT, SHIFTS, Encoded, to_float, to_planes
 from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.export.tflite.schema import Model, Operator, Tensor
@@ -99,7 +100,7 @@ def graph_of(model: Model) -> tuple[Graph, IODescription | None, dict[str, Any]]
             fix="use the float file, or the model",
         )
     with damage_reported(_KIND):
-        structure = file.description["structure"]
+        structure = unpack_structure(file.description["structure"], model)
         if structure["digest"] != digest(model, structure["constants"]):
             raise EditedFileError(
                 f"the {_KIND} file was edited after bdnet-deploy wrote it",
@@ -127,7 +128,8 @@ def split_layers(source: bytes | str | Path) -> list[Layer]:
 
 
 def _split(file: _File) -> Iterator[Layer]:
-    values = {str(v["name"]): v for v in file.description["values"]}
+    structure = unpack_structure(file.description["structure"], file.model)
+    values = {str(v["name"]): v for v in unpack_values(file.description["values"], structure, file.model)}
     owner = {file.tensors[t]: name for name, v in values.items() for t in v["tensors"]}
     producer = {t: op for op in file.model.operators for t in op.outputs}
     order = {id(op): i for i, op in enumerate(file.model.operators)}

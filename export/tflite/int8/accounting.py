@@ -34,9 +34,18 @@ def _form(form: LayerForm) -> LayerForm:
 
 
 def remaining(values: Sequence[dict[str, Any]], model: Model) -> list[list[Any]]:
-    """[name, tensors, layer] of the values whose tensors are in the model."""
-    names = {t.name for t in model.tensors if t.data is None and t.kind in (*_REAL, TensorKind.INT32)}
-    return [[v["name"], v["tensors"], v["source"]] for v in values if names.issuperset(v["tensors"])]
+    """[name, tensors, layer] of the values whose tensors are in the model; 0 for a name that is that of the first tensor, and
+    for a layer that is called as the value."""
+    number = {t.name: i for i, t in enumerate(model.tensors) if t.data is None and t.kind in (*_REAL, TensorKind.INT32)}
+    return [
+        [
+            0 if v["name"] == v["tensors"][0] else v["name"],
+            [number[t] for t in v["tensors"]],
+            0 if v["source"] == v["name"] else v["source"],
+        ]
+        for v in values
+        if number.keys() >= set(v["tensors"])
+    ]
 
 
 _REAL = (TensorKind.FLOAT32, TensorKind.INT8)

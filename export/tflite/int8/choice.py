@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bdnet_deploy.export.tflite import extended
 from bdnet_deploy.export.tflite.int8.ranges import ENDLESS, Range
 from bdnet_deploy.export.tflite.int8.reading import Reading
 from bdnet_deploy.export.tflite.schema import ABSENT, Model, Operator, TensorKind
@@ -61,8 +62,8 @@ class Choice:
 def choose(model: Model, seen: dict[int, Range]) -> Choice:
     """Decide from the front to the back.
 
-    Products are int8 wherever they stand, Larq's convolutions where its kernels can give int8, operators on elements
-    behind int8 ones. A tensor whose sign alone is read stays float32 behind Larq's convolutions: it is exact there.
+    Products are int8 wherever they stand, binary convolutions where their kernels can give int8, operators on elements
+    behind int8 ones. A tensor whose sign alone is read stays float32 behind binary convolutions: it is exact there.
     """
     reading, choice = Reading(model), Choice()
     int8: set[int] = set()  # tensors whose int8 form exists
@@ -93,6 +94,8 @@ def _wanted(reading: Reading, op: Operator) -> bool:
 
 def _suits(reading: Reading, op: Operator, int8: set[int]) -> bool:
     output = op.outputs[0]
+    if op.name == extended.NAME:
+        return not reading.decides_signs_only(output)
     if op.name == "LceBconv2d":
         return not padded_with_zeros(op) and not reading.decides_signs_only(output)
     if reading.is_product(op):

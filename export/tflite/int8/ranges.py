@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -12,28 +12,37 @@ from bdnet_deploy.export.tflite.schema import Array, Model, TensorKind
 from bdnet_deploy.tflite_reference.interpreter import run
 from bdnet_deploy.tflite_reference.interpreter import samples as one_by_one
 
-if TYPE_CHECKING:
-    from bdnet_deploy.samples import Samples
-
 #: Beyond it lies no value, but the padding of a maximum, which must never win.
 ENDLESS = 1e30
 #: Least and largest value.
 Range = tuple[float, float]
 
 
-def observe(
-    model: Model, samples: Array | Samples, progress: Callable[[int, int], None] | None = None
-) -> dict[int, Range]:
-    """Least and largest value of every computed float32 tensor.
+class SampleSet(Protocol):
+    """Samples that need not all be in memory, such as :class:`bdnet_deploy.samples.Samples`."""
 
-    Samples are in memory in parts, of one of them each value up to its last reader.
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Array]:
+        """(n, ...) of at most ``size`` samples each, in order."""
+
+
+def observe(
+    model: Model, samples: Array | SampleSet, progress: Callable[[int, int], None] | None = None
+) -> dict[int, Range]:
+    """Least and largest value of every computed float32 tensor, over all samples.
+
+    Of a sample set one sample is in memory at a time, and each value only up to its last reader.
 
     Raises:
         UsageError: samples that do not fit, or NaN or infinity in them.
     """
     low: dict[int, float] = {}
     high: dict[int, float] = {}
-    for done, sample in enumerate(_each(model, samples), 1):
+    if not len(samples):
+        raise UsageError("there are no calibration samples")
+    batches = np.split(samples, len(samples)) if isinstance(samples, np.ndarray) else samples.batches(1)
+    for done, sample in enumerate((s for batch in batches for s in one_by_one(model, _checked(batch))), 1):
         for index, value in run(model, sample):
             if model.tensors[index].kind is TensorKind.FLOAT32:
                 low[index] = min(low.get(index, np.inf), float(value.min(initial=np.inf, where=value > -ENDLESS)))
@@ -43,8 +52,7 @@ def observe(
     return {i: (low[i], high[i]) if low[i] <= high[i] else (0.0, 0.0) for i in low}
 
 
-def _each(model: Model, samples: Array | Samples) -> Iterator[list[Array]]:
-    for part in [samples] if isinstance(samples, np.ndarray) else samples.parts():
-        if not np.isfinite(part).all():
-            raise UsageError("a calibration sample has NaN or infinity in it", fix="leave it out")
-        yield from one_by_one(model, np.asarray(part, np.float32))
+def _checked(batch: Array) -> Array:
+    if not np.isfinite(batch).all():
+        raise UsageError("a calibration sample has NaN or infinity in it", fix="leave it out")
+    return np.asarray(batch, np.float32)

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from bdnet_deploy.export.tflite import extended
 from bdnet_deploy.export.tflite.int8 import constants
 from bdnet_deploy.export.tflite.int8.choice import HIGH, LOW, SAME_LEVELS, Choice, Levels
 from bdnet_deploy.export.tflite.int8.reading import Reading
@@ -129,7 +130,7 @@ class _Rewriting:
             self._copy(op, tuple(inputs), tuple(self._plain(i) for i in op.outputs))
         elif op.name == "DEQUANTIZE":
             self.int8[op.outputs[0]] = (self._plain(op.inputs[0]), self.choice.levels[op.outputs[0]])
-        elif op.name in ("LceBconv2d", "LceDequantize"):
+        elif op.name in ("LceBconv2d", "LceDequantize", extended.NAME):
             output = op.outputs[0]
             result = self._result(output, self.choice.levels[output])
             self._copy(op, tuple(self._plain(i) for i in op.inputs), (result,))
