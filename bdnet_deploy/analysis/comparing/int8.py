@@ -19,8 +19,7 @@ from bdnet_deploy.export.tflite.flatbuffer import from_bytes, to_bytes
 from bdnet_deploy.graph import Array
 from bdnet_deploy.importers.artifact import load_bytes, load_io
 from bdnet_deploy.importers.tflite import own
-from bdnet_deploy.peers import PeerError
-from bdnet_deploy.peers import tflite as tflite_peer
+from bdnet_deploy.peers import PeerError, tensorflow_lite
 from bdnet_deploy.peers.jobs import Job, Runtime
 from bdnet_deploy.report import Value
 from bdnet_deploy.tflite_reference import evaluate, split
@@ -74,8 +73,8 @@ def _runtimes(kind: str) -> dict[str, tuple[Runtime, int]]:
     """
     if kind == "extended":
         return {
-            "TensorFlow Lite": (tflite_peer.runtime(xnnpack=False), 0),
-            "TensorFlow Lite, XNNPACK": (tflite_peer.runtime(), _XNNPACK_LEVELS),
+            "TensorFlow Lite": (tensorflow_lite.process(xnnpack=False), 0),
+            "TensorFlow Lite, XNNPACK": (tensorflow_lite.process(), _XNNPACK_LEVELS),
         }
     return {name: (runtime, 0) for name, runtime in runtimes(kind).items()}
 
