@@ -71,7 +71,7 @@ def foreign_file(
         return onnx.write(model.float_graph(), io=model.io, profile=profile, meta=meta)
     from bdnet_deploy.export import tflite
 
-    samples = next(model.samples(calibrate).parts()) if int8 and calibrate is not None else None
+    samples = model.samples(calibrate) if int8 and calibrate is not None else None
     step = (lambda done, total: progress("calibrating", done, total)) if progress else None
     return tflite.write(model.float_graph(), io=model.io, profile=profile, samples=samples, meta=meta, progress=step)
 

@@ -21,7 +21,7 @@ An int8 file has these instead of the last two:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -36,6 +36,9 @@ from bdnet_deploy.export.tflite.structure import describe_graph
 from bdnet_deploy.graph import Graph, Value
 from bdnet_deploy.iodesc import IODescription
 
+if TYPE_CHECKING:
+    from bdnet_deploy.passes.ranges import Batches
+
 __all__ = ["write"]
 
 
@@ -44,7 +47,7 @@ def write(
     *,
     io: IODescription | None = None,
     profile: str = "stock",
-    samples: npt.NDArray[Any] | None = None,
+    samples: npt.NDArray[Any] | Batches | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
@@ -57,7 +60,7 @@ def write(
         io: the I/O description to store.
         profile: ``"stock"``, or ``"extended"`` with an operator of ours that Larq's interpreter does not have: see
             :mod:`bdnet_deploy.export.tflite.extended`.
-        samples: (N, H, W, C) float32 inputs that set the ranges of an int8 file; None: a float file.
+        samples: (N, H, W, C) float32 inputs, or such in batches, that set the ranges of an int8 file; None: a float file.
         meta: what made the file, to store.
         progress: of the calibration: (samples done, samples in all).
 
@@ -82,7 +85,7 @@ def write(
 
 
 def _int8(
-    low: Lowering, samples: Array, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
+    low: Lowering, samples: Array | Batches, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
 ) -> Written:
     model = quantize(low.model, samples, progress=progress)
     kept = remaining(low.values, model)

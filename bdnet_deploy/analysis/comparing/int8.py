@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bdnet_deploy.analysis.comparing.decoded import compare_io
-from bdnet_deploy.analysis.comparing.files import runtimes
+from bdnet_deploy.analysis.comparing.files import runtimes, tflite_kind
 from bdnet_deploy.analysis.comparing.foreign import make_reference
 from bdnet_deploy.analysis.comparing.graphs import equal_elements
 from bdnet_deploy.analysis.comparing.layers import TOLERANCE
@@ -47,7 +47,7 @@ def verify_int8(
     slices = split(content)
     jobs: list[Job] = [(to_bytes(part.model), [values[name] for name in part.inputs]) for part in slices]
     reference = make_reference(model.float_graph(), inputs)
-    for name, runtime in runtimes("stock").items():
+    for name, runtime in runtimes(tflite_kind(data)).items():
         try:
             results = runtime.run(jobs, timeout=settings.timeout)
         except PeerError as error:

@@ -11,6 +11,7 @@ What is packed or int8 already stays as it is; inputs and outputs stay float32.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from bdnet_deploy.export.tflite.int8.choice import choose
 from bdnet_deploy.export.tflite.int8.folding import fold
@@ -18,15 +19,20 @@ from bdnet_deploy.export.tflite.int8.ranges import Range, observe
 from bdnet_deploy.export.tflite.int8.rewrite import rewrite
 from bdnet_deploy.export.tflite.schema import Array, Model
 
+if TYPE_CHECKING:
+    from bdnet_deploy.passes.ranges import Batches
+
 __all__ = ["quantize"]
 
 
-def quantize(model: Model, samples: Array, *, progress: Callable[[int, int], None] | None = None) -> Model:
+def quantize(
+    model: Model, samples: Array | Batches, *, progress: Callable[[int, int], None] | None = None
+) -> Model:
     """The int8 form of a model with one float32 input.
 
     Args:
         model: float32, as the lowering emits it; it stays as it is.
-        samples: (N, ...) float32 inputs that set the ranges.
+        samples: (N, ...) float32 inputs that set the ranges, or such in batches.
         progress: (samples done, samples in all).
 
     Returns:
