@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from export_graphs import Net  # noqa: E402
 from torch_modules import randomize  # noqa: E402
 
 import bdnet_deploy  # noqa: E402
@@ -229,3 +231,26 @@ def test_size_of_mobilenet() -> None:
             bits += data.nbytes
     assert bits > 1_400_000
     assert len(written.data) <= 1.15 * (bits + written.sizes["parameters"])
+
+
+def test_all_batches_set_the_ranges() -> None:
+    """Samples that are read from files in parts: also those of later parts count."""
+    from bdnet_deploy.export.tflite.int8.ranges import observe
+    from bdnet_deploy.export.tflite.lowering import Lowering
+
+    net = Net(0, 2, 2, 3)
+    net.done(net.affine(net.x))
+    model = Lowering(net.graph, "stock").model
+    x = np.zeros((40, 2, 2, 3), np.float32)
+    x[39] = 100
+
+    class Parts:
+        def __len__(self) -> int:
+            return len(x)
+
+        def batches(self, size: int) -> Iterator[np.ndarray]:
+            yield from (x[i : i + size] for i in range(0, len(x), size))
+
+    assert observe(model, Parts()) == observe(model, x) != observe(model, x[:16])
+    with pytest.raises(UsageError, match="no samples"):
+        observe(model, x[:0])

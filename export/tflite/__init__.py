@@ -85,7 +85,12 @@ def write(
 
 
 def _int8(
-    low: Lowering, samples: Array | Batches, progress: Callable[[int, int], None] | None, *, graph: Graph, **details: Any
+    low: Lowering,
+    samples: Array | Batches,
+    progress: Callable[[int, int], None] | None,
+    *,
+    graph: Graph,
+    **details: Any,
 ) -> Written:
     model = quantize(low.model, samples, progress=progress)
     kept = remaining(low.values, model)

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["quantize"]
 
 
-def quantize(
-    model: Model, samples: Array | Batches, *, progress: Callable[[int, int], None] | None = None
-) -> Model:
+def quantize(model: Model, samples: Array | Batches, *, progress: Callable[[int, int], None] | None = None) -> Model:
     """The int8 form of a model with one float32 input.
 
     Args:
