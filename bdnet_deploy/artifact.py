@@ -236,6 +236,9 @@ def _check_output(model: Model, target: str, out: Path) -> None:
             why="other commands tell the kind of a file by it",
             fix=f"-o {out.with_suffix(suffix)}",
         )
+    if model.source is not None and out.exists() and out.samefile(model.source):
+        fix = f"-o {out.with_name(out.stem + '-exported' + suffix)}"
+        raise UsageError("the output would replace the file that the model came from", where=str(out), fix=fix)
     if target == "c":
         from bdnet_deploy.export.c import c_identifier
 

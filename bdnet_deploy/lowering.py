@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bdnet_deploy.errors import DoesNotFitError, unknown_name
-from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant
+from bdnet_deploy.graph import NUMERICS, Array, DType, Graph, Quant, difference
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.passes import (
     Batches,
@@ -121,7 +121,17 @@ def float_graph(graph: Graph) -> tuple[Graph, list[str]]:
 
     No kernel of our own runtime is asked for: other runtimes take this graph, too.
     """
-    return _folded(to_float(merge_affine(collapse_repeats(graph))))
+    return _folded(to_float(_merged(graph)))
+
+
+def _merged(graph: Graph) -> Graph:
+    """Affine maps merged, also those that a slice moved out of their way: until nothing changes."""
+    graph = merge_affine(collapse_repeats(graph))
+    while True:
+        further = merge_affine(prune_channels(graph))
+        if difference(graph, further) is None:
+            return graph
+        graph = further
 
 
 def _folded(graph: Graph) -> tuple[Graph, list[str]]:

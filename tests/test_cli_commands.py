@@ -120,6 +120,16 @@ def test_source_is_never_overwritten() -> None:
     assert Path("model.pt").read_bytes() == MODEL.read_bytes()
 
 
+def test_a_foreign_source_is_not_replaced_by_default() -> None:
+    done("export", MODEL, "--target", "onnx")
+    before = Path("model.onnx").read_bytes()
+    result = invoke("export", "model.onnx", "--target", "onnx")
+    assert result.exit_code == 2
+    assert "-o model-exported.onnx" in result.stderr
+    assert Path("model.onnx").read_bytes() == before
+    done("export", "model.onnx", "--target", "onnx", "-o", "model-exported.onnx")
+
+
 def test_fixed_numerics_need_samples() -> None:
     result = invoke("export", MODEL, "--target", "bdn", "--numerics", "fixed16")
     assert result.exit_code == 2

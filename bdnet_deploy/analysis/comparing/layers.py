@@ -9,6 +9,7 @@ import numpy as np
 
 from bdnet_deploy.analysis.comparing.behaviour import cause_of_layer
 from bdnet_deploy.analysis.comparing.decoded import layer_of
+from bdnet_deploy.analysis.comparing.rounding import allowance
 from bdnet_deploy.analysis.comparing.verdicts import Verdicts
 from bdnet_deploy.errors import UsageError
 from bdnet_deploy.graph import AddMap, Affine, Array, Node, Quantize, Sign, Ternarize, Value
@@ -16,7 +17,7 @@ from bdnet_deploy.graph import AddMap, Affine, Array, Node, Quantize, Sign, Tern
 if TYPE_CHECKING:
     from bdnet_deploy.model import Model
 
-#: Real outputs of a foreign runtime may differ by this share of the layer's largest value.
+#: Real outputs of a foreign runtime may differ by this share of the layer's largest value, and by what :func:`allowance` says.
 TOLERANCE = 1e-5
 #: A sign may differ where the compared value is within this many units in the last place of the largest addend.
 NEAR_TIE_ULPS = 4
@@ -32,6 +33,8 @@ def compare_layer(runtime: str, node: Node, found: Array, values: Mapping[str, A
         scale = float(np.abs(expected).max(initial=0.0))
         distance = np.abs(found.astype(np.float64) - expected)
         wrong = ~(distance <= TOLERANCE * max(scale, 1e-30))  # NaN is wrong, too
+        if wrong.any():
+            wrong &= ~(distance <= allowance(node, values))
         verdicts.add(
             f"{runtime} layer",
             layer,

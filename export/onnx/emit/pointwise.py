@@ -18,11 +18,14 @@ def _beside(b: Body, call: Call, index: int) -> str:
 
 
 def _affine(b: Body, call: Call) -> str:
+    """Factors of integers come first: a factor that comes second is moved by onnxruntime into the weights of the convolution before
+    it, whose sums are then rounded, so that a sum of exactly 0 falls on the other side of a threshold of 0.
+    """
     terms, like = call.as_op(Affine).terms, call.operand()
     total = ""
     for i in range(terms):
-        x = call.inputs[0] if i == 0 else _beside(b, call, 1)
-        product = b.op("Mul", x, b.channels(call, terms + i, like))
+        factors = (call.inputs[0] if i == 0 else _beside(b, call, 1), b.channels(call, terms + i, like))
+        product = b.op("Mul", *(factors if call.operand(i).dtype.is_float else factors[::-1]))
         total = b.op("Add", total, product) if total else product
     return b.op("Add", total, b.channels(call, 2 * terms, like))
 

@@ -30,7 +30,9 @@ def _form(form: LayerForm) -> LayerForm:
         return form
     macs = {kind: n for kind, n in form.macs.items() if kind != "float"}
     macs["int8"] = macs.get("int8", 0) + form.macs["float"]
-    return dataclasses.replace(form, macs=macs, weight_bytes=form.weight_bytes // 4)
+    recipe = form.recipe.removeprefix("float ")
+    recipe = recipe if recipe.startswith("int8 ") else f"int8 {recipe}"
+    return dataclasses.replace(form, recipe=recipe, macs=macs, weight_bytes=form.weight_bytes // 4)
 
 
 def remaining(values: Sequence[dict[str, Any]], model: Model) -> list[list[Any]]:
