@@ -137,12 +137,12 @@ def test_the_worker_of_interpreters(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     import bdnet_deploy
     from bdnet_deploy.peers import worker as module
 
-    def make(model: bytes, runtime: str, num_threads: int) -> _Interpreter:
-        assert (model, runtime, num_threads) == (b"model", "litert", 1)
+    def make(model: bytes, runtime: str, xnnpack: bool) -> _Interpreter:
+        assert (model, runtime, xnnpack) == (b"model", "litert", False)
         return _Interpreter()
 
     monkeypatch.setattr(bdnet_deploy, "tflite_interpreter", make, raising=False)
     (tmp_path / "m").write_bytes(b"model")
-    predict, batched = module._tflite(tmp_path / "m", {"runtime": "litert"})
+    predict, batched = module._tflite(tmp_path / "m", {"runtime": "litert", "xnnpack": False})
     assert not batched
     assert np.array_equal(predict([X[:1]])[0], X[:1] * 2)
