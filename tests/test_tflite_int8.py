@@ -162,7 +162,7 @@ def test_a_late_sample_that_is_none(bad: int) -> None:
 
 
 def test_extended_files_name_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bdnet_deploy.peers.tflite._installed", lambda _: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     model = bdnet_deploy.load(DIGITS / "model.pt")
     path = tmp_path / "int8.tflite"
     model.export("tflite", path, profile="extended", int8=True, calibrate=DIGITS / "calibration.npz")
