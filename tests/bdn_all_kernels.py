@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings import pack_tile16
 
 _NAMES = {"f": "f32", "u": "u8", "q": "i8", "h": "i16", "i": "i32"}
 _TYPES = {**LETTERS, "i": DType.I32}
@@ -64,6 +65,15 @@ def _products(s: _Steps, rng: np.random.Generator) -> None:
     for pair, out in pairs:
         maps = [((2, 2, 33), LETTERS[pair[0]]), ((2, 3, 33), LETTERS[pair[1]])]
         s.add(f"bd_matmul_{pair}_{out.value}", maps, (2, 2, 3), out)
+
+
+def _tile16(s: _Steps, rng: np.random.Generator) -> None:
+    for size, shape in ((1, (3, 4, 32)), (3, (1, 2, 32))):
+        weights = draw(rng, (32, size, size, 64), DType.BIT)
+        window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
+        for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
+            blob = pack_tile16(weights, low)
+            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, 64), DType.BIT)], shape, out, weights=blob, **window)
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
@@ -155,6 +165,7 @@ def rest_of_kernels() -> Bdn:
     rng = np.random.default_rng(4)
     steps = _Steps()
     _products(steps, rng)
+    _tile16(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)

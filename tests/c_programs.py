@@ -132,3 +132,8 @@ def run_program(
         ran = subprocess.run([str(program)], capture_output=True, encoding="utf-8", timeout=60)
     assert not ran.stderr, ran.stderr
     return ran.returncode, ran.stdout
+
+
+def kernels_of_table(source: str) -> list[str]:
+    """The kernels that a generated C source lists; without the variants of a core, which stand beside the plain one."""
+    return [name for name in re.findall(r"^    &(\w+)", source, re.MULTILINE) if "_on_" not in name]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from c_programs import PAGE, PROGRAMS, models, printed, write_folder
+from c_programs import PAGE, PROGRAMS, kernels_of_table, models, printed, write_folder
 
 from bdnet_deploy import firmware, targets
 from bdnet_deploy.plan.kernels import kernel_names
@@ -117,7 +117,7 @@ def test_programs_of_the_page_run_on_emulated_cores(folder: Path, name: str, cor
 
 
 def table_of(folder: Path, name: str) -> list[str]:
-    return re.findall(r"^    &(\w+)", (folder / f"{name}.c").read_text(encoding="utf-8"), re.MULTILINE)
+    return kernels_of_table((folder / f"{name}.c").read_text(encoding="utf-8"))
 
 
 def test_kept_kernels_are_in_the_table_once(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c_programs import DIGITS, PAGE, ROOT, model, models
+from c_programs import DIGITS, PAGE, ROOT, kernels_of_table, model, models
 from click.testing import CliRunner, Result
 
 from bdnet_deploy import bdn_format, firmware, load, targets
@@ -43,7 +43,7 @@ def test_beside_a_generated_source() -> None:
     manifest = read_manifest(Path("digits.manifest.json"))
     source = Path("digits.c").read_text(encoding="utf-8")
     header = Path("digits.h").read_text(encoding="utf-8")
-    assert list(manifest.kernels) == sorted(re.findall(r"^    &(\w+)", source, re.MULTILINE))
+    assert list(manifest.kernels) == sorted(kernels_of_table(source))
     assert f"#define DIGITS_RESERVED_BYTES {manifest.model_bytes}u" in header
     assert f"#define DIGITS_BYTES {manifest.model_bytes}u" in header
     plan = models()["digits"].plan

@@ -46,7 +46,7 @@ BD_INLINE bd_lanes bd_parameter_block(const bd_epilogue_job *j, uint32_t offset,
 
 BD_INLINE bd_epilogue_job bd_job_of(const bd_step *step, const uint8_t *constants, const bd_view in[],
                                     const bd_view out[]) {
-    bd_epilogue_job j;
+    bd_epilogue_job j = {0};
     j.e = *(const bd_epilogue *)(const void *)(constants + step->epilogue_at);
     j.constants = constants;
     j.acc_dtype = in[0].dtype;
