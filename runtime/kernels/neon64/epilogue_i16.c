@@ -1,8 +1,8 @@
 /* The fixed-point epilogue to int16 on AArch64: 16 channels of two pixels at once, their parameters in registers for a row.
  *
  * With factors k * 65536 + m: the sum of products with m takes 32 bits, `addhn` adds and keeps the upper half, and k * x is
- * a saturating addition where k is 0 or 1 (-1 for slopes). A block of channels with other parameters takes the plain loop
- * below; which one it is depends on constants only. Other operands are the plain kernel's. */
+ * a saturating addition where k is 0 or 1 (-1 for slopes). A step with other parameters or operands is the generic
+ * kernel's; that depends on constants only. */
 #include <arm_neon.h>
 
 #include "bd_epilogue.h"
@@ -207,7 +207,7 @@ BD_INLINE int thresholds(const uint8_t *constants, uint32_t offset, uint32_t c, 
     return vmaxvq_s32(most) <= INT16_MAX;
 }
 
-/* Loads 16 channels. Returns 0 where the plain loop has to do it. */
+/* Loads 16 channels. Returns 0 where the plain kernel has to do it. */
 static int load_block(block *b, const bd_epilogue *e, const uint8_t *constants, uint32_t c, int *form,
                       int *slopes) {
     const vec one = vdupq_n_s16(1);
@@ -251,65 +251,6 @@ static int load_block(block *b, const bd_epilogue *e, const uint8_t *constants, 
     return fits && (e->high == BD_ABSENT || thresholds(constants, e->high, c, b->high));
 }
 
-BD_INLINE uint32_t low_part(int32_t factor) {
-    return (uint32_t)(int32_t)(int16_t)(uint16_t)(uint32_t)factor;
-}
-
-BD_INLINE uint32_t high_part(int32_t factor) {
-    return (uint32_t)((int32_t)((uint32_t)factor + 0x8000u) >> 16);
-}
-
-BD_INLINE int32_t finish(uint32_t low_sum, uint32_t high_sum) {
-    return bd_clamp((int32_t)((uint32_t)((int32_t)low_sum >> 16) + high_sum), INT16_MIN, INT16_MAX);
-}
-
-/* The plain loop: any parameters, 16 channels of a row. */
-static BD_APART void plain(const row_of *r, const bd_epilogue *e, const uint8_t *constants, uint32_t c) {
-    for (uint32_t x = 0; x < r->width; x++) {
-        const uint8_t *acc = r->acc + (size_t)x * r->acc_step;
-        const size_t at = (size_t)x * r->step;
-        uint32_t a = 0, b = 0;
-        for (uint32_t i = 0; i < 16u; i++) {
-            const uint32_t channel = c + i;
-            const int32_t term =
-                r->small ? ((const int8_t *)acc)[i] : ((const int16_t *)(const void *)acc)[i];
-            const int32_t mul = *(const int32_t *)bd_parameters(constants, e->mul, channel);
-            const uint32_t v = (uint32_t)term << r->shift;
-            uint32_t low = v * low_part(mul) + *(const uint32_t *)bd_parameters(constants, e->add, channel);
-            uint32_t high = v * high_part(mul);
-            if (e->residual_mul != BD_ABSENT) {
-                const int32_t factor = *(const int32_t *)bd_parameters(constants, e->residual_mul, channel);
-                const uint32_t term2 =
-                    (uint32_t)(int32_t)((const int16_t *)(const void *)(r->residual + at))[i];
-                low += term2 * low_part(factor);
-                high += term2 * high_part(factor);
-            }
-            int32_t y = finish(low, high);
-            if (e->positive != BD_ABSENT) {
-                const int32_t up = *(const int32_t *)bd_parameters(constants, e->positive, channel);
-                const int32_t down = *(const int32_t *)bd_parameters(constants, e->negative, channel);
-                const int32_t slope = up ^ ((up ^ down) & bd_negative_mask(y));
-                y = finish((uint32_t)y * low_part(slope), (uint32_t)y * high_part(slope));
-            }
-            if (r->trunk != NULL) {
-                ((int16_t *)(void *)(r->trunk + at))[i] = (int16_t)y;
-            }
-            if (e->low != BD_ABSENT) {
-                a |= (bd_less(y, *(const int32_t *)bd_parameters(constants, e->low, channel)) >> 31) << i;
-            }
-            if (e->high != BD_ABSENT) {
-                b |= (bd_less(y, *(const int32_t *)bd_parameters(constants, e->high, channel)) >> 31) << i;
-            }
-        }
-        if (r->a != NULL) {
-            *(uint16_t *)(void *)(r->a + (size_t)x * r->packed_step) = (uint16_t)a;
-        }
-        if (r->b != NULL) {
-            *(uint16_t *)(void *)(r->b + (size_t)x * r->packed_step) = (uint16_t)b;
-        }
-    }
-}
-
 static int is_for_blocks(const bd_epilogue *e, const bd_view in[], const bd_view out[]) {
     const int residual = e->residual_mul != BD_ABSENT;
     return in->channels % 32u == 0 && e->repeats == 0 && (in->dtype == BD_I8 || in->dtype == BD_I16) &&
@@ -327,6 +268,13 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     if (!is_for_blocks(e, in, out)) {
         return bd_epilogue_i16.run(step, constants, in, out, y0, rows, scratch);
     }
+    block b;
+    int form, slopes;
+    for (uint32_t c = 0; c < channels; c += 16u) {
+        if (!load_block(&b, e, constants, c, &form, &slopes)) {
+            return bd_epilogue_i16.run(step, constants, in, out, y0, rows, scratch);
+        }
+    }
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const bd_epilogue_rows at = bd_rows_of(in, out, y);
         row_of r;
@@ -343,13 +291,8 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         r.shift = e->shift;
         const int operands = r.trunk == NULL || r.a == NULL ? MIXED : r.small ? SMALL : WIDE;
         for (uint32_t c = 0; c < channels; c += 16u) {
-            block b;
-            int form, slopes;
-            if (load_block(&b, e, constants, c, &form, &slopes)) {
-                forms[e->high != BD_ABSENT][form][slopes][operands](&r, &b);
-            } else {
-                plain(&r, e, constants, c);
-            }
+            (void)load_block(&b, e, constants, c, &form, &slopes);
+            forms[e->high != BD_ABSENT][form][slopes][operands](&r, &b);
             r.acc += r.small ? 16 : 32;
             r.residual = r.residual != NULL ? r.residual + 32 : NULL;
             r.trunk = r.trunk != NULL ? r.trunk + 32 : NULL;
