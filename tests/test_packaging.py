@@ -111,6 +111,8 @@ def test_wheel_holds_the_source_tree_s_files_and_nothing_else(wheel: Path, root:
         *expected("runtime/src", ("*",), "bdnet_deploy/runtime/src"),
         *expected("runtime/kernels", ("*",), "bdnet_deploy/runtime/kernels"),
         *expected("runtime/threads", ("*",), "bdnet_deploy/runtime/threads"),
+        *expected("runtime/host", ("*",), "bdnet_deploy/runtime/host"),
+        *expected("runtime/tflite", ("*",), "bdnet_deploy/runtime/tflite"),
         *expected("firmware_examples", ("*",), "bdnet_deploy/firmware_examples"),
         *expected("examples/digits", ("model.pt", "*.npz", "train.py"), "bdnet_deploy/examples/digits"),
     }

@@ -136,6 +136,7 @@ static inline void bd_to_lanes(void *lanes, const void *words, size_t stride, ui
     }
     for (; o < BD_LANES; o++) {
         for (uint32_t k = 0; k < count; k++) {
+            /* cppcheck-suppress uninitvar */ /* the words of all outputs are there */
             to[(size_t)k * BD_LANES + o] = o < outputs ? from[o * stride + k] : 0;
         }
     }
