@@ -64,11 +64,14 @@ static int indices_fit(const uint8_t *weights, uint32_t channels, uint32_t outpu
     uint32_t outside = 0;
     for (uint32_t at = 0; at < channels;) {
         const uint32_t slab = bd_lut7_slab(channels - at), indices = bd_lut7_indices(slab);
-        for (uint32_t o = 0; o < outputs; o++, weights += indices) {
-            for (uint32_t i = 0; i < indices; i++) {
-                outside |= ((uint32_t)weights[i] - bd_lut7_start(slab, i)) >> bd_lut7_group(slab, i);
+        for (uint32_t i = 0; i < indices; i++) {
+            const uint32_t start = bd_lut7_start(slab, i), group = bd_lut7_group(slab, i);
+            const uint8_t *index = weights + i;
+            for (uint32_t o = 0; o < outputs; o++, index += indices) {
+                outside |= (*index - start) >> group;
             }
         }
+        weights += outputs * indices;
         at += slab;
     }
     return outside == 0;

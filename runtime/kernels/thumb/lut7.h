@@ -184,10 +184,9 @@ BD_INLINE void outputs_of(const uint32_t *t, const uint8_t *index, uint32_t *to,
             x04 += bytes02(x.even), y04 += bytes02(y.even), x26 += bytes13(x.even), y26 += bytes13(y.even);
             x15 += bytes02(x.odd), y15 += bytes02(y.odd), x3 += bytes13(x.odd), y3 += bytes13(y.odd);
         }
-        const uint32_t counts[BD_LUT7_PIXELS] = {low_halves(x04, y04), low_halves(x15, y15),
-                                                 low_halves(x26, y26), low_halves(x3, y3),
-                                                 high_halves(x04, y04), high_halves(x15, y15),
-                                                 high_halves(x26, y26)};
+        const uint32_t counts[BD_LUT7_PIXELS] = {
+            low_halves(x04, y04),  low_halves(x15, y15),  low_halves(x26, y26), low_halves(x3, y3),
+            high_halves(x04, y04), high_halves(x15, y15), high_halves(x26, y26)};
         uint32_t *at = to++;
         for (uint32_t i = 0; i < BD_LUT7_PIXELS; i++) {
             *at = mode == ADD ? *at + counts[i] : counts[i];
@@ -281,9 +280,9 @@ static bd_status conv_counts(const bd_step *step, const uint8_t *constants, cons
     const uint32_t words = bd_words(channels), x_step = words * step->stride_w, to_step = outputs / 2u;
     uint32_t pixels = step->out_width;
     /* Rows that lie one behind the other in both maps are one. */
-    if (step->stride_h == 1 && pixels == in->width && in->row_stride == pixels * words * 4u &&
-        out->row_stride == pixels * to_step * 4u && bd_row(in, y0) <= bd_row(in, y0 + rows - 1u) &&
-        bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
+    if (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
+        in->row_stride == pixels * words * 4u && out->row_stride == pixels * to_step * 4u &&
+        bd_row(in, y0) <= bd_row(in, y0 + rows - 1u) && bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
         pixels *= rows;
         rows = 1;
     }

@@ -2,7 +2,9 @@
 #include "bd_lut7.h"
 
 /* Four entries lie in r4 to r7, steps in high registers: `stm` is what C has no words for. */
-#define STEP(s)   "add r4, r4, " s "\n\tadd r5, r5, " s "\n\tadd r6, r6, " s "\n\tadd r7, r7, " s "\n\tstmia r0!, {r4-r7}\n\t"
+#define STEP(s)                                                                                              \
+    "add r4, r4, " s "\n\tadd r5, r5, " s "\n\tadd r6, r6, " s "\n\tadd r7, r7, " s                          \
+    "\n\tstmia r0!, {r4-r7}\n\t"
 #define BLOCKS_32 STEP("r8") STEP("r9") STEP("r8") STEP("r10") STEP("r8") STEP("r9") STEP("r8")
 
 /* 64 entries; e are the four before them, to which `step[4]` leads. */

@@ -2,7 +2,7 @@
 #include "bd_lut7.h"
 
 /* Eight entries lie in r4 to r11, four steps in r1 to r3 and r12: `stm` of eight registers is what C has no words for. */
-#define STORE     "stmia r0!, {r4-r11}\n\t"
+#define STORE "stmia r0!, {r4-r11}\n\t"
 #define STEP(s)                                                                                              \
     "add r4, r4, " s "\n\tadd r5, r5, " s "\n\tadd r6, r6, " s "\n\tadd r7, r7, " s "\n\t"                   \
     "add r8, r8, " s "\n\tadd r9, r9, " s "\n\tadd r10, r10, " s "\n\tadd r11, r11, " s "\n\t" STORE
@@ -25,7 +25,7 @@ static void fill_tables(uint32_t *t, const uint32_t *planes, uint32_t groups) {
                              "sub r4, r12, r4\n\tsub r5, r12, r5\n\tsub r6, r12, r6\n\tsub r1, r12, r7\n\t"
                              "sub r8, r12, r8\n\tsub r9, r12, r9\n\tsub r10, r12, r10\n\t"
                              "sub r2, r8, r1\n\tadd r8, r8, r1\n\tsub r3, r9, r8\n\tadd r9, r9, r8\n\t"
-                             "sub r12, r10, r9\n\t"                         /* the four steps */
+                             "sub r12, r10, r9\n\t" /* the four steps */
                              "add r9, r11, r4\n\tadd r10, r11, r5\n\tadd r7, r9, r5\n\t"
                              "mov r4, r11\n\tmov r5, r9\n\tadd r8, r11, r6\n\tadd r9, r9, r6\n\t"
                              "add r11, r7, r6\n\tadd r10, r10, r6\n\tsub r6, r10, r6\n\t" /* entries 0 .. 7 */
@@ -43,8 +43,7 @@ static void fill_tables(uint32_t *t, const uint32_t *planes, uint32_t groups) {
                              "sub r2, r8, r1\n\tadd r8, r8, r1\n\tsub r3, r9, r8\n\t"
                              "add r9, r11, r4\n\tadd r10, r11, r5\n\tadd r7, r9, r5\n\t"
                              "mov r4, r11\n\tmov r5, r9\n\tadd r8, r11, r6\n\tadd r9, r9, r6\n\t"
-                             "add r11, r7, r6\n\tadd r10, r10, r6\n\tsub r6, r10, r6\n\t"
-                             STORE BLOCKS_64
+                             "add r11, r7, r6\n\tadd r10, r10, r6\n\tsub r6, r10, r6\n\t" STORE BLOCKS_64
                              : "+r"(r0), "+r"(r1)
                              :
                              : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "memory");
