@@ -16,7 +16,7 @@
  * last are 0 in weights and maps. An index is a byte and counts words from the start of its block.
  *
  *     weights: uint8 [slab][outputs][indices of the slab]
- *     limits:  int16 [outputs], packed outputs only: a bit is 1 where there are at least so many mismatches
+ *     biases:  uint16 [outputs], 0 .. 0x8000, packed outputs only: a bit is bit 15 of mismatches + bias
  *
  * Accumulators are the numbers of mismatches n; the sum of products is channels - 2 n. */
 #ifndef BD_LUT7_H
@@ -64,8 +64,9 @@ static inline uint32_t bd_lut7_bytes(uint32_t channels) {
     return bytes;
 }
 
-/* Scratch: the tables of a slab, and a word for each of its channels. The first slab is the largest. */
-static inline uint32_t bd_lut7_scratch(uint32_t channels) {
+/* Scratch: the tables of a slab, and a word for each of its channels; packed outputs have counts of 7 pixels behind them. The
+ * first slab is the largest. */
+static inline uint32_t bd_lut7_tables(uint32_t channels) {
     const uint32_t slab = bd_lut7_slab(channels);
     return 4u * (bd_lut7_words(slab) + slab);
 }

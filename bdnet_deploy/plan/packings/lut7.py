@@ -66,7 +66,7 @@ def pack_lut7(weights: Array, limits: Array | None = None) -> Array:
             at += group
         parts.append(np.stack(index, axis=1).astype(np.uint8).tobytes())
     if limits is not None:
-        parts.append(np.clip(limits, -0x8000, 0x7FFF).astype("<i2").tobytes())
+        parts.append((0x8000 - np.clip(limits, 0, 0x7FFF)).astype("<u2").tobytes())
     return np.frombuffer(b"".join(parts), np.uint8)
 
 
@@ -92,7 +92,7 @@ def limits_of(low: Array, channels: int) -> Array:
 def rows_of(height: int, width: int, pixel_bytes: int) -> int:
     """Rows that one call makes: as few as give 7 pixels, more where that fills the last 7 of them better."""
     least = min(height, -(-PIXELS // width))
-    most = max(least, min(height, 4, ROOM // (width * pixel_bytes)))
+    most = max(least, min(height, 4, ROOM // (width * max(pixel_bytes, 1))))
 
     def computed(rows: int) -> float:
         """Pixels computed for one that is wanted."""
@@ -110,6 +110,14 @@ class _Lut7:
         if found is None or found.x is not DType.BIT or found.w is not DType.BIT or not _fits(found):
             return False
         outputs, channels = found.weights.shape[0], found.weights.shape[3]
+        limits = thresholds(step)
+        kernel = "bd_conv_bb_bit__lut7"
+        if limits is not None and len(limits) == 1 and outputs % 32 == 0 and has_variant(kernel, sets):
+            step.kernel, step.weights = kernel, pack_lut7(found.weights, limits_of(limits[0], channels))
+            store_packed(step)
+            step.rows_per_call = rows_of(*found.out_size, 0)
+            step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on"
+            return True
         kernel = "bd_conv_bb_i16__lut7"
         if step.acc_dtype is DType.I16 and has_variant(kernel, sets) and can_fold(step) and step.epilogue is not None:
             step.kernel, step.weights = kernel, pack_lut7(found.weights)
@@ -130,7 +138,7 @@ def _fits(found: Site) -> bool:
     """Whether the kernels read this map, and tables pay."""
     outputs, kh, kw, channels = found.weights.shape
     conv = found.conv
-    if kh != 1 or kw != 1 or conv.groups != 1 or any(conv.padding) or channels > 0x7FFF:
+    if kh != 1 or kw != 1 or conv.groups != 1 or any(conv.padding) or channels > 0x7FFE:
         return False
     if outputs % 2 or outputs < FEWEST_OUTPUTS or found.out_size[0] * found.out_size[1] < PIXELS:
         return False

@@ -33,7 +33,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
                       uint32_t y0, uint32_t rows, void *scratch) {
     const uint32_t channels = in->channels, outputs = step->out_channels;
     const uint8_t *weights = constants + step->weights;
-    const int16_t *limits = (const void *)(weights + outputs * bd_lut7_bytes(channels));
+    const uint16_t *biases = (const void *)(weights + outputs * bd_lut7_bytes(channels));
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         uint16_t *counts = (void *)bd_row(out, y);
@@ -48,7 +48,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
                     *counts++ = (uint16_t)n;
                     continue;
                 }
-                word |= (1u ^ (bd_less((int32_t)n, limits[o]) >> 31)) << (o % 32u);
+                word |= ((n + biases[o]) >> 15 & 1u) << (o % 32u);
                 if (o % 32u == 31u || o == outputs - 1u) {
                     *bits++ = word;
                     word = 0;
@@ -77,6 +77,15 @@ static int indices_fit(const uint8_t *weights, uint32_t channels, uint32_t outpu
     return outside == 0;
 }
 
+/* No sum of a count and a bias has more than 16 bits. */
+static int biases_fit(const uint16_t *biases, uint32_t outputs) {
+    uint32_t largest = 0;
+    for (uint32_t o = 0; o < outputs; o++) {
+        largest = biases[o] > largest ? biases[o] : largest;
+    }
+    return largest <= 0x8000u;
+}
+
 bd_status bd_lut7_check(const bd_step *step, const uint8_t *constants, const bd_view in[],
                         const bd_view out[], uint32_t dtype, uint32_t *scratch_bytes) {
     if (!bd_is(in, BD_BIT) || !bd_is(out, dtype) || !bd_is_conv(step, in, out) || step->groups != 1) {
@@ -84,18 +93,21 @@ bd_status bd_lut7_check(const bd_step *step, const uint8_t *constants, const bd_
     }
     const uint32_t channels = in->channels, outputs = step->out_channels;
     const int packed = dtype == BD_BIT;
-    if (channels == 0 || channels > 0x7fffu || outputs == 0 || outputs % (packed ? 32u : 2u) != 0 ||
+    if (channels == 0 || channels > 0x7ffeu || outputs == 0 || outputs % (packed ? 32u : 2u) != 0 ||
         step->kernel_h != 1 || step->kernel_w != 1 || step->pad_top != 0 || step->pad_left != 0 ||
         step->weight_planes != 1 || step->weights == BD_ABSENT ||
         ((uint32_t)step->out_height - 1u) * step->stride_h >= in->height ||
         ((uint32_t)step->out_width - 1u) * step->stride_w >= in->width) {
         return BD_ERROR_STEP;
     }
-    const uint64_t blob = (uint64_t)outputs * (bd_lut7_bytes(channels) + (packed ? 2u : 0u));
-    if (blob != step->weights_size || !indices_fit(constants + step->weights, channels, outputs)) {
+    const uint64_t indices = (uint64_t)outputs * bd_lut7_bytes(channels);
+    const uint8_t *const weights = constants + step->weights;
+    if (indices + (packed ? 2u * outputs : 0u) != step->weights_size ||
+        !indices_fit(weights, channels, outputs) ||
+        (packed && !biases_fit((const void *)(weights + indices), outputs))) {
         return BD_ERROR_STEP;
     }
-    *scratch_bytes = bd_lut7_scratch(channels);
+    *scratch_bytes = bd_lut7_tables(channels) + (packed ? 2u * BD_LUT7_PIXELS * outputs : 0u);
     return BD_OK;
 }
 

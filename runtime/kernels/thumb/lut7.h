@@ -273,11 +273,38 @@ static void few_pixels(uint32_t *t, const uint8_t *index, const uint32_t *x, uin
     }
 }
 
-static bd_status conv_counts(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                             const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+/* Bits of even channels in the low half, of odd ones in the high half, to their places (Hacker's Delight, 2nd edition, section 7-2). */
+BD_INLINE uint32_t interleaved(uint32_t v) {
+    v = (v & 0xff0000ffu) | (v << 8 & 0x00ff0000u) | (v >> 8 & 0x0000ff00u);
+    v = (v & 0xf00ff00fu) | (v << 4 & 0x0f000f00u) | (v >> 4 & 0x00f000f0u);
+    v = (v & 0xc3c3c3c3u) | (v << 2 & 0x30303030u) | (v >> 2 & 0x0c0c0c0cu);
+    return (v & 0x99999999u) | (v << 1 & 0x44444444u) | (v >> 1 & 0x22222222u);
+}
+
+/* Bits of the outputs of some pixels. */
+static void pack_counts(uint32_t *to, const uint32_t *counts, const uint32_t *biases, uint32_t outputs,
+                        uint32_t pixels) {
+    for (uint32_t i = 0; i < pixels; i++) {
+        const uint32_t *bias = biases, *const end = biases + outputs / 2u;
+        while (bias != end) {
+            uint32_t word = 0;
+            for (uint32_t k = 0; k < 16; k++) {
+                word = word >> 1 | ((*counts++ + *bias++) & 0x80008000u);
+            }
+            *to++ = interleaved(word);
+        }
+    }
+}
+
+/* Both kinds of outputs; of bits the counts of 7 pixels wait behind the tables. */
+BD_INLINE bd_status conv_lut7(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                              const bd_view out[], uint32_t y0, uint32_t rows, void *scratch, int packed) {
     const uint8_t *const index = constants + step->weights;
     const uint32_t channels = in->channels, outputs = step->out_channels;
-    const uint32_t words = bd_words(channels), x_step = words * step->stride_w, to_step = outputs / 2u;
+    const uint32_t *const biases = (const void *)(index + outputs * bd_lut7_bytes(channels));
+    uint32_t *const counts = (void *)((uint8_t *)scratch + bd_lut7_tables(channels));
+    const uint32_t words = bd_words(channels), x_step = words * step->stride_w;
+    const uint32_t to_step = packed ? outputs / 32u : outputs / 2u;
     uint32_t pixels = step->out_width;
     /* Rows that lie one behind the other in both maps are one. */
     if (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
@@ -286,19 +313,35 @@ static bd_status conv_counts(const bd_step *step, const uint8_t *constants, cons
         pixels *= rows;
         rows = 1;
     }
+    const uint32_t each = pixels < BD_LUT7_PIXELS ? pixels : BD_LUT7_PIXELS;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const uint32_t *const x = (const void *)bd_row(in, y * step->stride_h);
         uint32_t *const to = (void *)bd_row(out, y);
-        if (pixels < BD_LUT7_PIXELS) {
-            few_pixels(scratch, index, x, x_step, to, outputs, channels, pixels);
-            continue;
-        }
-        for (uint32_t at = 0; at < pixels; at += BD_LUT7_PIXELS) { /* the last may overlap those before it */
-            const uint32_t first = at < pixels - BD_LUT7_PIXELS ? at : pixels - BD_LUT7_PIXELS;
-            seven_pixels(scratch, index, x + first * x_step, x_step, to + first * to_step, outputs, channels);
+        for (uint32_t at = 0; at < pixels; at += each) { /* the last may overlap those before it */
+            const uint32_t first = at < pixels - each ? at : pixels - each;
+            const uint32_t *const from = x + first * x_step;
+            uint32_t *const here = packed ? counts : to + first * to_step;
+            if (each < BD_LUT7_PIXELS) {
+                few_pixels(scratch, index, from, x_step, here, outputs, channels, each);
+            } else {
+                seven_pixels(scratch, index, from, x_step, here, outputs, channels);
+            }
+            if (packed) {
+                pack_counts(to + first * to_step, counts, biases, outputs, each);
+            }
         }
     }
     return BD_OK;
+}
+
+static bd_status conv_counts(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                             const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    return conv_lut7(step, constants, in, out, y0, rows, scratch, 0);
+}
+
+static bd_status conv_bits(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    return conv_lut7(step, constants, in, out, y0, rows, scratch, 1);
 }
 
 #endif

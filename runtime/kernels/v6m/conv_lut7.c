@@ -31,7 +31,7 @@ static uint32_t *fill_64(uint32_t *t, uint32_t e[4], const uint32_t step[5]) {
  *
  * Entry e + 2^k is entry e plus 1 - 2 x of channel k. Entries are written in order, four at once, so that from one four to
  * the next a step leads from the bits that are cleared to the bit that is set. */
-static void fill_tables(uint32_t *t, const uint32_t *planes, uint32_t groups) {
+static BD_APART void fill_tables(uint32_t *t, const uint32_t *planes, uint32_t groups) {
     for (uint32_t seven = 1; groups != 0; groups--, seven = seven == 1u ? 3u : seven - 1u, planes += 6) {
         const uint32_t one = 0x01111111u;
         uint32_t sum = planes[0] + planes[1] + planes[2] + planes[3] + planes[4] + planes[5];
@@ -55,3 +55,4 @@ static void fill_tables(uint32_t *t, const uint32_t *planes, uint32_t groups) {
 #include "thumb/lut7.h"
 
 BD_DEFINE_VARIANT(bd_conv_bb_i16__lut7, v6m, conv_counts)
+BD_DEFINE_VARIANT(bd_conv_bb_bit__lut7, v6m, conv_bits)
