@@ -13,11 +13,41 @@ from bdnet_deploy.plan.packings.lut7 import pack_lut7
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 #: Every division into slabs, with and without tails; from 320 on more than four slabs of 64.
-CHANNELS = (1, 3, 8, 9, 16, 17, 24, 32, 33, 40, 48, 49, 57, 64, 65, 72, 80, 96, 100, 112, 128, 144, 192, 200, 256, 320, 328)
+CHANNELS = (
+    1,
+    3,
+    8,
+    9,
+    16,
+    17,
+    24,
+    32,
+    33,
+    40,
+    48,
+    49,
+    57,
+    64,
+    65,
+    72,
+    80,
+    96,
+    100,
+    112,
+    128,
+    144,
+    192,
+    200,
+    256,
+    320,
+    328,
+)
 LARGE = (384, 512, 560, 640, 1024)
 
 
-def lut7_step(kernel: str, rng: np.random.Generator, *, channels: int = 0, ends: bool = False) -> tuple[str, bytes, list[Array]]:
+def lut7_step(
+    kernel: str, rng: np.random.Generator, *, channels: int = 0, ends: bool = False
+) -> tuple[str, bytes, list[Array]]:
     """A point-wise convolution; with ``ends`` all signs differ, or none."""
     packed = "_bit__" in kernel
     channels = channels or int(rng.choice(LARGE if rng.random() < 0.05 else CHANNELS))

@@ -30,7 +30,7 @@ def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield comparison
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(1800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [120, pytest.param(1700, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_bytes_of_the_generic_kernel(kernel: str, count: int, core: Comparison) -> None:
     for seed in range(count):
@@ -47,7 +47,9 @@ def test_all_signs_differ(kernel: str, core: Comparison) -> None:
             assert core.different(data, inputs) == 0, what
 
 
-def _file(x: np.ndarray, w: np.ndarray, limits: np.ndarray | None, size: tuple[int, int], blob: bytes | None = None) -> bytes:
+def _file(
+    x: np.ndarray, w: np.ndarray, limits: np.ndarray | None, size: tuple[int, int], blob: bytes | None = None
+) -> bytes:
     b = Bdn()
     shape = (*size, w.shape[0])
     source = b.tensor(x.shape[1:], bdn.DType.BIT, bdn.Place.INPUT)

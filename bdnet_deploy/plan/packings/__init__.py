@@ -36,10 +36,10 @@ def choose_packings(plan: Plan, sets: Collection[str]) -> None:
 
 
 def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
-    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
-    where no epilogue follows."""
+    """Whether one call should make all rows: these kernels prepare something for each call, or compute 7 pixels at once, and
+    need no memory for more rows where no epilogue follows."""
     kernel = step.kernel or ""
-    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
+    prepares = kernel.endswith(("__tile16", "__lut7")) or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
     return step.segment == 0 and step.epilogue_kernel is None and prepares
 
 

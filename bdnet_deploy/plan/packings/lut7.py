@@ -81,7 +81,8 @@ def unpack_lut7(blob: bytes, shape: tuple[int, ...]) -> Array:
         at += outputs * len(groups)
         for i, (group, start) in enumerate(zip(groups, starts, strict=True)):
             bits.append((index[:, i : i + 1] - start) >> np.arange(group) & 1)
-    return (1 - 2 * np.concatenate(bits, axis=1)[:, :channels]).astype(np.int8).reshape(shape)
+    levels: Array = (1 - 2 * np.concatenate(bits, axis=1)[:, :channels]).astype(np.int8)
+    return levels.reshape(shape)
 
 
 def limits_of(low: Array, channels: int) -> Array:
