@@ -119,14 +119,21 @@ class _Lut7:
             step.rows_per_call = rows_of(*found.out_size, 0)
             step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on"
             return True
-        kernel = "bd_conv_bb_i16__lut7"
-        if step.acc_dtype is DType.I16 and has_variant(kernel, sets) and can_fold(step) and step.epilogue is not None:
-            step.kernel, step.weights = kernel, pack_lut7(found.weights)
-            fold_counts(step.epilogue, channels, 2)
-            step.rows_per_call = rows_of(*found.out_size, 2 * outputs)
-            step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on; counts are folded into the affine"
-            return True
-        return False
+        if step.epilogue is None or not can_fold(step) or not self.store_counts(step, sets):
+            return False
+        fold_counts(step.epilogue, channels, 2)
+        return True
+
+    def store_counts(self, step: PlanStep, sets: Collection[str]) -> bool:
+        """Let the step's accumulators be counts of mismatches, where a core with ``sets`` has a kernel for it; what reads them
+        stays as it is."""
+        found, kernel = site(step), "bd_conv_bb_i16__lut7"
+        if found is None or step.acc_dtype is not DType.I16 or not _fits(found) or not has_variant(kernel, sets):
+            return False
+        step.kernel, step.weights = kernel, pack_lut7(found.weights)
+        step.rows_per_call = rows_of(*found.out_size, 2 * found.weights.shape[0])
+        step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on; counts are folded into the affine"
+        return True
 
     def unpack(self, blob: bytes, shape: tuple[int, ...], step: PlanStep) -> Array:
         return unpack_lut7(blob, shape)
