@@ -89,8 +89,13 @@ static void build(uint32_t *t, const uint32_t *x, uint32_t stride, uint32_t slab
 }
 
 typedef struct sums {
-    uint32_t even, odd; /* bytes: pixels 0 2 4 6, and 1 3 5 */
+    uint32_t even; /* bytes: pixels 0 2 4 6 */
+    uint32_t all;  /* even + 16 times the bytes of pixels 1 3 5 */
 } sums;
+
+BD_INLINE uint32_t odd(sums s) {
+    return (s.all - s.even) >> 4;
+}
 
 /* The next block of the tables. Compilers must not turn the sum into an offset: there is none beside an index. */
 BD_INLINE const uint32_t *next_block(const uint32_t *t) {
@@ -106,8 +111,8 @@ BD_INLINE const uint32_t *next_block(const uint32_t *t) {
         even += pair & EVEN;                                                                                 \
     } while (0)
 
-BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab, uint32_t even, uint32_t odd) {
-    uint32_t all = even + (odd << 4);
+BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab) {
+    uint32_t even = 0, all = 0;
     if (slab == 64u) {
         PAIR(t[index[0]], t[index[1]]);
         const uint32_t third = t[index[2]];
@@ -131,7 +136,7 @@ BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab, u
     } else {
         PAIR(t[index[0]], t[index[1]]);
     }
-    const sums result = {even, (all - even) >> 4};
+    const sums result = {even, all};
     return result;
 }
 
@@ -158,31 +163,31 @@ BD_INLINE void outputs_of(const uint32_t *t, const uint8_t *index, uint32_t *to,
     const uint32_t *const end = to + words;
     const uint32_t indices = bd_lut7_indices(slab);
     do {
-        sums x = look_up(t, index, slab, 0, 0), y = look_up(t, index + indices, slab, 0, 0);
+        sums x = look_up(t, index, slab), y = look_up(t, index + indices, slab);
         index += 2u * indices;
         if (mode == MIDDLE) {
             x.even += to[0];
-            x.odd += to[words];
+            x.all += to[words];
             y.even += to[2u * words];
-            y.odd += to[3u * words];
+            y.all += to[3u * words];
         }
         if (mode == FIRST || mode == MIDDLE) {
             to[0] = x.even;
-            to[words] = x.odd;
+            to[words] = x.all;
             to[2u * words] = y.even;
-            to[3u * words] = y.odd;
+            to[3u * words] = y.all;
             to++;
             continue;
         }
         uint32_t x04 = bytes02(x.even), y04 = bytes02(y.even), x26 = bytes13(x.even), y26 = bytes13(y.even);
-        uint32_t x15 = bytes02(x.odd), y15 = bytes02(y.odd), x3 = bytes13(x.odd), y3 = bytes13(y.odd);
+        uint32_t x15 = bytes02(odd(x)), y15 = bytes02(odd(y)), x3 = bytes13(odd(x)), y3 = bytes13(odd(y));
         if (mode == LAST) {
             x.even = to[0];
-            x.odd = to[words];
+            x.all = to[words];
             y.even = to[2u * words];
-            y.odd = to[3u * words];
+            y.all = to[3u * words];
             x04 += bytes02(x.even), y04 += bytes02(y.even), x26 += bytes13(x.even), y26 += bytes13(y.even);
-            x15 += bytes02(x.odd), y15 += bytes02(y.odd), x3 += bytes13(x.odd), y3 += bytes13(y.odd);
+            x15 += bytes02(odd(x)), y15 += bytes02(odd(y)), x3 += bytes13(odd(x)), y3 += bytes13(odd(y));
         }
         const uint32_t counts[BD_LUT7_PIXELS] = {
             low_halves(x04, y04),  low_halves(x15, y15),  low_halves(x26, y26), low_halves(x3, y3),
