@@ -1,4 +1,4 @@
-/* Point-wise binary convolution by tables over 7 pixels (bd_lut7.h) on Cortex-M: what all of its cores share. A core's file
+/* Binary convolution by tables over 7 pixels (bd_lut7.h) on Cortex-M: what all of its cores share. A core's file
  * defines `fill_tables` before it includes this one.
  *
  * Two or three look-ups add up to 13 at most, so that their nibbles do not carry. The sum is collected as a whole, carries and
@@ -301,35 +301,68 @@ static void pack_counts(uint32_t *to, const uint32_t *counts, const uint32_t *bi
     }
 }
 
+/* The windows of `pixels` pixels from number `first` on of the rows from y0 on. */
+static BD_APART void gather(uint32_t *to, const bd_step *step, const bd_view *in, uint32_t y0, uint32_t first,
+                            uint32_t pixels, uint32_t words) {
+    uint32_t y = y0 + first / step->out_width, x = first % step->out_width;
+    for (; pixels != 0; pixels--, to += words) {
+        bd_lut7_gather(to, step, in, y, x);
+        x++;
+        y += x == step->out_width;
+        x = x == step->out_width ? 0 : x;
+    }
+}
+
+static BD_APART void add_borders(uint32_t *counts, const uint32_t *borders, const bd_step *step,
+                                 const bd_view *in, uint32_t y0, uint32_t first, uint32_t pixels) {
+    uint32_t y = y0 + first / step->out_width, x = first % step->out_width;
+    for (; pixels != 0; pixels--, counts += step->out_channels / 2u) {
+        bd_lut7_add_borders(counts, borders, step, in, y, x);
+        x++;
+        y += x == step->out_width;
+        x = x == step->out_width ? 0 : x;
+    }
+}
+
 /* Both kinds of outputs; of bits the counts of 7 pixels wait behind the tables. */
 BD_INLINE bd_status conv_lut7(const bd_step *step, const uint8_t *constants, const bd_view in[],
                               const bd_view out[], uint32_t y0, uint32_t rows, void *scratch, int packed) {
     const uint8_t *const index = constants + step->weights;
-    const uint32_t channels = in->channels, outputs = step->out_channels;
-    const uint32_t *const biases = (const void *)(index + outputs * bd_lut7_bytes(channels));
+    const uint32_t taps = bd_lut7_taps(step), channels = bd_lut7_channels(step, in->channels);
+    const uint32_t outputs = step->out_channels;
+    const uint32_t *const borders = (const void *)(index + outputs * bd_lut7_bytes(channels));
+    const uint32_t *const biases = borders + (taps == 1u ? 0 : taps * outputs / 2u);
     uint32_t *const counts = (void *)((uint8_t *)scratch + bd_lut7_tables(channels));
-    const uint32_t words = bd_words(channels), x_step = words * step->stride_w;
+    uint32_t *const windows = counts + (packed ? BD_LUT7_PIXELS * outputs / 2u : 0);
+    const uint32_t words = bd_words(channels), x_step = taps == 1u ? words * step->stride_w : words;
     const uint32_t to_step = packed ? outputs / 32u : outputs / 2u;
     uint32_t pixels = step->out_width;
-    /* Rows that lie one behind the other in both maps are one. */
-    if (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
-        in->row_stride == pixels * words * 4u && out->row_stride == pixels * to_step * 4u &&
-        bd_row(in, y0) <= bd_row(in, y0 + rows - 1u) && bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
+    /* Rows that lie one behind the other are one: in the output, and where no windows are gathered in the input. */
+    if ((taps != 1u ||
+         (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
+          in->row_stride == pixels * words * 4u && bd_row(in, y0) <= bd_row(in, y0 + rows - 1u))) &&
+        out->row_stride == pixels * to_step * 4u && bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
         pixels *= rows;
         rows = 1;
     }
     const uint32_t each = pixels < BD_LUT7_PIXELS ? pixels : BD_LUT7_PIXELS;
     for (uint32_t y = y0; y < y0 + rows; y++) {
-        const uint32_t *const x = (const void *)bd_row(in, y * step->stride_h);
+        const uint32_t *const x = taps == 1u ? (const void *)bd_row(in, y * step->stride_h) : windows;
         uint32_t *const to = (void *)bd_row(out, y);
         for (uint32_t at = 0; at < pixels; at += each) { /* the last may overlap those before it */
             const uint32_t first = at < pixels - each ? at : pixels - each;
-            const uint32_t *const from = x + first * x_step;
+            const uint32_t *const from = taps == 1u ? x + first * x_step : windows;
             uint32_t *const here = packed ? counts : to + first * to_step;
+            if (taps != 1u) {
+                gather(windows, step, in, y, first, each, words);
+            }
             if (each < BD_LUT7_PIXELS) {
                 few_pixels(scratch, index, from, x_step, here, outputs, channels, each);
             } else {
                 seven_pixels(scratch, index, from, x_step, here, outputs, channels);
+            }
+            if (taps != 1u) {
+                add_borders(here, borders, step, in, y, first, each);
             }
             if (packed) {
                 pack_counts(to + first * to_step, counts, biases, outputs, each);
