@@ -6,15 +6,11 @@
  *   bytes as long as they fit;
  *   longer ones are read again for every two outputs, whose counts for two pixels stay in registers to the end of the
  *   window: a tree for each chunk would cost as much as the chunk. */
-#include <arm_neon.h>
-
 #include "bd_kernels.h"
 #include "bd_tile16.h"
+#include "neon32.h"
 
 #define MOST 4u /* pixels of a tile */
-
-/* Ends the work on `value` here: interleaved, the sums of 16 outputs may take more registers than there are. */
-#define IN_ORDER(value) __asm__ volatile("" : "+w"(value))
 
 typedef uint8x16_t bytes;
 
@@ -48,6 +44,7 @@ BD_INLINE uint16x8_t pairs_16(uint16x8_t a, uint16x8_t b) {
 /* A whole window that is one chunk; 3x3 of 64 channels has its own order. */
 BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], const row_of *r,
                            uint32_t vectors, uint32_t shared, uint32_t pixels, int nine) {
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         const uint8_t *p = from[i] + r->at[0], *q = from[i] + r->at[1], *s = from[i] + r->at[2];
         if (nine) {
@@ -58,6 +55,7 @@ BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], co
             x[i][4] = vcombine_u8(vld1_u8(s + 16), vld1_u8(s + 16));
             continue;
         }
+        UNROLLED
         for (uint32_t k = 0; k < vectors; k++) {
             x[i][k] = vld1q_u8(p + 16u * k);
         }
@@ -72,24 +70,27 @@ BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], co
 BD_INLINE const uint8_t *one(uint8x8_t sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                              uint32_t pixels) {
     bytes all[MOST];
+    UNROLLED
     for (uint32_t k = 0; k < vectors; k += 2u) {
-        bytes u, v = vld1q_u8(w + 16u * k);
-        u = v;
-        if (k + 1u < vectors) {
-            const uint8x16x2_t both = vld1q_u8_x2(w + 16u * k);
-            u = both.val[0];
-            v = both.val[1];
+        const int more = k + 1u < vectors;
+        uint8x16x2_t v;
+        if (more) {
+            v = vld1q_u8_x2(w + 16u * k);
+        } else {
+            v.val[0] = v.val[1] = vld1q_u8(w + 16u * k);
         }
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
-            const bytes a = COUNT(x[i][k], u);
-            all[i] = k == 0 ? a : vaddq_u8(all[i], a);
-            if (k + 1u < vectors) {
-                all[i] = vaddq_u8(all[i], COUNT(x[i][k + 1u], v));
+            bytes c = COUNT(x[i][k], v.val[0]);
+            c = more ? vaddq_u8(c, COUNT(x[i][k + 1u], v.val[1])) : c;
+            all[i] = k == 0 ? c : vaddq_u8(all[i], c);
+            if (k + 2u < vectors) {
+                IN_ORDER(all[i]);
+            } else {
+                sum[i] = vadd_u8(vget_low_u8(all[i]), vget_high_u8(all[i]));
+                IN_ORDER(sum[i]);
             }
         }
-    }
-    for (uint32_t i = 0; i < pixels; i++) {
-        sum[i] = vadd_u8(vget_low_u8(all[i]), vget_high_u8(all[i]));
     }
     return w + 16u * vectors;
 }
@@ -101,18 +102,21 @@ BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w
     if (vectors != 0) {
         w = one(a, x, w, vectors, pixels);
         w = one(b, x, w, vectors, pixels);
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             sum[i] = vcombine_u8(a[i], b[i]);
         }
     }
     if (shared) {
         const bytes v = vld1q_u8(w);
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             const bytes c = COUNT(x[i][vectors], v);
             sum[i] = vectors == 0 ? c : vaddq_u8(sum[i], c);
         }
         w += 16;
     }
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         IN_ORDER(sum[i]);
     }
@@ -124,8 +128,10 @@ BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *
     bytes a[MOST], b[MOST];
     w = two(a, x, w, vectors, shared, pixels);
     w = two(b, x, w, vectors, shared, pixels);
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = pairs(a[i], b[i]);
+        IN_ORDER(sum[i]);
     }
     return w;
 }
@@ -135,8 +141,10 @@ BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t 
     bytes a[MOST], b[MOST];
     w = four(a, x, w, vectors, shared, pixels);
     w = four(b, x, w, vectors, shared, pixels);
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = pairs(a[i], b[i]);
+        IN_ORDER(sum[i]);
     }
     return w;
 }
@@ -147,6 +155,7 @@ BD_INLINE const uint8_t *eight_16(uint16x8_t sum[MOST], bytes x[MOST][5], const 
     bytes a[MOST];
     if (2u * (32u * vectors + 16u * shared) < 256u) { /* the largest byte of eight outputs */
         w = eight(a, x, w, vectors, shared, pixels);
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             sum[i] = vpaddlq_u8(a[i]);
         }
@@ -154,10 +163,12 @@ BD_INLINE const uint8_t *eight_16(uint16x8_t sum[MOST], bytes x[MOST][5], const 
     }
     uint16x8_t b[MOST];
     w = four(a, x, w, vectors, shared, pixels);
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         b[i] = vpaddlq_u8(a[i]);
     }
     w = four(a, x, w, vectors, shared, pixels);
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = pairs_16(b[i], vpaddlq_u8(a[i]));
     }
@@ -189,10 +200,12 @@ BD_INLINE bytes below(uint16x8_t low, uint16x8_t high, const uint8_t *at) {
 /* 16 bits of each pixel. */
 BD_INLINE void store_bits(uint8_t *to[MOST], const bytes mask[MOST], bytes place, uint32_t pixels) {
     uint8x8_t v[MOST];
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         const bytes bits = vandq_u8(mask[i], place);
         v[i] = vpadd_u8(vget_low_u8(bits), vget_high_u8(bits));
     }
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i += 2u) {
         v[i / 2u] = vpadd_u8(v[i], v[i + 1u < pixels ? i + 1u : i]);
     }
@@ -207,6 +220,7 @@ BD_INLINE void store_bits(uint8_t *to[MOST], const bytes mask[MOST], bytes place
     if (pixels > 3u) {
         vst1_lane_u16((void *)to[3], words, 3);
     }
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         to[i] += 2;
     }
@@ -233,6 +247,7 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
             w = eight_16(low, x, w, vectors, shared, pixels);
             w = eight_16(high, x, w, vectors, shared, pixels);
         }
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             const uint8_t *at = t->at[alike ? 0 : i];
             const bytes count = in_bytes ? pairs(a[i], b[i]) : vdupq_n_u8(0);
@@ -249,6 +264,7 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
                 t->to[i] = store(t->to[i], value(k.val[0], low[i]), value(k.val[1], high[i]));
             }
         }
+        UNROLLED
         for (uint32_t i = 0; i < (alike ? 1u : pixels) && kind != PLAIN; i++) {
             t->at[i] += in_bytes ? 16 : 32;
         }
@@ -258,79 +274,107 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
     }
 }
 
-/* Counts of two outputs of one or two pixels over a window of several chunks: four sums of 16 bits for each output. */
-BD_INLINE void two_of_chunks(uint16x8_t sum[2], const row_of *r, const tile_of *t, const uint8_t *w,
-                             uint32_t vectors, uint32_t pixels) {
-    uint16x8_t all[2][2];
-    for (uint32_t i = 0; i < 4u; i++) {
-        all[i / 2u][i % 2u] = vdupq_n_u16(0);
-    }
-    for (uint32_t row = 0; row < r->rows; row++) {
-        const uint8_t *x[2] = {t->x[0] + r->at[row], t->x[pixels - 1u] + r->at[row]};
-        for (uint32_t left = r->chunks_per_row; left != 0; left--) {
-            bytes v[2][4], u[4];
-            for (uint32_t i = 0; i < pixels; i++) {
-                for (uint32_t k = 0; k < vectors; k++) {
-                    if (k + 1u < vectors) {
-                        const uint8x16x2_t both = vld1q_u8_x2(x[i]);
-                        v[i][k++] = both.val[0];
-                        v[i][k] = both.val[1];
-                        x[i] += 32;
-                    } else {
-                        v[i][k] = vld1q_u8(x[i]);
-                        x[i] += 16;
-                    }
-                }
-            }
-            for (uint32_t o = 0; o < 2u; o++) {
-                for (uint32_t k = 0; k < vectors; k++) {
-                    if (k + 1u < vectors) {
-                        const uint8x16x2_t both = vld1q_u8_x2(w);
-                        u[k++] = both.val[0];
-                        u[k] = both.val[1];
-                        w += 32;
-                    } else {
-                        u[k] = vld1q_u8(w);
-                        w += 16;
-                    }
-                }
-                for (uint32_t i = 0; i < pixels; i++) {
-                    bytes c = COUNT(v[i][0], u[0]);
-                    for (uint32_t k = 1; k < vectors; k++) {
-                        c = vaddq_u8(c, COUNT(v[i][k], u[k]));
-                    }
-                    all[i][o] = vpadalq_u8(all[i][o], c);
-                }
-            }
-            w += (16u - 2u) * vectors * 16u;
-        }
-    }
-    for (uint32_t i = 0; i < pixels; i++) {
-        sum[i] = vcombine_u16(vadd_u16(vget_low_u16(all[i][0]), vget_high_u16(all[i][0])),
-                              vadd_u16(vget_low_u16(all[i][1]), vget_high_u16(all[i][1])));
-    }
-}
+/* One vector of a pixel and of two outputs: q15 is free, x is lost. */
+#define VECTOR(x, w0, w1, sum0, sum1)                                                                        \
+    "veor q15, " x ", " w0 "\n veor " x ", " x ", " w1 "\n vcnt.8 q15, q15\n vcnt.8 " x ", " x                 \
+    "\n vpadal.u8 " sum0 ", q15\n vpadal.u8 " sum1 ", " x "\n"
 
-/* All outputs of one or two pixels whose windows have several chunks. */
+/* Some vectors of a pixel. */
+#define PIXEL_1(p, a, b) "vldmia " p "!, {d24-d25}\n" VECTOR("q12", "q6", "q7", a, b)
+#define PIXEL_2(p, a, b)                                                                                     \
+    "vldmia " p "!, {d24-d27}\n" VECTOR("q12", "q6", "q8", a, b) VECTOR("q13", "q7", "q9", a, b)
+#define PIXEL_3(p, a, b)                                                                                     \
+    "vldmia " p "!, {d24-d29}\n" VECTOR("q12", "q6", "q9", a, b) VECTOR("q13", "q7", "q10", a, b)            \
+        VECTOR("q14", "q8", "q11", a, b)
+
+/* Four sums of 16 bits of a pixel, two of each output. */
+#define SUM(a, b, c, d, to)                                                                                  \
+    "vadd.i16 " a ", " a ", " b "\n vadd.i16 " c ", " c ", " d "\n vpadd.i16 " a ", " a ", " c "\n vst1.16 {" a  \
+    "}, [" to "]\n"
+
+#define ZERO(q) "vmov.i32 " q ", #0\n"
+
+/* Counts of two outputs for three, two or one pixels over a window of several chunks. Compilers move so much of this ahead
+ * that the registers are not enough, and do not load three vectors at once. All sums stay in q0-q5.
+ *
+ * rows: addresses of the pixels in each row of the window; to: of each pixel; weights: bytes of a step of one output;
+ * step: from a chunk's weights to those of the next. */
+#define WINDOW(name, load, zero, get, chunk, sum)                                                            \
+    BD_INLINE void name(uint16_t *const to[3], const uint8_t *const *rows, uint32_t height, uint32_t chunks, \
+                        const uint8_t *w, uint32_t step) {                                                   \
+        const uint8_t *a, *b, *c;                                                                            \
+        uint32_t left;                                                                                       \
+        __asm__ volatile(                                                                                    \
+            zero "1:\n" get "mov %[left], %[chunks]\n"                                                      \
+                 "2:\n" load chunk "subs %[left], %[left], #1\n bne 2b\n"                                   \
+                 "subs %[height], %[height], #1\n bne 1b\n" sum                                             \
+            : [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [left] "=&r"(left), [w] "+&r"(w),                    \
+              [rows] "+&r"(rows), [height] "+&r"(height)                                                     \
+            : [chunks] "r"(chunks), [step] "r"(step), [to] "r"(to)                                           \
+            : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11",      \
+              "q12", "q13", "q14", "q15");                                                                   \
+    }
+
+#define GET_1 "ldr %[a], [%[rows]], #12\n"
+#define GET_2 "ldr %[b], [%[rows], #4]\n" GET_1
+#define GET_3 "ldr %[c], [%[rows], #8]\n" GET_2
+#define ZERO_1 ZERO("q0") ZERO("q1")
+#define ZERO_2 ZERO_1 ZERO("q2") ZERO("q3")
+#define ZERO_3 ZERO_2 ZERO("q4") ZERO("q5")
+#define SUM_1 "ldr %[a], [%[to]]\n" SUM("d0", "d1", "d2", "d3", "%[a]")
+#define SUM_2 SUM_1 "ldr %[a], [%[to], #4]\n" SUM("d4", "d5", "d6", "d7", "%[a]")
+#define SUM_3 SUM_2 "ldr %[a], [%[to], #8]\n" SUM("d8", "d9", "d10", "d11", "%[a]")
+#define PIXELS_1(pixel) pixel("%[a]", "q0", "q1")
+#define PIXELS_2(pixel) PIXELS_1(pixel) pixel("%[b]", "q2", "q3")
+#define PIXELS_3(pixel) PIXELS_2(pixel) pixel("%[c]", "q4", "q5")
+
+/* Weights of a chunk of one and of three vectors, and of four in two halves. */
+#define LOAD_1 "vldmia %[w], {d12-d15}\n add %[w], %[w], %[step]\n"
+#define LOAD_3 "vldmia %[w], {d12-d23}\n add %[w], %[w], %[step]\n"
+#define LOAD_4 "vldmia %[w]!, {d12-d15}\n add %[w], %[w], #32\n vldmia %[w], {d16-d19}\n sub %[w], %[w], #32\n"
+#define LOAD_4_NEXT "vldmia %[w], {d12-d15}\n add %[w], %[w], #64\n vldmia %[w], {d16-d19}\n add %[w], %[w], %[step]\n"
+#define CHUNK_4(pixels) pixels(PIXEL_2) LOAD_4_NEXT pixels(PIXEL_2)
+
+WINDOW(window_1_1, LOAD_1, ZERO_1, GET_1, PIXELS_1(PIXEL_1), SUM_1)
+WINDOW(window_1_2, LOAD_1, ZERO_2, GET_2, PIXELS_2(PIXEL_1), SUM_2)
+WINDOW(window_1_3, LOAD_1, ZERO_3, GET_3, PIXELS_3(PIXEL_1), SUM_3)
+WINDOW(window_3_1, LOAD_3, ZERO_1, GET_1, PIXELS_1(PIXEL_3), SUM_1)
+WINDOW(window_3_2, LOAD_3, ZERO_2, GET_2, PIXELS_2(PIXEL_3), SUM_2)
+WINDOW(window_3_3, LOAD_3, ZERO_3, GET_3, PIXELS_3(PIXEL_3), SUM_3)
+WINDOW(window_4_1, LOAD_4, ZERO_1, GET_1, CHUNK_4(PIXELS_1), SUM_1)
+WINDOW(window_4_2, LOAD_4, ZERO_2, GET_2, CHUNK_4(PIXELS_2), SUM_2)
+WINDOW(window_4_3, LOAD_4, ZERO_3, GET_3, CHUNK_4(PIXELS_3), SUM_3)
+
+/* All outputs of up to three pixels whose windows have several chunks. */
 BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t pixels, output kind) {
-    const uint8_t *w = r->weights;
-    uint16_t counts[2][16];
+    const uint8_t *w = r->weights, *rows[3][3];
+    uint16_t counts[3][32], *to[3]; /* two sums of an output */
+    const uint32_t chunks = r->rows * r->chunks_per_row, step = 256u * vectors - (vectors == 4u ? 96u : 0u);
+    for (uint32_t y = 0; y < r->rows; y++) {
+        for (uint32_t i = 0; i < pixels; i++) {
+            rows[y][i] = t->x[i] + r->at[y];
+        }
+    }
     for (uint32_t left = r->outputs / 16u; left != 0; left--) {
-        for (uint32_t o = 0; o < 16u; o += 4u) {
-            uint16x8_t a[2], b[2];
-            two_of_chunks(a, r, t, w, vectors, pixels);
-            w += 2u * 16u * vectors;
-            two_of_chunks(b, r, t, w, vectors, pixels);
-            w += 2u * 16u * vectors;
+        for (uint32_t i = 0; i < pixels; i++) {
+            to[i] = counts[i];
+        }
+        for (uint32_t o = 0; o < 16u; o += 2u, w += 32u * vectors) {
+#define CASE(v, p)                                                                                           \
+    if (vectors == v && pixels == p) {                                                                       \
+        window_##v##_##p(to, rows[0], r->rows, r->chunks_per_row, w, step);                                  \
+    }
+            CASE(1, 1) CASE(1, 2) CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2) CASE(4, 3)
             for (uint32_t i = 0; i < pixels; i++) {
-                const uint16x8_t c = pairs_16(a[i], b[i]);
-                vst1_u16(counts[i] + o, vpadd_u16(vget_low_u16(c), vget_high_u16(c)));
+                to[i] += 4;
             }
         }
-        w += (size_t)(r->rows * r->chunks_per_row - 1u) * 256u * vectors;
+        w += (size_t)(chunks - 1u) * 256u * vectors;
         bytes mask[MOST];
+        UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
-            const uint16x8_t low = vld1q_u16(counts[i]), high = vld1q_u16(counts[i] + 8);
+            const uint16x8x2_t a = vld1q_u16_x2(counts[i]), b = vld1q_u16_x2(counts[i] + 16);
+            const uint16x8_t low = pairs_16(a.val[0], a.val[1]), high = pairs_16(b.val[0], b.val[1]);
             if (kind == BITS) {
                 mask[i] = below(low, high, t->at[i]);
             } else {
@@ -360,6 +404,7 @@ BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const u
                         output kind) {
     const int inner = x >= p->first && x + pixels <= p->last;
     tile_of t;
+    UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         t.x[i] = *from;
         t.to[i] = *to;
@@ -400,17 +445,17 @@ BD_INLINE void row_of_pixels(const row_of *r, const pixels_of *p, uint32_t vecto
         row_of_pixels(r, p, vectors, shared, one_chunk, nine, packed, BITS);                                 \
     }
 
-SHAPE(half_1, 0, 1, 1, 0, 4, 4, PLAIN)
-SHAPE(one_0, 1, 0, 1, 0, 4, 4, PLAIN)
+SHAPE(half_1, 0, 1, 1, 0, 3, 3, PLAIN)
+SHAPE(one_0, 1, 0, 1, 0, 3, 3, PLAIN)
 SHAPE(one_1, 1, 1, 1, 0, 3, 3, PLAIN)
 SHAPE(two_0, 2, 0, 1, 0, 3, 3, PLAIN)
 SHAPE(two_1, 2, 1, 1, 0, 2, 2, PLAIN)
 SHAPE(three_0, 3, 0, 1, 0, 2, 2, PLAIN)
 SHAPE(four_0, 4, 0, 1, 0, 2, 2, PLAIN)
 SHAPE(nine_64, 4, 1, 1, 1, 1, 1, PADDED)
-SHAPE(by_1, 1, 0, 0, 0, 2, 2, PADDED)
-SHAPE(by_3, 3, 0, 0, 0, 2, 2, PADDED)
-SHAPE(by_4, 4, 0, 0, 0, 2, 2, PADDED)
+SHAPE(by_1, 1, 0, 0, 0, 3, 3, PADDED)
+SHAPE(by_3, 3, 0, 0, 0, 3, 3, PADDED)
+SHAPE(by_4, 4, 0, 0, 0, 3, 3, PADDED)
 
 typedef void (*shape_fn)(const row_of *r, const pixels_of *p);
 
