@@ -76,7 +76,8 @@ class Core:
         has_fpu: whether float code uses hardware; otherwise soft-float library calls.
         target, cpu, flags: what the zig compiler gets as ``-target``, ``-mcpu`` and more options.
         machine: ``"cortex-m"`` (bare metal, semihosting) or ``"linux-aarch64"`` (static ELF, system calls).
-        emulator_cpu: the CPU model of unicorn that runs it.
+        engine: what emulates it: ``"unicorn"``, or ``"qemu"`` where unicorn lacks the core.
+        emulator_cpu: the CPU model of unicorn that runs it; empty without.
         qemu: the QEMU machine (``qemu-system-arm -M``) or, for Linux, the CPU (``qemu-aarch64 -cpu``).
         memories: the map used when no board is named; empty for Linux.
         registers: core registers that start-up code touches.
@@ -94,6 +95,7 @@ class Core:
     cpu: str
     flags: tuple[str, ...]
     machine: str
+    engine: str
     emulator_cpu: str
     qemu: str
     memories: tuple[Memory, ...]
@@ -181,7 +183,8 @@ def core(name: str) -> Core:
             cpu=tools["cpu"],
             flags=tuple(tools.get("flags", ())),
             machine=emulator["machine"],
-            emulator_cpu=emulator["cpu"],
+            engine="unicorn" if "cpu" in emulator else "qemu",
+            emulator_cpu=emulator.get("cpu", ""),
             qemu=emulator["qemu"],
             memories=_memories(data.get("memory", ())),
             registers=_registers(data.get("register", ())),
