@@ -110,8 +110,10 @@ STEP = _struct(
     "u4 weights weights_size epilogue_at scratch",
     "u1 acc_order segment source:2",
 )
+#: Offsets of an epilogue's arrays, in their order in the structure.
+EPILOGUE_ARRAYS = ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high")
 EPILOGUE = _struct(
-    "u4 mul add residual_mul positive negative bias low high",
+    "u4 " + " ".join(EPILOGUE_ARRAYS),
     "i1 shift residual_shift",
     "u1 dtype reserved0",
     "u2 residual_channels repeats",

@@ -21,7 +21,7 @@ from bdnet_deploy.host import HostModel
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import Plan
-from bdnet_deploy.plan.packings import unpack_tile16
+from bdnet_deploy.plan.packings import epilogue_packing, packing
 from bdnet_deploy.plan.variants import SETS
 
 _ARRAY = re.compile(r"_data\[\d+\] = \{(.*?)\};", re.DOTALL)
@@ -119,7 +119,7 @@ class BdnReader:
         """
         for step, record in zip(plan.steps, self.file.steps, strict=True):
             other = not isinstance(step.nodes[0].op, Conv2d | Linear)  # limits, tables
-            if step.weights is not None and (other or (step.kernel or "").endswith("__tile16")):  # or thresholds, too
+            if step.weights is not None and (other or packing(step.kernel)):  # thresholds may stand with weights
                 elements = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).reshape(-1)
                 start, size = int(record["weights"]), int(record["weights_size"])
                 same = self.file.constants[start : start + size] == elements.tobytes()
@@ -130,7 +130,11 @@ class BdnReader:
             found = np.frombuffer(self.file.constants, bdn_format.EPILOGUE, 1, start)[0]
             dtype = "<f4" if step.epilogue.dtype is DType.F32 else "<i4"
             compared, different = 0, []
-            for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
+            if records := epilogue_packing(step.epilogue_kernel):
+                packed, at = records.pack(step), int(found["mul"])
+                compared += len(packed)
+                different += [] if self.file.constants[at : at + len(packed)] == packed else ["records"]
+            for name in bdn_format.EPILOGUE_ARRAYS if records is None else ():
                 values = getattr(step.epilogue, name)
                 at = int(found[name])
                 if values is None or at == bdn_format.ABSENT:
@@ -170,8 +174,8 @@ class BdnReader:
             if not weight.type.dtype.is_packed:
                 decoded[step.nodes[0].name] = np.frombuffer(blob, weight.type.dtype.numpy).reshape(shape)
                 continue
-            if (step.kernel or "").endswith("__tile16"):
-                decoded[step.nodes[0].name] = unpack_tile16(blob, shape)
+            if own := packing(step.kernel):
+                decoded[step.nodes[0].name] = own.unpack(blob, shape, step)
                 continue
             depthwise = (step.kernel or "").startswith("bd_dw_")
             channels = shape[0] if depthwise else shape[3]

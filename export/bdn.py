@@ -12,6 +12,7 @@ from bdnet_deploy.bdn_format import ABSENT, NONE, Kind, Place
 from bdnet_deploy.graph import NUMERICS, Array, DType, Value, evaluate
 from bdnet_deploy.iodesc import IODescription
 from bdnet_deploy.plan import Epilogue, Plan, PlanStep, PlanTensor
+from bdnet_deploy.plan.packings import epilogue_packing
 from bdnet_deploy.plan.plan import format_code
 from bdnet_deploy.plan.schedule import producers
 
@@ -129,15 +130,19 @@ def _fill_step(
     if step.weights is not None:
         blob = np.ascontiguousarray(step.weights, step.weights.dtype.newbyteorder("<")).tobytes()
         record["weights"], record["weights_size"] = constants.add(blob), len(blob)
-    record["epilogue_at"] = ABSENT if step.epilogue is None else _add_epilogue(step.epilogue, constants)
+    record["epilogue_at"] = ABSENT if step.epilogue is None else _add_epilogue(step, step.epilogue, constants)
+    record["acc_order"] = step.acc_order
     record["scratch"] = step.scratch
 
 
-def _add_epilogue(epilogue: Epilogue, constants: _Constants) -> int:
+def _add_epilogue(step: PlanStep, epilogue: Epilogue, constants: _Constants) -> int:
     dtype = "<f4" if epilogue.dtype is DType.F32 else "<i4"
     record = np.zeros((), bdn_format.EPILOGUE)
-    for name in ("mul", "add", "residual_mul", "positive", "negative", "bias", "low", "high"):
-        record[name] = constants.array(getattr(epilogue, name), dtype)
+    packing = epilogue_packing(step.epilogue_kernel)
+    for name in bdn_format.EPILOGUE_ARRAYS:
+        record[name] = ABSENT if packing else constants.array(getattr(epilogue, name), dtype)
+    if packing:
+        record["mul"] = constants.add(packing.pack(step))
     record["shift"], record["residual_shift"] = epilogue.shift, epilogue.residual_shift
     record["dtype"] = format_code(epilogue.dtype)
     record["residual_channels"] = epilogue.residual_channels

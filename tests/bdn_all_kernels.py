@@ -9,7 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
-from bdnet_deploy.plan.packings import pack_tile16
+from bdnet_deploy.plan.packings.tile16 import pack_tile16
 
 _NAMES = {"f": "f32", "u": "u8", "q": "i8", "h": "i16", "i": "i32"}
 _TYPES = {**LETTERS, "i": DType.I32}

@@ -14,7 +14,7 @@ from variant_cases import FAMILIES, case
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import Conv2d, DType, Sign, TensorType
 from bdnet_deploy.host import HostModel
-from bdnet_deploy.plan.packings import pack_tile16, unpack_tile16
+from bdnet_deploy.plan.packings.tile16 import pack_tile16, unpack_tile16
 from bdnet_deploy.plan.variants import variants
 
 for _package in ("ziglang", "unicorn", "capstone", "elftools"):

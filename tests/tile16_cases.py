@@ -9,7 +9,7 @@ from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
-from bdnet_deploy.plan.packings import pack_tile16, tile16
+from bdnet_deploy.plan.packings.tile16 import pack_tile16, tile16
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 POINTWISE = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 2048)

@@ -8,7 +8,7 @@ from bdnet_deploy.graph import Graph
 from bdnet_deploy.plan import lower_rules  # noqa: F401  enters the rules
 from bdnet_deploy.plan.lowering import Lowering
 from bdnet_deploy.plan.memory import choose_layout
-from bdnet_deploy.plan.packings import whole_calls
+from bdnet_deploy.plan.packings import choose_packings, whole_calls
 from bdnet_deploy.plan.plan import Plan
 
 
@@ -34,7 +34,8 @@ def make_plan(
         DoesNotFitError: no layout fits into ``ram``.
         UnsupportedError: for a combination of dtypes that no kernel takes; names the layer.
     """
-    plan = Lowering(graph, sets).run()
+    plan = Lowering(graph).run()
+    choose_packings(plan, sets)
     plan.sets = tuple(sorted(sets))
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     for step in plan.steps:

@@ -5,7 +5,7 @@ One rule per operator lies in ``plan/lower_rules/``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from bdnet_deploy.errors import UnsupportedError
@@ -70,11 +70,10 @@ def rule(*ops: type[Op]) -> Callable[[_R], _R]:
 
 
 class Lowering:
-    """A graph on its way to steps. ``done``: nodes that a step already computes; ``sets``: of instructions of the core."""
+    """A graph on its way to steps. ``done``: nodes that a step already computes."""
 
-    def __init__(self, graph: Graph, sets: Collection[str] = ()) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.sets = frozenset(sets)
         self.users = graph.users()
         self.plan = Plan(graph, [], [])
         self.tensors: dict[Value, PlanTensor] = {}
@@ -195,23 +194,6 @@ class Lowering:
         )
         self.done.add(node)
         self.fuse(step, node.output)
-
-    def packing(self, node: Node, sign: Node, kernel: str, weights: Array, fields: dict[str, Any]) -> None:
-        """A step whose kernel compares its accumulators with the thresholds of ``sign`` and stores bits only."""
-        step = PlanStep(
-            kernel=kernel,
-            epilogue_kernel=None,
-            nodes=[node, sign],
-            inputs=[self.tensors[node.inputs[0]]],
-            trunk=self.tensor(sign.output),
-            packed=None,
-            out_shape=hwc(node.output.type.shape),
-            acc_dtype=DType.I8,  # none are stored
-            weights=weights,
-            **fields,
-        )
-        self.done.update((node, sign))
-        self.plan.steps.append(step)
 
     # -- fusion -------------------------------------------------------------------------------------------------------
 

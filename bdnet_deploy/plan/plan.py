@@ -89,6 +89,8 @@ class PlanStep:
     weight_planes: int = 0
     epilogue: Epilogue | None = None
     rows_per_call: int = 1
+    acc_order: int = 0  # of 8-bit accumulators in scratch, see docs/row-contract.md
+    why: str = ""  # why this packing
     segment: int = 0  # 0: runs by itself; adjacent steps of one number run together, row by row
 
     @property

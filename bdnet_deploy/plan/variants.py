@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bdnet_deploy.resources import runtime_dir
 
-SETS = ("avx512", "avx2", "dotprod", "neon64", "neon32", "mve", "dsp", "v6m")
+SETS = ("avx512", "avx2", "dotprod", "neon64", "neon32", "mve", "dsp", "v7m", "v6m")
 """The sets of instructions that variants are written for, better ones of a family first."""
 
 

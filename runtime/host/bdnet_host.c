@@ -43,9 +43,10 @@
 #define ROW_neon32(kernel)
 #define ROW_mve(kernel)
 #define ROW_dsp(kernel)
+#define ROW_v7m(kernel)
 #define ROW_v6m(kernel)
 
-enum { SET_avx512, SET_avx2, SET_dotprod, SET_neon64, SET_neon32, SET_mve, SET_dsp, SET_v6m };
+enum { SET_avx512, SET_avx2, SET_dotprod, SET_neon64, SET_neon32, SET_mve, SET_dsp, SET_v7m, SET_v6m };
 
 /* The first kernel of a name is taken, and variants.def has better sets first: a level is the end of this array. */
 static const bd_kernel *const rows[] = {

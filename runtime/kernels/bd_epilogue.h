@@ -73,4 +73,10 @@ bd_status bd_check_epilogue(const bd_step *step, const uint8_t *constants, uint3
                             const bd_view in[], const bd_view out[], uint32_t accumulators,
                             uint32_t residuals, uint32_t produced);
 
+/* The same of an epilogue whose name has a packing: `bytes` of records lie at bd_epilogue.mul, all else is BD_ABSENT; the
+ * accumulators have this order. Which outputs and residuals a kernel takes at all is left to its own check. */
+bd_status bd_check_packed_epilogue(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
+                                   const bd_view in[], const bd_view out[], uint32_t accumulators,
+                                   uint32_t order, uint32_t residuals, uint32_t produced, uint64_t bytes);
+
 #endif

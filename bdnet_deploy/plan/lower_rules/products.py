@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from bdnet_deploy.bitplanes import pack
 from bdnet_deploy.errors import UnsupportedError
-from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, Sign, TensorType
+from bdnet_deploy.graph import Array, Conv2d, DType, Linear, Node, TensorType
 from bdnet_deploy.plan.lowering import LETTER, Lowering, rule
-from bdnet_deploy.plan.packings import pack_tile16, takes_tile16
-from bdnet_deploy.plan.plan import hwc
 
 _CONV_PAIRS = {"ff", "bf", "tf", "uq", "qq", "hq", "bq", "tq", "zf", "zq"}
 
@@ -42,8 +40,6 @@ def product(low: Lowering, node: Node) -> None:
             blob = pack(by_tap, planes=w.type.dtype.planes)
         else:  # [O][kh][kw][plane][words(C / groups)]
             blob = pack(weights, planes=w.type.dtype.planes)
-            if pair == "bb" and _tiled(low, node, conv, weights):
-                return
     elif x.type.dtype is DType.F32 or pair in _CONV_PAIRS:
         if packed:  # real inputs: the weights as they are, not as bits
             pair, packed, weights = "ff", False, weights.astype(np.float32)
@@ -71,37 +67,6 @@ def product(low: Lowering, node: Node) -> None:
         weights=np.ascontiguousarray(blob),
         weight_planes=w.type.dtype.planes if packed else 0,
     )
-
-
-def _tiled(low: Lowering, node: Node, conv: Conv2d, weights: Array) -> bool:
-    """Lower a convolution of bits to a ``__tile16`` kernel where the core has one; packed outputs without an epilogue where
-    nothing but a sign reads the accumulators."""
-    source, (height, width, _) = low.tensors[node.inputs[0]], hwc(node.output.type.shape)
-    reader = low.sole_user(node.output)
-    sign = (
-        reader if reader is not None and isinstance(reader.op, Sign) and reader.output.type.dtype is DType.BIT else None
-    )
-
-    def takes(kernel: str) -> bool:
-        return takes_tile16(kernel, conv, weights, (source.height, source.width), (height, width), low.sets)
-
-    fields: dict[str, Any] = {
-        "groups": 1,
-        "window": (weights.shape[1], weights.shape[2]),
-        "strides": conv.strides,
-        "pad_top_left": (conv.padding[0], conv.padding[2]),
-        "pad_value": conv.pad_value,
-        "weight_planes": 1,
-    }
-    if sign is not None and node.output not in low.graph.outputs and takes("bd_conv_bb_bit__tile16"):
-        low.packing(
-            node, sign, "bd_conv_bb_bit__tile16", pack_tile16(weights, cast(Array, sign.inputs[1].data)), fields
-        )
-        return True
-    if takes("bd_conv_bb_i16__tile16"):
-        low.fused(node, "bd_conv_bb_i16__tile16", acc_dtype=DType.I16, weights=pack_tile16(weights), **fields)
-        return True
-    return False
 
 
 def _with_border(conv: Conv2d, x: TensorType, w: TensorType, border: Array, weights: Array) -> Array:

@@ -1,7 +1,6 @@
-"""Packings of weights that kernels with a suffix in their name read, and which one a step takes on a core.
+"""``tile16``: weights of binary convolutions in the order in which 16 outputs at once read them.
 
-A packing is chosen only where the core has a variant of its kernel (:mod:`bdnet_deploy.plan.variants`); the plain version is
-there so that any build runs any file. The layouts stand in the headers of ``runtime/kernels``.
+The layout stands in ``runtime/kernels/bd_tile16.h``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
-from bdnet_deploy.graph import Array, Conv2d
+from bdnet_deploy.graph import Array, DType
+from bdnet_deploy.plan.packings.base import Site, has_variant, site, store_packed, thresholds
 from bdnet_deploy.plan.plan import PlanStep
-from bdnet_deploy.plan.variants import variants
 
 #: Outputs that one pass of a ``tile16`` kernel computes.
 OUTPUTS = 16
@@ -95,44 +94,50 @@ def unpack_tile16(blob: bytes, shape: tuple[int, ...]) -> Array:
     return 1 - 2 * unpack_plane(planes, channels)
 
 
-def takes_tile16(
-    kernel: str,
-    conv: Conv2d,
-    weights: Array,
-    in_size: tuple[int, int],
-    out_size: tuple[int, int],
-    sets: Collection[str],
-) -> bool:
-    """Whether a binary convolution runs as ``kernel`` (with this packing) on a core with ``sets``.
+class _Tile16:
+    suffix = "tile16"
 
-    Args:
-        kernel: the name with its suffix.
-        conv: its attributes.
-        weights: (O, kh, kw, C / groups).
-        in_size, out_size: (height, width).
-        sets: instruction sets of the core.
-    """
-    if not set(variants().get(kernel, ())) & set(sets):
-        return False
-    outputs, kh, kw, channels = weights.shape
-    step = 2 * OUTPUTS if "_bit__" in kernel else OUTPUTS
-    if kh != kw or conv.groups != 1 or conv.dilation != (1, 1) or outputs % step or tile16(kh * kw, channels) is None:
+    def take(self, step: PlanStep, sets: Collection[str]) -> bool:
+        found = site(step)
+        if found is None or found.x is not DType.BIT or found.w is not DType.BIT or not _fits(found):
+            return False
+        outputs = found.weights.shape[0]
+        limits = thresholds(step)
+        packs = limits is not None and len(limits) == 1 and outputs % (2 * OUTPUTS) == 0
+        kernel = "bd_conv_bb_bit__tile16" if packs else "bd_conv_bb_i16__tile16"
+        if (not packs and step.acc_dtype is not DType.I16) or not has_variant(kernel, sets):
+            return False
+        step.kernel = kernel
+        step.weights = pack_tile16(found.weights, limits[0] if packs and limits else None)
+        step.why = "channels in vectors of 64, 16 outputs share a tree of additions"
+        if packs:
+            store_packed(step)
+        return True
+
+    def unpack(self, blob: bytes, shape: tuple[int, ...], step: PlanStep) -> Array:
+        return unpack_tile16(blob, shape)
+
+
+TILE16 = _Tile16()
+
+
+def _fits(found: Site) -> bool:
+    """Whether the kernels read this window of this map."""
+    outputs, kh, kw, channels = found.weights.shape
+    conv = found.conv
+    if (
+        kh != kw
+        or conv.groups != 1
+        or conv.dilation != (1, 1)
+        or outputs % OUTPUTS
+        or tile16(kh * kw, channels) is None
+    ):
         return False
     if conv.pad_value not in (-1, 0, 1) or kh * kw * channels > 0x7FFF:
         return False
     top, _, left, _ = conv.padding
-    for size, out, stride, pad in zip(in_size, out_size, conv.strides, (top, left), strict=True):
+    for size, out, stride, pad in zip(found.in_size, found.out_size, conv.strides, (top, left), strict=True):
         reach = (out - 1) * stride
         if (pad or reach >= size) if kh == 1 else (pad > 1 or reach + 3 > size + pad + 1):
             return False
     return True
-
-
-def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
-    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
-    where no epilogue follows."""
-    kernel = step.kernel or ""
-    prepares = kernel.endswith("__tile16") or (
-        kernel.startswith("bd_dw_") and bool(set(variants().get(kernel, ())) & set(sets))
-    )
-    return step.segment == 0 and step.epilogue_kernel is None and prepares

@@ -1,0 +1,45 @@
+"""Packings that kernels with a suffix in their name read, and which one a step takes on a core.
+
+A packing is chosen only where the core has a variant of its kernel (:mod:`bdnet_deploy.plan.variants`); the plain version is
+there so that any build runs any file. The layouts stand in the headers of ``runtime/kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from bdnet_deploy.plan.packings.base import Packing, has_variant
+from bdnet_deploy.plan.packings.epilogues import EPILOGUES, epilogue_packing
+from bdnet_deploy.plan.packings.tile16 import TILE16
+from bdnet_deploy.plan.plan import Plan, PlanStep
+
+#: In the order in which a plan asks them.
+PACKINGS: tuple[Packing, ...] = (TILE16,)
+
+
+def packing(kernel: str | None) -> Packing | None:
+    """The packing that a kernel's name asks for; None for the canonical one."""
+    suffix = (kernel or "").partition("__")[2]
+    return next((p for p in PACKINGS if p.suffix == suffix), None) if suffix else None
+
+
+def choose_packings(plan: Plan, sets: Collection[str]) -> None:
+    """Choose kernels with packings for a core with these instruction sets; without any the plan stays as it is."""
+    for step in plan.steps if sets else ():
+        for candidate in PACKINGS:
+            if candidate.take(step, sets):
+                break
+        if step.epilogue is not None:
+            names = (p.takes(step, sets) for p in EPILOGUES)
+            step.epilogue_kernel = next((name for name in names if name), step.epilogue_kernel)
+
+
+def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
+    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
+    where no epilogue follows."""
+    kernel = step.kernel or ""
+    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
+    return step.segment == 0 and step.epilogue_kernel is None and prepares
+
+
+__all__ = ["EPILOGUES", "PACKINGS", "choose_packings", "epilogue_packing", "packing", "whole_calls"]
