@@ -16,7 +16,7 @@
 #include "bd_kernels.h"
 #include "bd_window.h"
 
-#define TAPS 64u
+#define TAPS 40u
 #define ROWS 16u
 
 /* Pixel p's taps 4 i .. 4 i + 3 are quad[i][p]. */
@@ -231,7 +231,7 @@ static int is_inside(const job *j, const source *s, int32_t left) {
            s->rows[1] != NULL && s->rows[2] != NULL;
 }
 
-static void four(const job *j, const source *s, uint32_t y, uint32_t x, int32_t *to) {
+static BD_APART void four(const job *j, const source *s, uint32_t y, uint32_t x, int32_t *to) {
     const uint32_t outputs = j->outputs;
     const bd_step *step = j->step;
     tile pixels;
@@ -247,8 +247,12 @@ static void four(const job *j, const source *s, uint32_t y, uint32_t x, int32_t 
         const uint32_t taps = taps_of(j->taps - t);
         const int32_t left = (int32_t)(x * step->stride_w) - step->pad_left;
         if (j->fast && is_inside(j, s, left)) {
-            (j->in->dtype == BD_I8 ? gather_27_i8 : gather_27_u8)(pixels.quad, s, 3u * (uint32_t)left,
-                                                                  3u * step->stride_w);
+            const uint32_t at = 3u * (uint32_t)left, next = 3u * step->stride_w;
+            if (j->in->dtype == BD_I8) {
+                gather_27_i8(pixels.quad, s, at, next);
+            } else {
+                gather_27_u8(pixels.quad, s, at, next);
+            }
         } else {
             for (uint32_t p = 0; p < 4u; p++) {
                 gather(pixels.quad, p, step, j->in, s, x + p, t, taps);
@@ -259,7 +263,7 @@ static void four(const job *j, const source *s, uint32_t y, uint32_t x, int32_t 
     }
 }
 
-static void one(const job *j, const source *s, uint32_t y, uint32_t x, int32_t *to) {
+static BD_APART void one(const job *j, const source *s, uint32_t y, uint32_t x, int32_t *to) {
     const int32_t *add = j->border == NULL ? NULL : bd_border_values(j->border, y, x, j->outputs);
     tile pixel;
     for (uint32_t t = 0; t < j->taps;) {
