@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bdnet_deploy.plan.packings.base import EpiloguePacking
+from bdnet_deploy.plan.packings.records import QUAD, WORD
 
-EPILOGUES: tuple[EpiloguePacking, ...] = ()
+EPILOGUES: tuple[EpiloguePacking, ...] = (QUAD, WORD)
 
 
 def epilogue_packing(kernel: str | None) -> EpiloguePacking | None:
