@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bdnet_deploy.plan.packings.base import EpiloguePacking
+from bdnet_deploy.plan.packings.lanes16 import LANES16
 
-EPILOGUES: tuple[EpiloguePacking, ...] = ()
+EPILOGUES: tuple[EpiloguePacking, ...] = (LANES16,)
 
 
 def epilogue_packing(kernel: str | None) -> EpiloguePacking | None:
