@@ -12,6 +12,7 @@
  *     p = sat16(2 * v * slope >> 16)
  *     y = v                                                                 no slopes
  *         max(v, p)                                                         EVEN: slope is half of the factor
+ *         max(v, p >> 1)                                                    HALF: slope is the factor
  *         max(v, (v + p) >> 1)                                              ODD: slope is the factor - 32768
  *         max(up(v), sat16((((v & keep) + p) >> 1) + grow(v)))              ANY
  *     out[1]: y < low, y < high
@@ -24,7 +25,7 @@
 #include "bd_epilogue.h"
 
 enum { BD_LANES16_NONE, BD_LANES16_ONE, BD_LANES16_TWICE, BD_LANES16_BOTH };
-enum { BD_LANES16_FLAT, BD_LANES16_EVEN, BD_LANES16_ODD, BD_LANES16_ANY };
+enum { BD_LANES16_FLAT, BD_LANES16_EVEN, BD_LANES16_HALF, BD_LANES16_ODD, BD_LANES16_ANY };
 
 typedef struct bd_lanes16 {
     uint8_t residual; /* BD_LANES16_NONE to BOTH */

@@ -38,8 +38,9 @@ class Slopes(IntEnum):
 
     FLAT = 0
     EVEN = 1
-    ODD = 2
-    ANY = 3
+    HALF = 2
+    ODD = 3
+    ANY = 4
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def _slopes(e: Epilogue, arrays: dict[str, Array]) -> Slopes | None:
         if (negative % 2 == 0).all() and (negative >= -ONE).all():
             arrays["slope"] = negative >> 1
             return Slopes.EVEN
+        if (np.abs(negative) <= 0x7FFF).all():
+            arrays["slope"] = negative
+            return Slopes.HALF
         if (negative >= 0).all() and (negative < ONE).all():
             arrays["slope"] = negative - 0x8000
             return Slopes.ODD
@@ -184,7 +188,7 @@ def _form(step: PlanStep) -> Lanes16 | None:
     if e.residual_mul is not None:
         residual = step.inputs[-1]
         of = residual.channels
-        if residual.dtype is not DType.I16 or not (
+        if residual.dtype is not DType.I16 or step.acc_dtype is DType.I32 or not (
             of == channels or (of % LANES == 0 and channels % of == 0) or (of == 8 and channels % LANES == 0)
         ):
             return None

@@ -33,6 +33,8 @@ static int32_t two_slope(const bd_lanes16_block *b, uint32_t i, uint32_t form, i
         return v;
     case BD_LANES16_EVEN:
         return bd_larger16(v, p);
+    case BD_LANES16_HALF:
+        return bd_larger16(v, p >> 1);
     case BD_LANES16_ODD:
         return bd_larger16(v, (v + p) >> 1);
     default: {
@@ -90,8 +92,8 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
                 const uint32_t i = c % 16u;
                 const int32_t r = row.residual == NULL
                                       ? 0
-                                      : ((const int16_t *)(const void *)row.residual)[(
-                                            size_t)at * in[1].channels + c % in[1].channels];
+                                      : ((const int16_t *)(const void *)
+                                             row.residual)[(size_t)at * in[1].channels + c % in[1].channels];
                 const int32_t v =
                     value(head, b, i, term(&in[0], row.acc, (size_t)x * channels + c, e->shift), r);
                 const int32_t result = two_slope(b, i, head->slopes, v);
@@ -129,7 +131,8 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
     const uint32_t channels = step->out_channels, repeated = in[1].channels;
     int fits = e->repeats == 0 && e->residual_shift == 0 && head->slopes <= BD_LANES16_ANY &&
                head->residual <= BD_LANES16_BOTH;
-    fits = fits && (head->residual != BD_LANES16_NONE) == !bd_is_absent(&in[1]);
+    fits = fits && (head->residual != BD_LANES16_NONE) == !bd_is_absent(&in[1]) &&
+           (in->dtype != BD_I32 || bd_is_absent(&in[1]));
     /* Blocks of 16 channels begin where the residual's do, or all of them take the same 8 channels. */
     fits = fits && (bd_is_absent(&in[1]) || repeated == channels ||
                     (repeated % 16u == 0 && channels % repeated == 0) ||

@@ -25,9 +25,16 @@ typedef struct row_of {
     int shift;
 } row_of;
 
-enum { I8, I16, I32 };                     /* accumulators */
-enum { NONE, ONE, TWICE, BOTH, EIGHT };    /* residual; EIGHT: the same 8 channels for all, as BOTH */
-enum { FLAT, EVEN, ODD, ANY };             /* two-slope */
+enum { I8, I16, I32 }; /* accumulators */
+enum {
+    NONE,
+    ONE,
+    TWICE,
+    BOTH,
+    EIGHT
+}; /* residual; EIGHT: the same 8 channels for all, as BOTH;
+                                              of 32-bit accumulators NONE */
+enum { FLAT, EVEN, HALF, ODD, ANY }; /* two-slope */
 
 typedef struct block {
     vec mul[2], twice[2], once[2], slope[2], low[2], high[2];
@@ -73,6 +80,12 @@ BD_INLINE void load_residual(row_of *r, int form, vec to[2]) {
     r->residual += r->residual_step;
 }
 
+/* vqdmlal_high_s16: for constant factors the compiler takes two instructions. */
+BD_INLINE int32x4_t double_high(int32x4_t sum, vec a, vec b) {
+    __asm__("sqdmlal2 %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
+    return sum;
+}
+
 /* v of 8 channels; `sums` begin at add where the residual is accumulated. */
 BD_INLINE vec affine(const block *k, uint32_t h, int form, vec t, vec r, int32x4_t first, int32x4_t second) {
     if (form == NONE || form == ONE) {
@@ -90,7 +103,7 @@ BD_INLINE vec affine(const block *k, uint32_t h, int form, vec t, vec r, int32x4
         second = vmlal_high_s16(second, r, k->once[h]);
     }
     first = vqdmlal_s16(first, vget_low_s16(r), vget_low_s16(k->twice[h]));
-    second = vqdmlal_high_s16(second, r, k->twice[h]);
+    second = double_high(second, r, k->twice[h]);
     return upper_halves(first, second);
 }
 
@@ -101,6 +114,9 @@ BD_INLINE vec two_slope(const block *k, const bd_lanes16_block *b, uint32_t h, i
     const vec p = vqdmulhq_s16(v, k->slope[h]);
     if (slopes == EVEN) {
         return vmaxq_s16(v, p);
+    }
+    if (slopes == HALF) {
+        return vmaxq_s16(v, vshrq_n_s16(p, 1));
     }
     if (slopes == ODD) {
         return vmaxq_s16(v, vhaddq_s16(v, p));
@@ -116,66 +132,51 @@ BD_INLINE uint8x16_t below(const vec y[2], const vec threshold[2], uint8x16_t pl
                                      vreinterpretq_u8_u16(vcltq_s16(y[1], threshold[1]))));
 }
 
-BD_INLINE uint8_t *store_lane(uint8_t *to, size_t step, uint8x16_t bits, int lane) {
-    const uint16x8_t v = vreinterpretq_u16_u8(bits);
-    switch (lane) {
-    case 0:
-        vst1q_lane_u16((void *)to, v, 0);
-        break;
-    case 1:
-        vst1q_lane_u16((void *)to, v, 1);
-        break;
-    case 2:
-        vst1q_lane_u16((void *)to, v, 2);
-        break;
-    default:
-        vst1q_lane_u16((void *)to, v, 3);
-        break;
-    }
-    return to + step;
-}
+/* 16 bits; the compiler would take them out of the vector, store and count in three instructions. */
+#define STORE_LANE(to, step, bits, lane)                                                                     \
+    __asm__ volatile("st1 {%1.h}[" #lane "], [%0], %2" : "+r"(to) : "w"(bits), "r"(step) : "memory")
 
-/* 16 bits of each of four pixels, or of one. */
-BD_INLINE uint8_t *pack(uint8_t *to, size_t step, const uint8x16_t bits[4], uint32_t pixels) {
-    uint8x16_t v = pixels == 4u ? vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]))
-                                : vpaddq_u8(bits[0], bits[0]);
+/* 16 bits of each of four pixels. */
+BD_INLINE uint8_t *pack4(uint8_t *to, size_t step, const uint8x16_t bits[4]) {
+    uint8x16_t v = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
     v = vpaddq_u8(v, v);
-    if (pixels != 4u) {
-        return store_lane(to, step, vpaddq_u8(v, v), 0);
-    }
-    to = store_lane(to, step, v, 0);
-    to = store_lane(to, step, v, 1);
-    to = store_lane(to, step, v, 2);
-    return store_lane(to, step, v, 3);
+    STORE_LANE(to, step, v, 0);
+    STORE_LANE(to, step, v, 1);
+    STORE_LANE(to, step, v, 2);
+    STORE_LANE(to, step, v, 3);
+    return to;
 }
 
-BD_INLINE void some_pixels(row_of *r, const block *k, const bd_lanes16_block *b, uint32_t pixels, int acc,
-                           int form, int slopes, int trits, uint8x16_t place, vec shift) {
-    uint8x16_t first[4], second[4];
-    for (uint32_t i = 0; i < pixels; i++) {
-        vec t[2], residual[2] = {vdupq_n_s16(0), vdupq_n_s16(0)}, y[2];
-        const bd_lanes16_block *at = b;
-        ANEW(at);
-        load_acc(r, acc, shift, t);
-        load_residual(r, form, residual);
-        int32x4x4_t add = {{k->add[0], k->add[1], k->add[2], k->add[3]}};
-        if (form >= TWICE) {
-            add = vld1q_s32_x4(at->add);
-        }
-        for (uint32_t h = 0; h < 2u; h++) {
-            const vec v = affine(k, h, form, t[h], residual[h], add.val[2u * h], add.val[2u * h + 1u]);
-            y[h] = two_slope(k, at, h, slopes, v);
-        }
-        const int16x8x2_t both = {{y[0], y[1]}};
-        vst1q_s16_x2((void *)r->trunk, both);
-        r->trunk += r->trunk_step;
-        first[i] = below(y, k->low, place);
-        second[i] = trits ? below(y, k->high, place) : first[i];
+BD_INLINE uint8_t *pack1(uint8_t *to, size_t step, uint8x16_t bits) {
+    uint8x16_t v = vpaddq_u8(bits, bits);
+    v = vpaddq_u8(v, v);
+    v = vpaddq_u8(v, v);
+    STORE_LANE(to, step, v, 0);
+    return to;
+}
+
+/* A pixel; returns the bits of its first plane and sets those of its second. */
+BD_INLINE uint8x16_t pixel(row_of *r, const block *k, const bd_lanes16_block *at, int acc, int form,
+                           int slopes, int trits, uint8x16_t place, vec shift, uint8x16_t *second) {
+    vec t[2], residual[2] = {vdupq_n_s16(0), vdupq_n_s16(0)}, y[2];
+    ANEW(at);
+    load_acc(r, acc, shift, t);
+    load_residual(r, form, residual);
+    int32x4x4_t add = {{k->add[0], k->add[1], k->add[2], k->add[3]}};
+    if (form >= TWICE) {
+        add = vld1q_s32_x4(at->add);
     }
-    r->a = pack(r->a, r->packed_step, first, pixels);
+    for (uint32_t h = 0; h < 2u; h++) {
+        const vec v = affine(k, h, form, t[h], residual[h], add.val[2u * h], add.val[2u * h + 1u]);
+        y[h] = two_slope(k, at, h, slopes, v);
+    }
+    const int16x8x2_t both = {{y[0], y[1]}};
+    vst1q_s16_x2((void *)r->trunk, both);
+    r->trunk += r->trunk_step;
     if (trits) {
-        r->b = pack(r->b, r->packed_step, second, pixels);
+        *second = below(y, k->high, place);
     }
+    return below(y, k->low, place);
 }
 
 BD_INLINE void load_pair(vec to[2], const int16_t *from) {
@@ -183,70 +184,97 @@ BD_INLINE void load_pair(vec to[2], const int16_t *from) {
     to[1] = vld1q_s16(from + 8);
 }
 
-BD_INLINE void pixels_of(const row_of *row, const bd_lanes16_block *b, int acc, int form, int slopes,
-                         int trits) {
+/* `count` blocks of 16 channels of all pixels. */
+BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t count, int acc, int form,
+                         int slopes, int trits) {
     static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t place = vld1q_u8(places);
-    row_of r = *row;
-    const vec shift =
-        acc == I8 ? vreinterpretq_s16_s8(vdupq_n_s8((int8_t)(r.shift - 8))) : vdupq_n_s16((int16_t)r.shift);
-    block k;
-    load_pair(k.mul, b->mul);
-    load_pair(k.twice, b->twice);
-    load_pair(k.once, b->once);
-    load_pair(k.slope, b->slope);
-    load_pair(k.low, b->low);
-    load_pair(k.high, b->high);
-    for (uint32_t i = 0; i < 4u; i++) {
-        k.add[i] = vld1q_s32(b->add + 4u * i);
-    }
-    for (uint32_t left = r.pixels / 4u; left != 0; left--) {
-        some_pixels(&r, &k, b, 4, acc, form, slopes, trits, place, shift);
-    }
-    for (uint32_t left = r.pixels % 4u; left != 0; left--) {
-        some_pixels(&r, &k, b, 1, acc, form, slopes, trits, place, shift);
+    row_of from = *row;
+    const size_t acc_block = acc == I8 ? 16 : acc == I16 ? 32 : 64;
+    const size_t trunk_block = from.trunk_step != 0 ? 32 : 0, packed_block = from.packed_step != 0 ? 2 : 0;
+    const vec shift = acc == I8 ? vreinterpretq_s16_s8(vdupq_n_s8((int8_t)(from.shift - 8)))
+                                : vdupq_n_s16((int16_t)from.shift);
+    for (; count != 0; count--, b++) {
+        row_of r = from;
+        block k;
+        load_pair(k.mul, b->mul);
+        load_pair(k.twice, b->twice);
+        load_pair(k.once, b->once);
+        load_pair(k.slope, b->slope);
+        load_pair(k.low, b->low);
+        load_pair(k.high, b->high);
+        for (uint32_t i = 0; i < 4u; i++) {
+            k.add[i] = vld1q_s32(b->add + 4u * i);
+        }
+#define PIXEL(i) first[i] = pixel(&r, &k, b, acc, form, slopes, trits, place, shift, &second[i])
+        uint8x16_t first[4], second[4];
+        for (uint32_t left = r.pixels / 4u; left != 0; left--) {
+            PIXEL(0);
+            PIXEL(1);
+            PIXEL(2);
+            PIXEL(3);
+            r.a = pack4(r.a, r.packed_step, first);
+            if (trits) {
+                r.b = pack4(r.b, r.packed_step, second);
+            }
+        }
+        for (uint32_t left = r.pixels % 4u; left != 0; left--) {
+            PIXEL(0);
+            r.a = pack1(r.a, r.packed_step, first[0]);
+            if (trits) {
+                r.b = pack1(r.b, r.packed_step, second[0]);
+            }
+        }
+#undef PIXEL
+        from.acc += acc_block;
+        from.residual += form == NONE || form == EIGHT ? 0 : 32;
+        from.trunk += trunk_block;
+        from.a += packed_block;
+        from.b += packed_block;
     }
 }
 
 #define FORM(acc, form, slopes)                                                                              \
-    static BD_APART void bits_##acc##_##form##_##slopes(const row_of *r, const bd_lanes16_block *b) {        \
-        pixels_of(r, b, acc, form, slopes, 0);                                                               \
+    static BD_APART void bits_##acc##_##form##_##slopes(const row_of *r, const bd_lanes16_block *b,          \
+                                                        uint32_t count) {                                    \
+        blocks_of(r, b, count, acc, form, slopes, 0);                                                        \
     }                                                                                                        \
-    static BD_APART void trits_##acc##_##form##_##slopes(const row_of *r, const bd_lanes16_block *b) {       \
-        pixels_of(r, b, acc, form, slopes, 1);                                                               \
+    static BD_APART void trits_##acc##_##form##_##slopes(const row_of *r, const bd_lanes16_block *b,         \
+                                                         uint32_t count) {                                   \
+        blocks_of(r, b, count, acc, form, slopes, 1);                                                        \
     }
 
 #define FORMS(acc, form)                                                                                     \
     FORM(acc, form, FLAT)                                                                                    \
     FORM(acc, form, EVEN)                                                                                    \
-    FORM(acc, form, ODD)                                                                                     \
-    FORM(acc, form, ANY)
+    FORM(acc, form, HALF) FORM(acc, form, ODD) FORM(acc, form, ANY)
 
 #define BY_FORM(acc) FORMS(acc, NONE) FORMS(acc, ONE) FORMS(acc, TWICE) FORMS(acc, BOTH) FORMS(acc, EIGHT)
 
 BY_FORM(I8)
 BY_FORM(I16)
-BY_FORM(I32)
+FORMS(I32, NONE)
 
-typedef void (*form_fn)(const row_of *r, const bd_lanes16_block *b);
+typedef void (*form_fn)(const row_of *r, const bd_lanes16_block *b, uint32_t count);
 
 #define BY_PLANES(acc, form, slopes) {bits_##acc##_##form##_##slopes, trits_##acc##_##form##_##slopes}
 #define BY_SLOPES(acc, form)                                                                                 \
-    {BY_PLANES(acc, form, FLAT), BY_PLANES(acc, form, EVEN), BY_PLANES(acc, form, ODD),                      \
-     BY_PLANES(acc, form, ANY)}
+    {BY_PLANES(acc, form, FLAT), BY_PLANES(acc, form, EVEN), BY_PLANES(acc, form, HALF),                     \
+     BY_PLANES(acc, form, ODD), BY_PLANES(acc, form, ANY)}
 #define BY_RESIDUAL(acc)                                                                                     \
     {BY_SLOPES(acc, NONE), BY_SLOPES(acc, ONE), BY_SLOPES(acc, TWICE), BY_SLOPES(acc, BOTH),                 \
      BY_SLOPES(acc, EIGHT)}
 
-static form_fn const forms[3][5][4][2] = {BY_RESIDUAL(I8), BY_RESIDUAL(I16), BY_RESIDUAL(I32)};
+static form_fn const forms[3][5][5][2] = {BY_RESIDUAL(I8), BY_RESIDUAL(I16), {BY_SLOPES(I32, NONE)}};
 
 /* What a call has for all of its rows. */
 typedef struct whole {
     const bd_lanes16_block *blocks;
     form_fn run;
-    uint32_t channels, residual_channels;
-    uint32_t acc_size; /* bytes of an accumulator */
-    row_of steps;      /* without its addresses */
+    uint32_t channels;
+    uint32_t run_channels; /* of one call: after so many the residual begins again */
+    uint32_t acc_size;     /* bytes of an accumulator */
+    row_of steps;          /* without its addresses */
 } whole;
 
 BD_INLINE void copy(uint8_t *to, const uint8_t *from, uint32_t bytes) {
@@ -268,7 +296,7 @@ static BD_APART void tail(const whole *w, const row_of *row, const bd_lanes16_bl
             copy(residual, r.residual, 2u * n);
             r.residual += r.residual_step;
         }
-        w->run(&one, b);
+        w->run(&one, b, 1);
         copy(r.trunk, trunk, r.trunk_step != 0 ? 2u * n : 0);
         copy(r.a, bits[0], (n + 7u) / 8u);
         copy(r.b, bits[1], (n + 7u) / 8u);
@@ -279,24 +307,23 @@ static BD_APART void tail(const whole *w, const row_of *row, const bd_lanes16_bl
     }
 }
 
-/* All channels of a row. */
-static void blocks_of(const whole *w, row_of r) {
+/* All channels of a row: blocks as long as the residual's channels do not begin again, then the last ones. */
+static void channels_of(const whole *w, row_of r) {
     const uint8_t *residual = r.residual;
     const bd_lanes16_block *b = w->blocks;
-    uint32_t again = 0; /* of the residual's channels */
-    for (uint32_t c = 0; c < w->channels; c += 16u, b++) {
-        const uint32_t left = w->channels - c;
-        r.residual = residual == NULL ? NULL : residual + 2u * (size_t)again;
-        if (left >= 16u) {
-            w->run(&r, b);
-        } else {
-            tail(w, &r, b, left);
-        }
-        r.acc += 16u * w->acc_size;
-        r.trunk += r.trunk_step != 0 ? 32 : 0;
-        r.a += r.packed_step != 0 ? 2 : 0;
-        r.b += r.packed_step != 0 ? 2 : 0;
-        again = again + 16u < w->residual_channels ? again + 16u : 0;
+    uint32_t left = w->channels;
+    for (uint32_t n; left >= 16u; left -= 16u * n, b += n) {
+        n = left < w->run_channels ? left / 16u : w->run_channels / 16u;
+        r.residual = residual;
+        w->run(&r, b, n);
+        r.acc += (size_t)n * 16u * w->acc_size;
+        r.trunk += r.trunk_step != 0 ? n * 32u : 0;
+        r.a += r.packed_step != 0 ? n * 2u : 0;
+        r.b += r.packed_step != 0 ? n * 2u : 0;
+    }
+    if (left != 0) {
+        r.residual = residual == NULL ? NULL : residual + 2u * (size_t)(w->channels - left);
+        tail(w, &r, b, left);
     }
 }
 
@@ -329,7 +356,7 @@ static void pairs_of(const whole *w, row_of r) {
         r.pixels = n;
         r.a = bits[0];
         r.b = bits[1];
-        w->run(&r, w->blocks);
+        w->run(&r, w->blocks, 1);
         r.acc += n * r.acc_step;
         r.residual = r.residual == NULL ? NULL : r.residual + n * r.residual_step;
         r.trunk += n * r.trunk_step;
@@ -381,7 +408,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     w.blocks = bd_lanes16_blocks(head);
     w.run = forms[acc][form][head->slopes][trits];
     w.channels = channels;
-    w.residual_channels = in[1].channels;
+    w.run_channels = residual && form != EIGHT && in[1].channels >= 16u ? in[1].channels : 0x10000u;
     w.acc_size = acc == I8 ? 1u : acc == I16 ? 2u : 4u;
     uint8_t nowhere[48];
     row_of r;
@@ -405,7 +432,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         if (pairs) {
             pairs_of(&w, r);
         } else {
-            blocks_of(&w, r);
+            channels_of(&w, r);
         }
     }
     return BD_OK;
