@@ -16,12 +16,13 @@ typedef int16x8_t vec;
 /* And nothing about this address: else it keeps in registers, and copies, what lies there. */
 #define ANEW(pointer) __asm__("" : "+r"(pointer))
 
-/* Channels of a row of pixels, from the first of a block on. Steps are bytes from pixel to pixel. */
+/* Channels of rows of pixels, from the first of a block on. Bytes from pixel to pixel are a step, from row to row a stride. */
 typedef struct row_of {
     const uint8_t *acc, *residual;
     uint8_t *trunk, *a, *b; /* a, b: the planes of the packed output */
     size_t acc_step, residual_step, trunk_step, packed_step;
-    uint32_t pixels;
+    size_t acc_stride, residual_stride, trunk_stride, packed_stride;
+    uint32_t pixels, rows;
     int shift;
 } row_of;
 
@@ -195,7 +196,6 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
     const vec shift = acc == I8 ? vreinterpretq_s16_s8(vdupq_n_s8((int8_t)(from.shift - 8)))
                                 : vdupq_n_s16((int16_t)from.shift);
     for (; count != 0; count--, b++) {
-        row_of r = from;
         block k;
         load_pair(k.mul, b->mul);
         load_pair(k.twice, b->twice);
@@ -206,26 +206,35 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
         for (uint32_t i = 0; i < 4u; i++) {
             k.add[i] = vld1q_s32(b->add + 4u * i);
         }
+        row_of next = from;
+        for (uint32_t rows = from.rows; rows != 0; rows--) {
+            row_of r = next;
+            uint8x16_t first[4], second[4];
 #define PIXEL(i) first[i] = pixel(&r, &k, b, acc, form, slopes, trits, place, shift, &second[i])
-        uint8x16_t first[4], second[4];
-        for (uint32_t left = r.pixels / 4u; left != 0; left--) {
-            PIXEL(0);
-            PIXEL(1);
-            PIXEL(2);
-            PIXEL(3);
-            r.a = pack4(r.a, r.packed_step, first);
-            if (trits) {
-                r.b = pack4(r.b, r.packed_step, second);
+            for (uint32_t left = r.pixels / 4u; left != 0; left--) {
+                PIXEL(0);
+                PIXEL(1);
+                PIXEL(2);
+                PIXEL(3);
+                r.a = pack4(r.a, r.packed_step, first);
+                if (trits) {
+                    r.b = pack4(r.b, r.packed_step, second);
+                }
             }
-        }
-        for (uint32_t left = r.pixels % 4u; left != 0; left--) {
-            PIXEL(0);
-            r.a = pack1(r.a, r.packed_step, first[0]);
-            if (trits) {
-                r.b = pack1(r.b, r.packed_step, second[0]);
+            for (uint32_t left = r.pixels % 4u; left != 0; left--) {
+                PIXEL(0);
+                r.a = pack1(r.a, r.packed_step, first[0]);
+                if (trits) {
+                    r.b = pack1(r.b, r.packed_step, second[0]);
+                }
             }
-        }
 #undef PIXEL
+            next.acc += next.acc_stride;
+            next.residual += next.residual_stride;
+            next.trunk += next.trunk_stride;
+            next.a += next.packed_stride;
+            next.b += next.packed_stride;
+        }
         from.acc += acc_block;
         from.residual += form == NONE || form == EIGHT ? 0 : 32;
         from.trunk += trunk_block;
@@ -286,10 +295,11 @@ BD_INLINE void copy(uint8_t *to, const uint8_t *from, uint32_t bytes) {
     }
 }
 
-/* A row's last channels, fewer than 16: pixel by pixel through memory of whole blocks. */
+/* The last channels of one row, fewer than 16: pixel by pixel through memory of whole blocks. */
 static BD_APART void tail(const whole *w, const row_of *row, const bd_lanes16_block *b, uint32_t n) {
     uint8_t acc[64] = {0}, residual[32] = {0}, trunk[32], bits[2][2];
-    row_of one = {acc, residual, trunk, bits[0], bits[1], 0, 0, 0, 0, 1, row->shift}, r = *row;
+    row_of one = {acc, residual, trunk, bits[0], bits[1], 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, row->shift};
+    row_of r = *row;
     for (uint32_t left = r.pixels; left != 0; left--) {
         copy(acc, r.acc, n * w->acc_size);
         if (r.residual != NULL) {
@@ -391,15 +401,37 @@ static void clear(uint8_t *row, size_t bytes) {
     }
 }
 
+static void row_by_row(const whole *w, row_of r, void (*each)(const whole *w, row_of r)) {
+    const uint32_t rows = r.rows;
+    r.rows = 1;
+    for (uint32_t i = 0; i < rows; i++) {
+        each(w, r);
+        r.acc += r.acc_stride;
+        r.residual += r.residual_stride;
+        r.trunk += r.trunk_stride;
+        r.a += r.packed_stride;
+        r.b += r.packed_stride;
+    }
+}
+
+/* How many of `rows` rows from y on follow one another in memory. */
+static uint32_t before_end(const bd_view *view, uint32_t y, uint32_t rows) {
+    if (view->rows_held == 0 || view->rows_held >= view->height) {
+        return rows;
+    }
+    const uint32_t left = view->rows_held - y % view->rows_held;
+    return left < rows ? left : rows;
+}
+
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const bd_lanes16 *head = bd_lanes16_of(constants, e);
     const uint32_t channels = in->channels, words = bd_words(channels);
     const int residual = head->residual != BD_LANES16_NONE, packed = out[1].rows_held != 0;
-    const int trits = packed && out[1].dtype == BD_TRIT;
-    const int pairs = channels == 8u && in->width > 1u;
-    if (pairs && residual && in[1].width != in->width) {
+    const int trunk = out[0].rows_held != 0, trits = packed && out[1].dtype == BD_TRIT;
+    const int pairs = channels == 8u && in->width > 1u, vector = in[1].height == 1u && in[1].width == 1u;
+    if (pairs && residual && vector) {
         return bd_epilogue_i16__lanes16.run(step, constants, in, out, y0, rows, scratch);
     }
     const int acc = in->dtype == BD_I8 ? I8 : in->dtype == BD_I16 ? I16 : I32;
@@ -413,27 +445,46 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     uint8_t nowhere[48];
     row_of r;
     r.acc_step = (size_t)channels * w.acc_size;
-    r.residual_step = in[1].width == 1u ? 0 : 2u * (size_t)in[1].channels;
-    r.trunk_step = out[0].rows_held != 0 ? 2u * (size_t)channels : 0;
+    r.residual_step = vector ? 0 : 2u * (size_t)in[1].channels;
+    r.trunk_step = trunk ? 2u * (size_t)channels : 0;
     r.packed_step = packed ? 4u * (size_t)words : 0;
-    r.pixels = in->width;
+    r.acc_stride = in[0].row_stride;
+    r.residual_stride = residual && !vector ? in[1].row_stride : 0;
+    r.trunk_stride = trunk ? out[0].row_stride : 0;
+    r.packed_stride = packed ? out[1].row_stride : 0;
     r.shift = e->shift;
-    for (uint32_t y = y0; y < y0 + rows; y++) {
+    const size_t width = in->width, plane = width * r.packed_step;
+    const int dense = r.acc_stride == width * r.acc_step && r.residual_stride == width * r.residual_step &&
+                      r.trunk_stride == width * r.trunk_step && r.packed_stride == plane;
+    for (uint32_t y = y0; y < y0 + rows; y += r.rows) {
         const bd_epilogue_rows at = bd_rows_of(in, out, y);
-        const size_t plane = in->width * r.packed_step;
         r.acc = at.acc;
         r.residual = at.residual;
-        r.trunk = r.trunk_step != 0 ? at.trunk : nowhere;
+        r.trunk = trunk ? at.trunk : nowhere;
         r.a = packed ? at.packed : nowhere + 32;
         r.b = trits ? at.packed + plane : packed ? at.packed : nowhere + 32;
-        if (packed && !pairs && channels % 32u - 1u < 16u) {
-            clear(r.a, trits ? 2u * plane : plane); /* blocks write 16 bits of the last word */
+        r.rows = y0 + rows - y;
+        for (uint32_t i = 0; i < 2u; i++) {
+            r.rows = before_end(&in[i], y, r.rows);
+            r.rows = before_end(&out[i], y, r.rows);
         }
-        if (pairs) {
-            pairs_of(&w, r);
+        r.pixels = in->width;
+        const uint32_t done = r.rows;
+        if (packed && !pairs && channels % 32u - 1u < 16u) {
+            for (uint32_t i = 0; i < done; i++) { /* blocks write 16 bits of the last word */
+                clear(r.a + i * r.packed_stride, trits ? 2u * plane : plane);
+            }
+        }
+        if (dense) {
+            r.pixels *= r.rows;
+            r.rows = 1;
+        }
+        if (pairs || channels % 16u != 0) {
+            row_by_row(&w, r, pairs ? pairs_of : channels_of);
         } else {
             channels_of(&w, r);
         }
+        r.rows = done;
     }
     return BD_OK;
 }
