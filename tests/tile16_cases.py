@@ -12,7 +12,7 @@ from bdnet_deploy.graph import DType
 from bdnet_deploy.plan.packings.tile16 import pack_tile16, tile16
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
-POINTWISE = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 2048)
+POINTWISE = (8, 16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 2048)
 NINE = (64, 128, 256, 384, 512)
 
 
