@@ -10,11 +10,12 @@ from collections.abc import Collection
 
 from bdnet_deploy.plan.packings.base import Packing, has_variant
 from bdnet_deploy.plan.packings.epilogues import EPILOGUES, epilogue_packing
+from bdnet_deploy.plan.packings.planes import PLANES
 from bdnet_deploy.plan.packings.tile16 import TILE16
 from bdnet_deploy.plan.plan import Plan, PlanStep
 
 #: In the order in which a plan asks them.
-PACKINGS: tuple[Packing, ...] = (TILE16,)
+PACKINGS: tuple[Packing, ...] = (TILE16, PLANES)
 
 
 def packing(kernel: str | None) -> Packing | None:

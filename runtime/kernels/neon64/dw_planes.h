@@ -104,6 +104,28 @@ BD_INLINE planes count_trits(const sums *a, const sums *b) {
     return n;
 }
 
+/* 1 where any two of three are. */
+BD_INLINE bytes carry3(bytes a, bytes b, bytes c) {
+    return select(veorq_u8(a, b), c, a);
+}
+
+/* Ones where n + limit + 1 takes a bit more than the limit has. */
+BD_INLINE bytes carry_of_bits(const sums *a, const bytes limit[5]) {
+    const bytes by_two = vorrq_u8(a->one, limit[0]);
+    const pair two = add3(a->two, a->also_two, limit[1]);
+    const pair four = add3(a->four, limit[2], two.c);
+    return carry3(limit[3], four.c, vandq_u8(four.s, vandq_u8(two.s, by_two)));
+}
+
+BD_INLINE bytes carry_of_trits(const sums *a, const sums *b, const bytes limit[5]) {
+    const pair one = add3(a->one, b->one, limit[0]); /* with the 1, its sum and its carry are twos */
+    const pair t = add3(a->two, a->also_two, one.s), u = add3(b->two, b->also_two, one.c);
+    const bytes by_four = carry3(t.s, u.s, limit[1]);
+    const pair f = add3(a->four, t.c, limit[2]), g = add3(b->four, u.c, by_four);
+    const pair eight = add3(f.c, g.c, limit[3]);
+    return carry3(limit[4], eight.c, vandq_u8(eight.s, vandq_u8(f.s, g.s)));
+}
+
 /* What the planes are worth: taps - 2 n of bits, taps - n of trits; by their bits in ascending order. */
 BD_INLINE uint8x16x2_t table_of(uint32_t taps, uint32_t trits) {
     static const uint8_t bits[16] = {0, 2, 4, 6, 4, 6, 8, 10, 8, 10, 12, 14, 12, 14, 16, 18};
