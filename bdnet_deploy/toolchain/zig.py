@@ -79,7 +79,7 @@ def compile_objects(
         flags: further compiler options, after :data:`COMMON_FLAGS`.
         out_dir: where the objects are put; by default they stay in the cache.
         includes: include folders, in order.
-        defines: macros; None defines one without a value.
+        defines: macros; None defines one without a value. A file gets those that it, or what it includes, names.
 
     Returns:
         One object per source, in order.
@@ -93,17 +93,20 @@ def compile_objects(
             raise errors.BdnetError("this source file does not exist", where=str(source))
     sources = [source.resolve() for source in sources]
     includes = [folder.resolve() for folder in includes]
-    macros = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in (defines or {}).items()]
-    options = [*target_flags(core), *COMMON_FLAGS, *flags, *macros]
+    macros = {name: f"-D{name}" if value is None else f"-D{name}={value}" for name, value in (defines or {}).items()}
+    common = [*target_flags(core), *COMMON_FLAGS, *flags]
     fingerprint = Fingerprint(includes)
     kept = cache_dir() / "objects"
-    wanted = [kept / f"{fingerprint.key(source, [version(), *options])}.o" for source in sources]
-
-    jobs = {o: s for s, o in zip(sources, wanted, strict=True) if not o.is_file()}
+    wanted, jobs = [], {}
+    for source in sources:  # sizes of one model must not have the runtime compiled again
+        options = [*common, *(text for name, text in macros.items() if fingerprint.names(source, name))]
+        wanted.append(kept / f"{fingerprint.key(source, [version(), *options])}.o")
+        if not wanted[-1].is_file():
+            jobs[wanted[-1]] = (source, options)
     if jobs:
         kept.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            list(pool.map(lambda job: _compile(job[1], job[0], options, includes), jobs.items()))
+            list(pool.map(lambda job: _compile(job[1][0], job[0], job[1][1], includes), jobs.items()))
     if out_dir is None:
         return wanted
     out_dir.mkdir(parents=True, exist_ok=True)
