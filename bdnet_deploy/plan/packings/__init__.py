@@ -12,11 +12,12 @@ from bdnet_deploy.plan.packings.base import Packing, has_variant
 from bdnet_deploy.plan.packings.epilogues import EPILOGUES, epilogue_packing
 from bdnet_deploy.plan.packings.forms3 import FORMS3, FORMS3N
 from bdnet_deploy.plan.packings.lut7 import LUT7
+from bdnet_deploy.plan.packings.planes import PLANES
 from bdnet_deploy.plan.packings.tile16 import TILE16
 from bdnet_deploy.plan.plan import Plan, PlanStep
 
 #: In the order in which a plan asks them.
-PACKINGS: tuple[Packing, ...] = (LUT7, TILE16, FORMS3, FORMS3N)
+PACKINGS: tuple[Packing, ...] = (LUT7, TILE16, FORMS3, FORMS3N, PLANES)
 
 
 def packing(kernel: str | None) -> Packing | None:
