@@ -69,12 +69,14 @@ def _products(s: _Steps, rng: np.random.Generator) -> None:
 
 
 def _tile16(s: _Steps, rng: np.random.Generator) -> None:
-    for size, shape in ((1, (3, 4, 32)), (3, (1, 2, 32))):
-        weights = draw(rng, (32, size, size, 64), DType.BIT)
+    for size, channels, shape in ((1, 64, (3, 4, 32)), (1, 16, (3, 4, 32)), (3, 64, (1, 2, 32))):
+        weights = draw(rng, (32, size, size, channels), DType.BIT)
         window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
         for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
             blob = pack_tile16(weights, low)
-            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, 64), DType.BIT)], shape, out, weights=blob, **window)
+            s.add(
+                f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window
+            )
 
 
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:
