@@ -80,13 +80,19 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
 
 
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:
-    weights = draw(rng, (32, 1, 1, 110), DType.BIT)
-    for out, limits in ((DType.I16, None), (DType.BIT, np.arange(32))):
-        blob = pack_lut7(weights, limits)
-        s.add(
-            f"bd_conv_bb_{out.value}__lut7", [((3, 4, 110), DType.BIT)], (3, 2, 32), out, weights=blob, stride_w=2,
-            weight_planes=1,
-        )  # fmt: skip
+    for size, channels in ((1, 110), (3, 20)):
+        weights = draw(rng, (32, size, size, channels), DType.BIT)
+        window = {"kernel_h": size, "kernel_w": size, "pad_top": size // 2, "stride_w": 2, "weight_planes": 1}
+        for out, limits in ((DType.I16, None), (DType.BIT, np.arange(32))):
+            blob = pack_lut7(weights, limits)
+            s.add(
+                f"bd_conv_bb_{out.value}__lut7",
+                [((3, 4, channels), DType.BIT)],
+                (3, 2, 32),
+                out,
+                weights=blob,
+                **window,
+            )
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
