@@ -162,6 +162,9 @@ BD_INLINE void outputs_of(const uint32_t *t, const uint8_t *index, uint32_t *to,
                           uint32_t slab, int mode) {
     const uint32_t *const end = to + words;
     const uint32_t indices = bd_lut7_indices(slab);
+#if defined(__clang__) /* a second copy of the body would cost flash and gain next to nothing */
+#    pragma clang loop unroll(disable)
+#endif
     do {
         sums x = look_up(t, index, slab), y = look_up(t, index + indices, slab);
         index += 2u * indices;
