@@ -9,7 +9,9 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.records import QUAD, WORD
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
+from bdnet_deploy.plan.plan import Epilogue, PlanStep, PlanTensor
 
 _NAMES = {"f": "f32", "u": "u8", "q": "i8", "h": "i16", "i": "i32"}
 _TYPES = {**LETTERS, "i": DType.I32}
@@ -160,6 +162,28 @@ def _epilogues(s: _Steps) -> None:
     )  # fmt: skip
 
 
+def _records(s: _Steps) -> None:
+    """Epilogues as records: two outputs and a residual that is one pixel of fewer channels; a residual as a map."""
+    shape, channels = (2, 3, 40), 40
+    for dtype in (DType.I16, DType.I8):
+        for packing in (QUAD, WORD):
+            for own, size, packed in ((20, (1, 1), DType.TRIT), (40, (2, 3), DType.BIT)):
+                maps = [PlanTensor([], 2, 3, channels, DType.I16), PlanTensor([], *size, own, dtype)]
+                ones = {n: np.ones(channels, np.int64) for n in ("mul", "add", "low")}
+                e = Epilogue(dtype, residual_mul=np.full(channels, 40000), residual_channels=own, **ones)
+                e.high = ones["low"] if packed is DType.TRIT else None
+                name = f"bd_epilogue_{dtype.value}"
+                step = PlanStep(None, name, [], maps, None, None, shape, dtype, epilogue=e)
+                blob = np.frombuffer(packing.pack(step), np.uint8)
+                at = s.b.epilogue(CODES[dtype], residual_channels=own, mul=blob)
+                outputs: list[int | None] = [s.map(shape, dtype, "out"), s.map(shape, packed, "out")]
+                inputs = [s.map(shape, DType.I16, "in0"), s.map((*size, own), dtype, "in1" if size != (1, 1) else "vector")]
+                s.b.step(
+                    None, inputs, outputs, shape, epilogue=f"{name}__{packing.suffix}", epilogue_at=at,
+                    acc_dtype=CODES[dtype],
+                )  # fmt: skip
+
+
 def rest_of_kernels() -> Bdn:
     """One step of every other kernel, from arena to arena."""
     rng = np.random.default_rng(4)
@@ -169,4 +193,5 @@ def rest_of_kernels() -> Bdn:
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)
+    _records(steps)
     return steps.b
