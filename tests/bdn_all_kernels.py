@@ -76,7 +76,9 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
         window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
         for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
             blob = pack_tile16(weights, low)
-            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window)
+            s.add(
+                f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window
+            )
 
 
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:
@@ -188,7 +190,10 @@ def _records(s: _Steps) -> None:
                 blob = np.frombuffer(packing.pack(step), np.uint8)
                 at = s.b.epilogue(CODES[dtype], residual_channels=own, mul=blob)
                 outputs: list[int | None] = [s.map(shape, dtype, "out"), s.map(shape, packed, "out")]
-                inputs = [s.map(shape, DType.I16, "in0"), s.map((*size, own), dtype, "in1" if size != (1, 1) else "vector")]
+                inputs = [
+                    s.map(shape, DType.I16, "in0"),
+                    s.map((*size, own), dtype, "in1" if size != (1, 1) else "vector"),
+                ]
                 s.b.step(
                     None, inputs, outputs, shape, epilogue=f"{name}__{packing.suffix}", epilogue_at=at,
                     acc_dtype=CODES[dtype],

@@ -154,7 +154,8 @@ class Quad:
         if factor is not None and form & 7 == MIXED:
             columns.append(_halves(-_wide_part(factor)))
         columns += [_halves(padded(t)) for t in _thresholds(step, *(int(n) for n in DType.I16.range))]
-        return _head(form) + (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4").tobytes()
+        records: Array = (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4")
+        return _head(form) + bytes(records.tobytes())
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Word:
         columns += _thresholds(step, -(2**17), 2**17)
         records = (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4")
         blocks = [records[c : c + 32][::-1] for c in range(0, len(records), 32)]
-        return _head(form) + np.concatenate(blocks).tobytes()
+        return _head(form) + bytes(np.concatenate(blocks).tobytes())
 
 
 QUAD, WORD = Quad(), Word()

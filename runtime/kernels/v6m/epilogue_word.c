@@ -8,27 +8,36 @@
 #include "bd_kernels.h"
 #include "bd_records.h"
 
+/* Accumulators in order 1 are the counts of the depth-wise kernels of Armv6-M, elsewhere their values. */
+#ifndef BD_EPILOGUE_WORD_SET
+#    define BD_EPILOGUE_WORD_SET    v6m
+#    define BD_EPILOGUE_WORD_COUNTS 1
+#endif
+
 /* Of channels c and c + 1, c the i-th of 8: where the two accumulators, and then the two residuals are. */
 #define PAIR_WIDE(i)                                                                                         \
     "subs r7, #4\n\t"                                                                                        \
     "mov r2, r8\n\t"                                                                                         \
     "ldr r2, [r2, r7]\n\t"
-#define PAIR_I8(i) "subs r7, #4\n\t"
-#define PAIR_U8(i) "subs r7, #4\n\t"
+#define PAIR_PLANES(i) "subs r7, #4\n\t"
 #define OTHERS                                                                                               \
     "mov r4, r9\n\t"                                                                                         \
     "ldr r4, [r4, r7]\n\t"
 /* An accumulator to r3. */
 #define ACC_WIDE_1(i) "asrs r3, r2, #16\n\t"
 #define ACC_WIDE_0(i) "sxth r3, r2\n\t"
-#define ACC_I8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\tsxtb r3, r3\n\t"
-#define ACC_I8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\tsxtb r3, r3\n\t"
-#define ACC_U8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t"
-#define ACC_U8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\t"
+#if BD_EPILOGUE_WORD_COUNTS
+#    define PLANES_DTYPE BD_U8
+#    define EXTENDED
+#else
+#    define PLANES_DTYPE BD_I8
+#    define EXTENDED     "sxtb r3, r3\n\t"
+#endif
+#define ACC_PLANES_1(i) "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t" EXTENDED
+#define ACC_PLANES_0(i) "ldrb r3, [r2, #(4 * " #i ")]\n\t" EXTENDED
 /* At the begin of 8 channels. */
 #define EIGHT_WIDE
-#define EIGHT_I8 "subs r2, #1\n\t"
-#define EIGHT_U8 EIGHT_I8
+#define EIGHT_PLANES "subs r2, #1\n\t"
 /* A residual to r3 or r6. */
 #define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
 #define OTHER_0(r) "sxth " #r ", r4\n\t"
@@ -160,8 +169,7 @@
     "stmia r3!, {r1}\n\t"                                                                                    \
     "str r3, [sp, #20]\n\t"
 #define NEXT_WIDE
-#define NEXT_I8 "adds r2, #36\n\t"
-#define NEXT_U8 NEXT_I8
+#define NEXT_PLANES "adds r2, #36\n\t"
 
 /* Words of a pixel, pixels of a row. */
 #define PIXELS(v, acc, bits)                                                                                 \
@@ -231,8 +239,8 @@ typedef struct job {
 FORMS(WIDE, NO)
 FORMS(WIDE, BITS)
 FORMS(WIDE, TRITS)
-FORMS(I8, BITS)
-FORMS(I8, TRITS)
+FORMS(PLANES, BITS)
+FORMS(PLANES, TRITS)
 
 typedef void (*form_fn)(const job *j);
 
@@ -241,8 +249,8 @@ enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE, SUM_NONE_STEEP, SUM
     {NONE_##acc##_##bits, ONE_##acc##_##bits,        ONE_FITS_##acc##_##bits,   MIXED_##acc##_##bits,        \
      WIDE_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
 /* [operands][sum] */
-static const form_fn forms[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(I8, BITS),
-                                    ROW(I8, TRITS)};
+static const form_fn forms[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
+                                    ROW(PLANES, TRITS)};
 
 static uint32_t sum_of(uint32_t form) {
     if ((form & BD_FORM_STEEP) != 0) {
@@ -336,7 +344,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     bd_record_row r = bd_word_row(step, constants, in, out);
     const uint32_t channels = r.channels, width = step->out_width;
     const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
-    const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
+    const int planes = in[0].order == 1 && in[0].dtype == PLANES_DTYPE && bits != 0;
     const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
                       (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
     const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
@@ -368,8 +376,5 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     return BD_OK;
 }
 
-#ifndef BD_EPILOGUE_WORD_SET
-#    define BD_EPILOGUE_WORD_SET v6m
-#endif
 #define DEFINE(kernel, set) BD_DEFINE_VARIANT(kernel, set, epilogue)
 DEFINE(bd_epilogue_i16__word, BD_EPILOGUE_WORD_SET)
