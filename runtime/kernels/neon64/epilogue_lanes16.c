@@ -283,6 +283,7 @@ typedef struct whole {
     uint32_t channels;
     uint32_t run_channels; /* of one call: after so many the residual begins again */
     uint32_t acc_size;     /* bytes of an accumulator */
+    int trits;             /* a second plane */
     row_of steps;          /* without its addresses */
 } whole;
 
@@ -309,7 +310,9 @@ static BD_APART void tail(const whole *w, const row_of *row, const bd_lanes16_bl
         w->run(&one, b, 1);
         copy(r.trunk, trunk, r.trunk_step != 0 ? 2u * n : 0);
         copy(r.a, bits[0], (n + 7u) / 8u);
-        copy(r.b, bits[1], (n + 7u) / 8u);
+        if (w->trits) {
+            copy(r.b, bits[1], (n + 7u) / 8u);
+        }
         r.acc += r.acc_step;
         r.trunk += r.trunk_step;
         r.a += r.packed_step;
@@ -350,6 +353,15 @@ static void spread(uint8_t *to, const uint8_t *from, uint32_t n) {
     }
 }
 
+static void clear(uint8_t *row, size_t bytes) {
+    for (; bytes >= 16u; bytes -= 16u, row += 16) {
+        vst1q_u8(row, vdupq_n_u8(0));
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        row[i] = 0;
+    }
+}
+
 #define PAIRS 32u /* at once */
 
 /* A row of 8 channels: two pixels make 16. */
@@ -374,7 +386,7 @@ static void pairs_of(const whole *w, row_of r) {
         if (planes != 0) {
             const size_t done = 8u * (row.pixels / 2u - left - n);
             spread(row.a + done, bits[0], 2u * n);
-            if (row.b != row.a) {
+            if (w->trits) {
                 spread(row.b + done, bits[1], 2u * n);
             }
         }
@@ -388,16 +400,11 @@ static void pairs_of(const whole *w, row_of r) {
         one.a += last * row.packed_step;
         one.b += last * row.packed_step;
         one.pixels = 1;
+        clear(one.a, row.packed_step);
+        if (w->trits) {
+            clear(one.b, row.packed_step);
+        }
         tail(w, &one, w->blocks, 8);
-    }
-}
-
-static void clear(uint8_t *row, size_t bytes) {
-    for (; bytes >= 16u; bytes -= 16u, row += 16) {
-        vst1q_u8(row, vdupq_n_u8(0));
-    }
-    for (size_t i = 0; i < bytes; i++) {
-        row[i] = 0;
     }
 }
 
@@ -441,6 +448,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     w.run = forms[acc][form][head->slopes][trits];
     w.channels = channels;
     w.run_channels = residual && form != EIGHT && in[1].channels >= 16u ? in[1].channels : 0x10000u;
+    w.trits = trits;
     w.acc_size = acc == I8 ? 1u : acc == I16 ? 2u : 4u;
     uint8_t nowhere[48];
     row_of r;
@@ -462,7 +470,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         r.residual = at.residual;
         r.trunk = trunk ? at.trunk : nowhere;
         r.a = packed ? at.packed : nowhere + 32;
-        r.b = trits ? at.packed + plane : packed ? at.packed : nowhere + 32;
+        r.b = trits ? at.packed + plane : r.a; /* not written without trits */
         r.rows = y0 + rows - y;
         for (uint32_t i = 0; i < 2u; i++) {
             r.rows = before_end(&in[i], y, r.rows);
@@ -470,8 +478,8 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         }
         r.pixels = in->width;
         const uint32_t done = r.rows;
-        if (packed && !pairs && channels % 32u - 1u < 16u) {
-            for (uint32_t i = 0; i < done; i++) { /* blocks write 16 bits of the last word */
+        if (packed && !pairs && channels % 32u - 1u < 24u) {
+            for (uint32_t i = 0; i < done; i++) { /* of the last word not all bytes are written */
                 clear(r.a + i * r.packed_stride, trits ? 2u * plane : plane);
             }
         }
