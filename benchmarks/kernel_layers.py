@@ -136,4 +136,6 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     graph.outputs = [out]
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
-    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True))
+    return Case(
+        Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True)
+    )
