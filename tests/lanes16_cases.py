@@ -70,7 +70,7 @@ def _epilogue(rng: np.random.Generator, channels: int, residual: int, planes: in
         e.residual_mul = (
             np.full(channels, 65536)
             if kind == 0
-            else np.clip(near // 2 * 2, -65534, 65534)
+            else np.clip(near // 2 * 2, -65534, 65536)
             if kind == 1
             else numbers(-98301, 98301)
             if kind == 2

@@ -14,7 +14,7 @@ from bdnet_deploy.plan.packings.lanes16 import Residual, Slopes, lanes16
 from bdnet_deploy.plan.plan import Epilogue
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10000, marks=pytest.mark.slow)])
 def test_plain_kernel_is_the_general_epilogue(count: int) -> None:
     forms: Counter[tuple[Residual, Slopes]] = Counter()
     for seed in range(count):

@@ -42,13 +42,13 @@ def two_slope(q: Quantizer, node: Node) -> Value:
     loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
     need = np.maximum(seen, loudest / 256) / dtype.range[1]  # as in _need; the zero points stay small, too
     scale, _ = q.vectors(x)
-    # The positive slope becomes 1 where the output can take the input's scale times it.
+    # The positive slope becomes 1 where the output can take the input's scale times it; of 8 bits at most two are given away.
     natural = scale * positive
     coarser = np.maximum(need, scale * np.abs(positive) / 4)
-    out = np.where((natural >= need) & (natural <= 4 * need), natural, coarser)
+    out = np.where((natural >= need) & ((natural <= 4 * need) | (dtype is DType.I16)), natural, coarser)
     out = np.maximum(out, scale * np.abs(negative) / 4)
-    slopes = [
-        q.constant(f"{node.name}.{n}", np.rint(s * scale / out * ONE), DType.I32)
+    slopes = [  # even, so that a doubling product of 16-bit numbers does: see lanes16
+        q.constant(f"{node.name}.{n}", 2 * np.rint(s * scale / out * ONE / 2), DType.I32)
         for n, s in (("positive", positive), ("negative", negative))
     ]
     y = q.new.add(TwoSlope(dtype), [x, *slopes], node.name, source=node.source, quant=Quant.of(out, -bias / out))

@@ -71,19 +71,24 @@ def lanes16(e: Epilogue, most: int, residual_channels: int) -> Lanes16 | None:
     form = Residual.NONE
     if e.residual_mul is not None:
         factor = e.residual_mul.astype(np.int64)
-        twice = np.clip(factor >> 1, -0x7FFF, 0x7FFF)
-        once = factor - 2 * twice
         eight = residual_channels == 8 != channels
+        # The product of a factor of 1 with -32768 ends one below 2**31: that is the same number where the sum before it does
+        # not end in ones, and bits of `add` that no shifted accumulator reaches may be cleared.
+        low = (1 << max(e.shift, 0)) - 1
+        clears = (factor != ONE) | (low > 0)
         if (factor == ONE).all() and not eight:
             form = Residual.ONE
-        elif (once == 0).all() and not eight:
+        elif (factor % 2 == 0).all() and (factor > -ONE).all() and (factor <= ONE).all() and clears.all() and not eight:
             form = Residual.TWICE
+            arrays["twice"] = -(factor >> 1)
+            arrays["add"] = np.where(factor == ONE, add & ~low, add)
         else:
             form = Residual.BOTH
+            twice = np.clip(-(factor >> 1), -0x7FFF, 0x7FFF)
+            once = factor + 2 * twice
             sums = sums + 0x8000 * np.abs(once)
-        if (np.abs(once) > 0x7FFF).any():
-            return None
-        if form is not Residual.ONE:
+            if (np.abs(once) > 0x7FFF).any():
+                return None
             arrays |= {"twice": twice, "once": once}
     if (sums >= 2**31).any():
         return None

@@ -1,7 +1,7 @@
 /* Fixed-point epilogues with parameters in the packing of bd_lanes16.h on AArch64: for 16 channels after 16, a row of pixels
  * with the parameters in registers.
  *
- * What the form saves: a sum that ends at 32 bits (`sqdmlal`) needs only its upper halves, `uzp2`, and `sqdmulh` is a product
+ * What the form saves: a sum that ends at 32 bits (`sqdmlsl`) needs only its upper halves, `uzp2`, and `sqdmulh` is a product
  * of two slopes' bits and its upper half in one. Sums begin at `add` in memory where they are accumulated, since a copy of a
  * register would cost as many instructions as it saves. Bits of four pixels are added up together. */
 #include <arm_neon.h>
@@ -81,9 +81,9 @@ BD_INLINE void load_residual(row_of *r, int form, vec to[2]) {
     r->residual += r->residual_step;
 }
 
-/* vqdmlal_high_s16: for constant factors the compiler takes two instructions. */
+/* vqdmlsl_high_s16: for constant factors the compiler takes two instructions. */
 BD_INLINE int32x4_t double_high(int32x4_t sum, vec a, vec b) {
-    __asm__("sqdmlal2 %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
+    __asm__("sqdmlsl2 %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
 }
 
@@ -103,7 +103,7 @@ BD_INLINE vec affine(const block *k, uint32_t h, int form, vec t, vec r, int32x4
         first = vmlal_s16(first, vget_low_s16(r), vget_low_s16(k->once[h]));
         second = vmlal_high_s16(second, r, k->once[h]);
     }
-    first = vqdmlal_s16(first, vget_low_s16(r), vget_low_s16(k->twice[h]));
+    first = vqdmlsl_s16(first, vget_low_s16(r), vget_low_s16(k->twice[h]));
     second = double_high(second, r, k->twice[h]);
     return upper_halves(first, second);
 }
