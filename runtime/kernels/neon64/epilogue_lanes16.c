@@ -148,6 +148,21 @@ BD_INLINE uint8_t *pack4(uint8_t *to, size_t step, const uint8x16_t bits[4]) {
     return to;
 }
 
+BD_INLINE uint8_t *pack8(uint8_t *to, size_t step, const uint8x16_t bits[8]) {
+    const uint8x16_t low = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+    const uint8x16_t high = vpaddq_u8(vpaddq_u8(bits[4], bits[5]), vpaddq_u8(bits[6], bits[7]));
+    const uint8x16_t v = vpaddq_u8(low, high);
+    STORE_LANE(to, step, v, 0);
+    STORE_LANE(to, step, v, 1);
+    STORE_LANE(to, step, v, 2);
+    STORE_LANE(to, step, v, 3);
+    STORE_LANE(to, step, v, 4);
+    STORE_LANE(to, step, v, 5);
+    STORE_LANE(to, step, v, 6);
+    STORE_LANE(to, step, v, 7);
+    return to;
+}
+
 BD_INLINE uint8_t *pack1(uint8_t *to, size_t step, uint8x16_t bits) {
     uint8x16_t v = vpaddq_u8(bits, bits);
     v = vpaddq_u8(v, v);
@@ -209,9 +224,23 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
         row_of next = from;
         for (uint32_t rows = from.rows; rows != 0; rows--) {
             row_of r = next;
-            uint8x16_t first[4], second[4];
+            uint8x16_t first[8], second[8];
 #define PIXEL(i) first[i] = pixel(&r, &k, b, acc, form, slopes, trits, place, shift, &second[i])
-            for (uint32_t left = r.pixels / 4u; left != 0; left--) {
+            uint32_t pixels = r.pixels;
+            if (!trits && slopes <= EVEN) { /* registers for the bits of eight pixels */
+                for (; pixels >= 8u; pixels -= 8u) {
+                    PIXEL(0);
+                    PIXEL(1);
+                    PIXEL(2);
+                    PIXEL(3);
+                    PIXEL(4);
+                    PIXEL(5);
+                    PIXEL(6);
+                    PIXEL(7);
+                    r.a = pack8(r.a, r.packed_step, first);
+                }
+            }
+            for (; pixels >= 4u; pixels -= 4u) {
                 PIXEL(0);
                 PIXEL(1);
                 PIXEL(2);
@@ -221,7 +250,7 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
                     r.b = pack4(r.b, r.packed_step, second);
                 }
             }
-            for (uint32_t left = r.pixels % 4u; left != 0; left--) {
+            for (; pixels != 0; pixels--) {
                 PIXEL(0);
                 r.a = pack1(r.a, r.packed_step, first[0]);
                 if (trits) {
