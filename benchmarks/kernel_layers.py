@@ -114,6 +114,10 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     def numbers(name: str, low: int, high: int, dtype: DType = DType.I32) -> Value:
         return graph.constant(name, rng.integers(low, high, channels, endpoint=True), dtype)
 
+    def even(name: str, low: int, high: int) -> Value:
+        """As the quantizer rounds slopes and a residual's factors."""
+        return graph.constant(name, 2 * rng.integers(low // 2, high // 2, channels, endpoint=True), DType.I32)
+
     def same(name: str, number: int) -> Value:
         return graph.constant(name, np.full(channels, number), DType.I32)
 
@@ -123,10 +127,10 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     x = graph.add(Conv2d(), [bits, w], "accumulators")
     other = Affine(terms=1, shifts=(4,), out=DType.I16)
     residual = graph.add(other, [x, numbers("a", -32768, 32767), numbers("b", -(2**29), 2**29)], "residual")
-    factors = same("factor", 65536) if kind.startswith("post") else numbers("factor", 40000, 90000)
+    factors = same("factor", 65536) if kind.startswith("post") else even("factor", 40000, 65536)
     both = Affine(terms=2, shifts=(8, 0), out=DType.I16)
     v = graph.add(both, [x, residual, numbers("mul", -30000, 30000), factors, numbers("add", -(2**28), 2**28)], "layer")
-    y = graph.add(TwoSlope(out=DType.I16), [v, same("positive", 65536), numbers("negative", -32768, 32767)], "y")
+    y = graph.add(TwoSlope(out=DType.I16), [v, same("positive", 65536), even("negative", -32768, 32767)], "y")
     if kind.endswith("trit"):
         levels = graph.add(Ternarize(), [y, numbers("low", -9000, -1), numbers("high", 0, 9000)], "levels")
     else:
@@ -136,4 +140,6 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     graph.outputs = [out]
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
-    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True))
+    return Case(
+        Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True)
+    )

@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.lanes16 import lanes16, pack_lanes16
 from bdnet_deploy.plan.packings.lut7 import pack_lut7
 from bdnet_deploy.plan.packings.records import QUAD, WORD
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
@@ -88,6 +89,37 @@ def _lut7(s: _Steps, rng: np.random.Generator) -> None:
         s.add(
             f"bd_conv_bb_{out.value}__lut7", [((3, 4, 110), DType.BIT)], (3, 2, 32), out, weights=blob, stride_w=2,
             weight_planes=1,
+        )  # fmt: skip
+
+
+def _lanes16(s: _Steps, rng: np.random.Generator) -> None:
+    for acc, shift, residual, levels in (
+        ("q", 8, (2, 3, 24), DType.TRIT),
+        ("h", 2, (2, 3, 8), DType.BIT),
+        ("i", -4, None, None),
+    ):
+        shape = (2, 3, residual[2] * (2 if levels is DType.BIT else 1)) if residual else (2, 3, 20)
+        e = Epilogue(DType.I16, mul=np.full(shape[2], 300), add=np.arange(shape[2]) << 16)
+        xs = [s.map(shape, _TYPES[acc], "in0")]
+        if residual:
+            e.residual_mul, e.residual_channels = rng.integers(0, 98301, shape[2]), residual[2]
+            e.positive, e.negative = np.full(shape[2], 65536), rng.integers(-9000, 60000, shape[2])
+            xs.append(s.map(residual, DType.I16, "in1"))
+        if levels:
+            e.low = np.full(shape[2], -5)
+        if levels is DType.TRIT:
+            e.high = np.full(shape[2], 5)
+        form = lanes16(e, 0x7FFF, e.residual_channels)
+        assert form is not None
+        at = s.b.epilogue(
+            bdn.DType.I16,
+            shift=shift,
+            residual_channels=e.residual_channels,
+            mul=np.frombuffer(pack_lanes16(form), np.uint8),
+        )
+        outs = [s.map(shape, DType.I16, "out"), s.map(shape, levels, "out") if levels else None]
+        s.b.step(
+            None, xs, outs, shape, epilogue="bd_epilogue_i16__lanes16", epilogue_at=at, acc_dtype=CODES[_TYPES[acc]]
         )  # fmt: skip
 
 
@@ -207,6 +239,7 @@ def rest_of_kernels() -> Bdn:
     _products(steps, rng)
     _tile16(steps, rng)
     _lut7(steps, rng)
+    _lanes16(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)
