@@ -9,6 +9,7 @@ import numpy as np
 from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Quant, Sign, Ternarize, TwoSlope, Value
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import make_plan
+from bdnet_deploy.plan.packings.lut7 import LUT7
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Layer:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Outputs that the layer is measured with: its accumulators, or bits by thresholds on them."""
-        return (self.accumulators, "bits")
+        """Outputs that the layer is measured with: its accumulators, bits by thresholds on them, or the counts of mismatches of
+        packings whose affine takes up the difference."""
+        return (self.accumulators, "bits", "counts") if self.window == 1 else (self.accumulators, "bits")
 
     @property
     def macs(self) -> int:
@@ -59,11 +61,13 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A layer with one of its outputs, lowered for a core, the step that it is, and an input."""
+    """A layer with one of its outputs, lowered for a core, the step that it is, and an input. ``counted``: the step stores counts n
+    of products, of sums ``counted - 2 n``."""
 
     lowered: Lowered
     step: int
     x: Array
+    counted: int | None = None
 
 
 def build(layer: Layer, output: str, sets: tuple[str, ...]) -> Case:
@@ -95,7 +99,8 @@ def build(layer: Layer, output: str, sets: tuple[str, ...]) -> Case:
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
     sample = rng.integers(-1000, 1000, (layer.side, layer.side, layer.channels), dtype=np.int16)
-    return Case(Lowered(graph, plan), step, sample)
+    counted = output == "counts" and LUT7.store_counts(plan.steps[step], sets)
+    return Case(Lowered(graph, plan), step, sample, layer.channels if counted else None)
 
 
 #: What stands behind the accumulators: residual added to the normalized sums (post) or normalized with them (pre), PReLU, an
