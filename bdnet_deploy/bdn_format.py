@@ -184,7 +184,8 @@ def kernel_scratch(
         row = 0 if window[0] == 1 else align(((width - 1) * stride + window[1]) * (channels // 8))
         return 3 * row + 8 * outputs
     if kernel.endswith(("__forms3", "__forms3n")):
-        return 24 * ((width - 1) * stride + 3) + 48 * width
+        merged = -(-width * channels // 32) if channels in (8, 16) else 0
+        return 24 * ((width - 1) * stride + 3) + 48 * width + 36 * merged
     if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
         return align(2 * channels, 4)
     if kernel.startswith("bd_matmul_"):
