@@ -116,21 +116,38 @@ static void fill_columns(const forms3_call *call, uint32_t *to, const uint32_t *
     }
 }
 
-/* Columns of the pixels of a group side by side in a word, one group's three columns behind another's. Pixels behind the
- * last one of the row are 0. */
-static void merge_columns(const forms3_call *call, uint32_t *to, const uint32_t *from) {
-    const uint32_t bits = 32u / call->lanes, mask = (1u << bits) - 1u, stride = 3u * call->step->stride_w;
-    uint32_t pixel = 0;
-    for (uint32_t g = 0; g < call->groups; g++, pixel += call->lanes, from += call->lanes * stride) {
-        const uint32_t rest = call->step->out_width - pixel, lanes = rest < call->lanes ? rest : call->lanes;
-        for (uint32_t form = 0; form < 9u; form++) {
-            const uint32_t *at = from + form;
-            uint32_t word = 0;
-            for (uint32_t i = 0; i < lanes; i++, at += stride) {
-                word |= (*at & mask) << (i * bits);
-            }
-            *to++ = word;
+/* Nine forms of 4 pixels of 8 channels, or of 2 of 16, from those of their columns, `next` words from pixel to pixel. Above
+ * the channels all bits are 0. */
+BD_INLINE void merge(uint32_t to[9], const uint32_t *from, uint32_t lanes, uint32_t next) {
+    for (uint32_t i = 0; i < 9u; i++) {
+        to[i] = lanes == 2u ? from[i] | (from[i + next] << 16)
+                            : from[i] | (from[i + next] << 8) | (from[i + 2u * next] << 16) |
+                                  (from[i + 3u * next] << 24);
+    }
+}
+
+/* The same for all groups of a row: the three columns of one behind those of another. Pixels behind the last one are 0. */
+static BD_APART void merge_columns(const forms3_call *call, uint32_t *to, const uint32_t *from) {
+    const uint32_t lanes = call->lanes, next = 3u * call->step->stride_w,
+                   rest = call->step->out_width % lanes;
+    const uint32_t *const end = to + 9u * (call->groups - (rest != 0 ? 1u : 0u));
+    for (; to != end; to += 9, from += lanes * next) {
+        if (lanes == 4u && next == 3u) {
+            merge(to, from, 4, 3);
+        } else if (lanes == 4u) {
+            merge(to, from, 4, 6);
+        } else if (next == 3u) {
+            merge(to, from, 2, 3);
+        } else {
+            merge(to, from, 2, 6);
         }
+    }
+    for (uint32_t i = 0; i < 9u && rest != 0; i++) {
+        uint32_t word = 0;
+        for (uint32_t lane = 0; lane < rest; lane++) {
+            word |= from[i + lane * next] << (lane * (32u / lanes));
+        }
+        to[i] = word;
     }
 }
 
@@ -201,7 +218,8 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
                             const bd_view out[], uint32_t y0, uint32_t rows, void *scratch,
                             const forms3_loops *loops) {
     const uint32_t trits = in->dtype == BD_TRIT ? 1u : 0u, classes = bd_forms3_classes(step, in, out);
-    const uint32_t fill = step->pad_value < 0 ? ~0u : 0u, second_fill = step->pad_value > 0 ? 0u : ~0u;
+    const uint32_t ones = in->channels < 32u ? (1u << in->channels) - 1u : ~0u; /* no others in tails */
+    const uint32_t fill = step->pad_value < 0 ? ones : 0u, second_fill = step->pad_value > 0 ? 0u : ones;
     const uint32_t plane = in->width * bd_words(in->channels), pad = step->pad_top;
     const uint32_t *const forms = (const void *)(constants + step->weights);
     uint32_t *const x = scratch, *const z = x + 3u * bd_forms3_columns(step);
