@@ -176,6 +176,9 @@ static void run_groups(const forms3_call *call, forms3_job *job, const uint32_t 
 static uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t rows) {
     const uint32_t bits = 32u / call->lanes;
     uint32_t word = 0;
+    if (call->lanes == 1u) { /* two pixels at least are in the map */
+        return FORMS3_TAPS(2u * rows) * 0x01010101u;
+    }
     for (uint32_t i = 0; i < call->lanes; i++) {
         const uint32_t pixel = group * call->lanes + i;
         const uint32_t columns =
