@@ -3,7 +3,7 @@
  * They are assembly because they need all registers, and ldm. r0 is the next column, r8 and r9 keep a column's sums, r10 the
  * pointer to the columns, r11 where to store, r12 the forms of the weights, lr the sums of plane a. */
 #define FORMS3_TAPS(taps) (9u - (taps))
-#include "../cortexm/forms3.h"
+#include "../thumb/forms3.h"
 
 #define ENTER                                                                                                \
     ".syntax unified\n"                                                                                      \

@@ -22,7 +22,7 @@
         "lsl lr, lr, #16\n"                                                                                  \
         "orr " #b ", lr, " #a ", lsr #16\n"
 #endif
-#include "../cortexm/forms3.h"
+#include "../thumb/forms3.h"
 
 /* A job's fields lie behind the weights. */
 #define ENTER                                                                                                \
