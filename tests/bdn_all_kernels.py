@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.forms3 import pack_forms3
 from bdnet_deploy.plan.packings.lanes16 import lanes16, pack_lanes16
 from bdnet_deploy.plan.packings.lut7 import pack_lut7
 from bdnet_deploy.plan.packings.records import QUAD, WORD
@@ -121,6 +122,20 @@ def _lanes16(s: _Steps, rng: np.random.Generator) -> None:
         s.b.step(
             None, xs, outs, shape, epilogue="bd_epilogue_i16__lanes16", epilogue_at=at, acc_dtype=CODES[_TYPES[acc]]
         )  # fmt: skip
+
+
+def _forms3(s: _Steps, rng: np.random.Generator) -> None:
+    weights, low = draw(rng, (32, 3, 3, 1), DType.BIT), rng.integers(-9, 10, 32)
+    shape = (3, 4, 32)
+    window = {"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "weight_planes": 1, "groups": 32}
+    for letter, x in (("b", DType.BIT), ("t", DType.TRIT)):
+        for out, suffix in ((DType.BIT, "forms3"), (DType.I8, "forms3"), (DType.U8, "forms3"), (DType.I8, "forms3n")):
+            blob = pack_forms3(weights, low if out is DType.BIT else None, trits=x is DType.TRIT)
+            y = s.map(shape, out, suffix if out is not DType.BIT else "out")
+            s.b.tensors[y]["order"] = int(out is not DType.BIT and suffix == "forms3")
+            acc = bdn.DType.U8 if out is DType.U8 else bdn.DType.I8
+            kernel = f"bd_dw_{letter}b_{out.value}__{suffix}"
+            s.b.step(kernel, [s.map(shape, x, "in0")], [y], shape, weights=blob, acc_dtype=acc, **window)
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
@@ -238,6 +253,7 @@ def rest_of_kernels() -> Bdn:
     steps = _Steps()
     _products(steps, rng)
     _tile16(steps, rng)
+    _forms3(steps, rng)
     _lut7(steps, rng)
     _lanes16(steps, rng)
     _pointwise(steps, rng)
