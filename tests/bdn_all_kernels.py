@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.planes import pack_planes
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
 
 _NAMES = {"f": "f32", "u": "u8", "q": "i8", "h": "i16", "i": "i32"}
@@ -73,7 +74,16 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
         window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
         for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
             blob = pack_tile16(weights, low)
-            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window)
+            s.add(
+                f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window
+            )
+
+
+def _planes(s: _Steps, rng: np.random.Generator) -> None:
+    window = {"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "weight_planes": 1, "groups": 33}
+    for pair, x in (("bb", DType.BIT), ("tb", DType.TRIT)):
+        blob = pack_planes(draw(rng, (33, 3, 3, 1), DType.BIT), np.arange(33) - 16, trits=x is DType.TRIT)
+        s.add(f"bd_dw_{pair}_bit__planes", [((2, 3, 33), x)], (2, 3, 33), DType.BIT, weights=blob, **window)
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
@@ -166,6 +176,7 @@ def rest_of_kernels() -> Bdn:
     steps = _Steps()
     _products(steps, rng)
     _tile16(steps, rng)
+    _planes(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)

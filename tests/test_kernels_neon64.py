@@ -25,6 +25,8 @@ OWN = {
     **dict.fromkeys(TILED, tile16_step),
     "bd_dw_bb_i8": depthwise_rows,
     "bd_dw_tb_i8": depthwise_rows,
+    "bd_dw_bb_bit__planes": depthwise_rows,
+    "bd_dw_tb_bit__planes": depthwise_rows,
     "bd_epilogue_i16": usual_epilogue,
 }
 KERNELS = sorted(k for k, sets in variants().items() if "neon64" in sets)
