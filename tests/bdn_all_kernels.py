@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.lut7 import pack_lut7
 from bdnet_deploy.plan.packings.planes import pack_planes
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
 
@@ -84,6 +85,16 @@ def _planes(s: _Steps, rng: np.random.Generator) -> None:
     for pair, x in (("bb", DType.BIT), ("tb", DType.TRIT)):
         blob = pack_planes(draw(rng, (33, 3, 3, 1), DType.BIT), np.arange(33) - 16, trits=x is DType.TRIT)
         s.add(f"bd_dw_{pair}_bit__planes", [((2, 3, 33), x)], (2, 3, 33), DType.BIT, weights=blob, **window)
+
+
+def _lut7(s: _Steps, rng: np.random.Generator) -> None:
+    weights = draw(rng, (32, 1, 1, 110), DType.BIT)
+    for out, limits in ((DType.I16, None), (DType.BIT, np.arange(32))):
+        blob = pack_lut7(weights, limits)
+        s.add(
+            f"bd_conv_bb_{out.value}__lut7", [((3, 4, 110), DType.BIT)], (3, 2, 32), out, weights=blob, stride_w=2,
+            weight_planes=1,
+        )  # fmt: skip
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
@@ -177,6 +188,7 @@ def rest_of_kernels() -> Bdn:
     _products(steps, rng)
     _tile16(steps, rng)
     _planes(steps, rng)
+    _lut7(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)

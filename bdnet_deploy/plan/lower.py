@@ -8,7 +8,7 @@ from bdnet_deploy.graph import Graph
 from bdnet_deploy.plan import lower_rules  # noqa: F401  enters the rules
 from bdnet_deploy.plan.lowering import Lowering
 from bdnet_deploy.plan.memory import choose_layout
-from bdnet_deploy.plan.packings import choose_packings, rows_of_a_call
+from bdnet_deploy.plan.packings import choose_packings, whole_calls, widen_calls
 from bdnet_deploy.plan.plan import Plan
 
 
@@ -37,10 +37,10 @@ def make_plan(
     plan = Lowering(graph).run()
     choose_packings(plan, sets)
     plan.sets = tuple(sorted(sets))
+    if ram is None and cache is None and not push_rows and segments is None:
+        widen_calls(plan, sets)
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     for step in plan.steps:
-        few = step.rows_per_call
-        step.rows_per_call = rows_of_a_call(step, sets)
-        if ram is not None and plan.tensor_bytes + plan.scratch_bytes > ram:
-            step.rows_per_call = few
+        if whole_calls(step, sets):
+            step.rows_per_call = step.out_shape[0]
     return plan
