@@ -12,6 +12,7 @@ from bdnet_deploy.graph import DType
 from bdnet_deploy.plan.packings.forms3 import pack_forms3
 from bdnet_deploy.plan.packings.lanes16 import lanes16, pack_lanes16
 from bdnet_deploy.plan.packings.lut7 import pack_lut7
+from bdnet_deploy.plan.packings.planes import pack_planes
 from bdnet_deploy.plan.packings.records import QUAD, WORD
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
 from bdnet_deploy.plan.plan import Epilogue, PlanStep, PlanTensor
@@ -81,6 +82,13 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
             s.add(
                 f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window
             )
+
+
+def _planes(s: _Steps, rng: np.random.Generator) -> None:
+    window = {"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "weight_planes": 1, "groups": 33}
+    for pair, x in (("bb", DType.BIT), ("tb", DType.TRIT)):
+        blob = pack_planes(draw(rng, (33, 3, 3, 1), DType.BIT), np.arange(33) - 16, trits=x is DType.TRIT)
+        s.add(f"bd_dw_{pair}_bit__planes", [((2, 3, 33), x)], (2, 3, 33), DType.BIT, weights=blob, **window)
 
 
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:
@@ -254,6 +262,7 @@ def rest_of_kernels() -> Bdn:
     _products(steps, rng)
     _tile16(steps, rng)
     _forms3(steps, rng)
+    _planes(steps, rng)
     _lut7(steps, rng)
     _lanes16(steps, rng)
     _pointwise(steps, rng)
