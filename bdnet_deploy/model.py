@@ -162,6 +162,7 @@ class Model:
         ram: int | None = None,
         cache: int | None = None,
         push_rows: bool = False,
+        core: str | None = None,
     ) -> Report:
         """Layers, shapes, MACs, weights, what each layer was recognised as, and why it is not binary.
 
@@ -169,17 +170,24 @@ class Model:
             numerics: also how our runtime would use memory with these numerics. Needs no samples: the ranges of fixed
                 point do not change sizes.
             ram, cache, push_rows: of that plan, as for :meth:`export`.
+            core: also which kernels and packings of weights the plan takes on this core or board, and why; numerics as
+                for :meth:`profile` where none are given.
 
         Raises:
             DoesNotFitError: no plan fits into ``ram``.
-            UsageError: a setting of the plan, but no numerics.
+            UsageError: a setting of the plan, but no numerics; or there is no such core.
             UnsupportedError: numerics were given, and no kernel runs a layer.
         """
         from bdnet_deploy.analysis.inspect import inspect_graph
+        from bdnet_deploy.analysis.kernels import kernels_table
         from bdnet_deploy.analysis.memory import mixes_table, timeline_table
+        from bdnet_deploy.backends import default_numerics
+        from bdnet_deploy.firmware import core_of, target
 
         report = inspect_graph(self.graph, io=self.io)
         report.tables[0].notes += self.notes
+        if core is not None:
+            numerics = numerics or default_numerics(core)
         if numerics is None:
             if ram is not None or cache is not None or push_rows:
                 raise UsageError(
@@ -187,9 +195,13 @@ class Model:
                     fix="add --numerics float, --numerics fixed16 or --numerics fixed8",
                 )
             return report
-        plan = self.lowered(numerics).replanned(ram=ram, cache=cache, push_rows=push_rows).plan
+        sets = core_of(target(core)).sets if core is not None else ()
+        plan = self.lowered(numerics).replanned(ram=ram, cache=cache, push_rows=push_rows, sets=sets).plan
         report.facts |= {"numerics": numerics, "execution": plan.execution}
         report.tables += [mixes_table(plan), timeline_table(plan)]
+        if core is not None:
+            report.facts["core"] = core
+            report.tables.append(kernels_table(plan))
         return report
 
     def export(

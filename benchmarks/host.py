@@ -27,6 +27,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+from full_precision import write_int8
 from network_models import NETWORKS, find
 
 from bdnet_deploy import errors
@@ -39,6 +40,8 @@ from bdnet_deploy.report import Column, Report, Table
 
 WORKER = Path(__file__).with_name("host_worker.py")
 NUMERICS = ("float", "fixed16", "fixed8")
+#: Another function: MobileNet V1 with 8-bit layers.
+FULL_PRECISION = "full-precision MobileNet V1"
 #: Features of a processor that the kernels, or the peers', use where it has them.
 FEATURES = "ssse3 sse4_1 avx avx2 fma f16c popcnt avx512f avx512bw avx512vl avx512_vpopcntdq avx512_vnni asimd asimddp"
 
@@ -89,6 +92,13 @@ def contestants(model: Model, folder: Path, sample: Any) -> tuple[list[Contestan
         modes = ("default", "indirect") if target == "tflite" else ("",)
         name = "larq-compute-engine" if target == "tflite" else "onnxruntime"
         found += [Contestant(name, mode, numerics, path) for mode in modes]
+    if model.graph.inputs[0].type.shape[1:3] == (224, 224):
+        path = folder / "full_precision.onnx"
+        try:
+            write_int8(path)
+            found.append(Contestant("onnxruntime", FULL_PRECISION, "int8", path))
+        except errors.BdnetError as error:
+            absent.append(f"onnxruntime int8: {error}")
     return found, absent
 
 
@@ -130,6 +140,8 @@ def measure(network: str, rounds: int, inferences: int) -> tuple[list[Result], l
         for i, who in enumerate(everyone):
             numerics = who.numerics if who.runtime == "bdnet-deploy" else "float"
             encoded = model.lowered(*((numerics,) if numerics == "float" else (numerics, pixels))).encode(pixels)
+            if who.setting == FULL_PRECISION:
+                encoded = np.moveaxis(encoded, -1, 1)
             source = folder / f"{i}.in.npy"
             np.save(source, encoded, allow_pickle=False)
             outputs.append(folder / f"{i}.out.npy")

@@ -31,7 +31,9 @@ from network_models import NETWORKS, find
 
 from bdnet_deploy import errors
 from bdnet_deploy.export import tflite
+from bdnet_deploy.graph import Affine, Conv2d, DType, Graph, Sign, Ternarize
 from bdnet_deploy.hostlib import host_library
+from bdnet_deploy.lowering import float_graph
 from bdnet_deploy.peers import lce
 from bdnet_deploy.report import Column, Report, Table
 
@@ -39,6 +41,8 @@ _WORKER = Path(__file__).with_name("tflite_runtimes_worker.py")
 _FIND = "import importlib.util as u; print(next(iter(u.find_spec('larq_compute_engine').submodule_search_locations)))"
 
 
+#: Eight binary depth-wise layers and nothing between them but signs.
+DEPTHWISE = "depthwise_3x3_128_28"
 _DISTANCE = "largest difference from LCE"
 
 
@@ -94,9 +98,25 @@ class Worker:
         self.errors.close()
 
 
+def depthwise_layers() -> Graph:
+    """Eight layers of 3x3, 128 channels at 28x28, trits and bits in turn, with random bits as weights."""
+    rng = np.random.default_rng(1)
+    graph = Graph(DEPTHWISE)
+    x = graph.input("x", (1, 28, 28, 128), DType.F64)
+    for i in range(8):
+        low = graph.constant(f"low{i}", np.full(128, -0.5 if i == 0 else -1), x.type.dtype)
+        limits = [low] if i % 2 else [low, graph.constant(f"high{i}", np.full(128, 0.5 if i == 0 else 2), x.type.dtype)]
+        levels = graph.add(Sign() if i % 2 else Ternarize(), [x, *limits], f"levels{i}")
+        w = graph.constant(f"w{i}", rng.choice([-1, 1], (128, 3, 3, 1)), DType.BIT)
+        x = graph.add(Conv2d(padding=(1, 1, 1, 1), groups=128), [levels, w], f"layer{i}")
+    one, zero = (graph.constant(n, np.full(128, v), DType.F64) for n, v in (("one", 1.0), ("zero", 0.0)))
+    graph.outputs = [graph.add(Affine(terms=1), [x, one, zero], "y")]
+    return float_graph(graph)[0]
+
+
 def measure(name: str, workers: dict[str, Worker], rounds: int, folder: Path) -> dict[str, Any]:
     """One row: bytes of the two files, and per way the median of the milliseconds of all runs."""
-    graph = find(name).build().float_graph()
+    graph = depthwise_layers() if name == DEPTHWISE else find(name).build().float_graph()
     shape = list(graph.inputs[0].type.shape)
     row: dict[str, Any] = {"network": name}
     outputs = {}
@@ -138,7 +158,7 @@ def report(rows: Sequence[dict[str, Any]], runtime: str) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--network", action="append", choices=list(NETWORKS), help="default: all")
+    parser.add_argument("--network", action="append", choices=[*NETWORKS, DEPTHWISE], help="default: all")
     parser.add_argument("--runtime", default="litert", choices=("litert", "tensorflow"))
     parser.add_argument("--lce-python", default="", help="Python with larq-compute-engine; default: this one")
     parser.add_argument("--runtime-python", default=sys.executable, help="Python with the runtime; default: this one")
@@ -153,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workers["ours"] = Worker(options.runtime_python, options.runtime, host_library())
         rows = []
         with tempfile.TemporaryDirectory(prefix="bdnet-tflite-") as folder:
-            for name in options.network or NETWORKS:
+            for name in options.network or [*NETWORKS, DEPTHWISE]:
                 print(name, file=sys.stderr)
                 rows.append(measure(name, workers, options.rounds, Path(folder)))
     except errors.BdnetError as error:

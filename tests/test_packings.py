@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bdnet_deploy.graph import DType
+from bdnet_deploy.loading import load
 from bdnet_deploy.plan.packings.base import fold_counts
 from bdnet_deploy.plan.plan import Epilogue
 
@@ -31,3 +32,13 @@ def test_counts_give_the_numbers_of_values(scale: int) -> None:
         counts = np.concatenate([np.zeros(32, np.int64), rng.integers(0, 2 * taps // scale, 32, endpoint=True)])
         counts = counts.reshape(2, 32)
         np.testing.assert_array_equal(_affine(counted, counts), _affine(plain, taps - scale * counts))
+
+
+def test_inspect_says_which_kernel_and_why() -> None:
+    model = load(arch="bdnet_kws")
+    rows = next(t for t in model.inspect(core="cortex-a72", numerics="fixed16").tables if t.key == "kernels").rows
+    tiled = [r for r in rows if str(r["kernel"]).endswith("__tile16")]
+    assert len(tiled) == 4
+    assert all(r["code"] == "neon64" and "16 outputs" in str(r["why"]) for r in tiled)
+    report = model.inspect(core="cortex-m0plus")
+    assert report.facts["numerics"] == "fixed16"

@@ -28,6 +28,7 @@ from bdnet_deploy.cli import common, console
 @common.ram
 @common.cache
 @common.push_rows
+@click.option("--core", metavar="NAME", help="Show which kernels and packings this core or board takes, and why.")
 @common.strict
 @common.report_options
 def command(
@@ -38,6 +39,7 @@ def command(
     ram: int | None,
     cache: int | None,
     push_rows: bool,
+    core: str | None,
     strict: bool,
     allow_real: tuple[str, ...],
     output: common.Output,
@@ -59,7 +61,7 @@ def command(
         model.check_binary(allow_real)
     elif allow_real:
         raise UsageError("--allow-real goes with --strict", fix="add --strict")
-    report = model.inspect(numerics=numerics, ram=ram, cache=cache, push_rows=push_rows)
+    report = model.inspect(numerics=numerics, ram=ram, cache=cache, push_rows=push_rows, core=core)
     samples = common.calibration_samples(model, calibrate, calibrate_limit)
     if samples is not None:
         with console.steps() as progress:

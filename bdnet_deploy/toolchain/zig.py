@@ -16,8 +16,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -79,7 +81,7 @@ def compile_objects(
         flags: further compiler options, after :data:`COMMON_FLAGS`.
         out_dir: where the objects are put; by default they stay in the cache.
         includes: include folders, in order.
-        defines: macros; None defines one without a value.
+        defines: macros; None defines one without a value. A file gets those that it, or what it includes, names.
 
     Returns:
         One object per source, in order.
@@ -93,17 +95,20 @@ def compile_objects(
             raise errors.BdnetError("this source file does not exist", where=str(source))
     sources = [source.resolve() for source in sources]
     includes = [folder.resolve() for folder in includes]
-    macros = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in (defines or {}).items()]
-    options = [*target_flags(core), *COMMON_FLAGS, *flags, *macros]
+    macros = {name: f"-D{name}" if value is None else f"-D{name}={value}" for name, value in (defines or {}).items()}
+    common = [*target_flags(core), *COMMON_FLAGS, *flags]
     fingerprint = Fingerprint(includes)
     kept = cache_dir() / "objects"
-    wanted = [kept / f"{fingerprint.key(source, [version(), *options])}.o" for source in sources]
-
-    jobs = {o: s for s, o in zip(sources, wanted, strict=True) if not o.is_file()}
+    wanted, jobs = [], {}
+    for source in sources:  # sizes of one model must not have the runtime compiled again
+        options = [*common, *(text for name, text in macros.items() if fingerprint.names(source, name))]
+        wanted.append(kept / f"{fingerprint.key(source, [version(), *options])}.o")
+        if not wanted[-1].is_file():
+            jobs[wanted[-1]] = (source, options)
     if jobs:
         kept.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            list(pool.map(lambda job: _compile(job[1], job[0], options, includes), jobs.items()))
+            list(pool.map(lambda job: _compile(job[1][0], job[0], job[1][1], includes), jobs.items()))
     if out_dir is None:
         return wanted
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -127,6 +132,30 @@ def _compile(source: Path, built: Path, options: Sequence[str], includes: Sequen
                 f"the compiler rejects {source.name}", where=str(source), why=_first_lines(result.stderr)
             )
         _publish(fresh, built)
+
+
+def shared_library(source: Path, defines: Mapping[str, str | int]) -> Path:
+    """One C file as a shared library for the machine that this runs on; what it does not define, its loader has.
+
+    Raises:
+        MissingPackageError: ziglang is not installed.
+        BdnetError: it does not compile.
+    """
+    options = ["-shared", "-fPIC", "-O2", "-g0", "-pthread", *(f"-D{name}={value}" for name, value in defines.items())]
+    options.append("-Wl,-undefined,dynamic_lookup" if sys.platform == "darwin" else "-Wl,-z,undefs")
+    key = Fingerprint([]).key(source, [version(), sys.platform, platform.machine(), *options])
+    built = cache_dir() / "objects" / f"{key}.so"
+    if not built.is_file():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=built.parent) as scratch:
+            fresh = Path(scratch) / "out.so"
+            result = _run([*options, source.name, "-o", str(fresh)], cwd=source.parent)
+            if result.returncode != 0 or not fresh.is_file():
+                raise errors.BdnetError(
+                    f"the compiler rejects {source.name}", where=str(source), why=_first_lines(result.stderr)
+                )
+            _publish(fresh, built)
+    return built
 
 
 def _publish(fresh: Path, final: Path) -> None:
