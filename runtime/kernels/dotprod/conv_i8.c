@@ -123,12 +123,11 @@ static void turn(panel *to, const job *j, uint32_t o, uint32_t t, uint32_t taps)
         }                                                                                                    \
     } while (0)
 
-BD_INLINE void multiply(int32_t *to, size_t stride, const job *j, int8_t (*x)[TAPS + 16u], uint32_t n,
+BD_INLINE void multiply(int32_t *to, size_t stride, int8_t (*x)[TAPS + 16u], uint32_t n,
                         const panel *weights_of, uint32_t count, int add, uint32_t width) {
     const int8_t (*w)[8][4] = weights_of->w;
     const int32x4_t less[2] = {vld1q_s32(weights_of->less), vld1q_s32(weights_of->less + 4)};
     int32x4_t sum[4][2];
-    (void)j;
     for (uint32_t p = 0; p < n; p++) {
         sum[p][0] = less[0], sum[p][1] = less[1];
         if (add) {

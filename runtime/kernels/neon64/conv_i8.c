@@ -137,11 +137,10 @@ static void turn(panel *to, const job *j, uint32_t o, uint32_t t, uint32_t taps)
 #define OF_EIGHT(i) TAP(i, vmlal_laneq_s16, vmlal_high_laneq_s16)
 #define OF_FOUR(i)  TAP(i, vmlal_lane_s16, vmlal_high_lane_s16)
 
-BD_INLINE void multiply(int32_t *to, size_t stride, const job *j, int16_t (*x)[TAPS + 16u], uint32_t n,
+BD_INLINE void multiply(int32_t *to, size_t stride, int16_t (*x)[TAPS + 16u], uint32_t n,
                         const panel *weights_of, uint32_t count, int add, uint32_t width) {
     const int16_t (*w)[8] = weights_of->w;
     int32x4_t sum[4][2];
-    (void)j;
     for (uint32_t p = 0; p < n; p++) {
         sum[p][0] = sum[p][1] = vdupq_n_s32(0);
         if (add) {
