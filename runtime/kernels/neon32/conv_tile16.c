@@ -32,8 +32,7 @@ typedef struct row_of {
 
 /* Sums of neighbours, of a and behind them of b. */
 BD_INLINE bytes pairs(bytes a, bytes b) {
-    return vcombine_u8(vpadd_u8(vget_low_u8(a), vget_high_u8(a)),
-                       vpadd_u8(vget_low_u8(b), vget_high_u8(b)));
+    return vcombine_u8(vpadd_u8(vget_low_u8(a), vget_high_u8(a)), vpadd_u8(vget_low_u8(b), vget_high_u8(b)));
 }
 
 BD_INLINE uint16x8_t pairs_16(uint16x8_t a, uint16x8_t b) {
@@ -276,7 +275,7 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 
 /* One vector of a pixel and of two outputs: q15 is free, x is lost. */
 #define VECTOR(x, w0, w1, sum0, sum1)                                                                        \
-    "veor q15, " x ", " w0 "\n veor " x ", " x ", " w1 "\n vcnt.8 q15, q15\n vcnt.8 " x ", " x                 \
+    "veor q15, " x ", " w0 "\n veor " x ", " x ", " w1 "\n vcnt.8 q15, q15\n vcnt.8 " x ", " x               \
     "\n vpadal.u8 " sum0 ", q15\n vpadal.u8 " sum1 ", " x "\n"
 
 /* Some vectors of a pixel. */
@@ -289,8 +288,8 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 
 /* Four sums of 16 bits of a pixel, two of each output. */
 #define SUM(a, b, c, d, to)                                                                                  \
-    "vadd.i16 " a ", " a ", " b "\n vadd.i16 " c ", " c ", " d "\n vpadd.i16 " a ", " a ", " c "\n vst1.16 {" a  \
-    "}, [" to "]\n"
+    "vadd.i16 " a ", " a ", " b "\n vadd.i16 " c ", " c ", " d "\n vpadd.i16 " a ", " a ", " c               \
+    "\n vst1.16 {" a "}, [" to "]\n"
 
 #define ZERO(q) "vmov.i32 " q ", #0\n"
 
@@ -304,26 +303,25 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
                         const uint8_t *w, uint32_t step) {                                                   \
         const uint8_t *a, *b, *c;                                                                            \
         uint32_t left;                                                                                       \
-        __asm__ volatile(                                                                                    \
-            zero "1:\n" get "mov %[left], %[chunks]\n"                                                      \
-                 "2:\n" load chunk "subs %[left], %[left], #1\n bne 2b\n"                                   \
-                 "subs %[height], %[height], #1\n bne 1b\n" sum                                             \
-            : [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [left] "=&r"(left), [w] "+&r"(w),                    \
-              [rows] "+&r"(rows), [height] "+&r"(height)                                                     \
-            : [chunks] "r"(chunks), [step] "r"(step), [to] "r"(to)                                           \
-            : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11",      \
-              "q12", "q13", "q14", "q15");                                                                   \
+        __asm__ volatile(zero "1:\n" get "mov %[left], %[chunks]\n"                                          \
+                              "2:\n" load chunk "subs %[left], %[left], #1\n bne 2b\n"                       \
+                              "subs %[height], %[height], #1\n bne 1b\n" sum                                 \
+                         : [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [left] "=&r"(left), [w] "+&r"(w),       \
+                           [rows] "+&r"(rows), [height] "+&r"(height)                                        \
+                         : [chunks] "r"(chunks), [step] "r"(step), [to] "r"(to)                              \
+                         : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9",       \
+                           "q10", "q11", "q12", "q13", "q14", "q15");                                        \
     }
 
-#define GET_1 "ldr %[a], [%[rows]], #12\n"
-#define GET_2 "ldr %[b], [%[rows], #4]\n" GET_1
-#define GET_3 "ldr %[c], [%[rows], #8]\n" GET_2
-#define ZERO_1 ZERO("q0") ZERO("q1")
-#define ZERO_2 ZERO_1 ZERO("q2") ZERO("q3")
-#define ZERO_3 ZERO_2 ZERO("q4") ZERO("q5")
-#define SUM_1 "ldr %[a], [%[to]]\n" SUM("d0", "d1", "d2", "d3", "%[a]")
-#define SUM_2 SUM_1 "ldr %[a], [%[to], #4]\n" SUM("d4", "d5", "d6", "d7", "%[a]")
-#define SUM_3 SUM_2 "ldr %[a], [%[to], #8]\n" SUM("d8", "d9", "d10", "d11", "%[a]")
+#define GET_1           "ldr %[a], [%[rows]], #12\n"
+#define GET_2           "ldr %[b], [%[rows], #4]\n" GET_1
+#define GET_3           "ldr %[c], [%[rows], #8]\n" GET_2
+#define ZERO_1          ZERO("q0") ZERO("q1")
+#define ZERO_2          ZERO_1 ZERO("q2") ZERO("q3")
+#define ZERO_3          ZERO_2 ZERO("q4") ZERO("q5")
+#define SUM_1           "ldr %[a], [%[to]]\n" SUM("d0", "d1", "d2", "d3", "%[a]")
+#define SUM_2           SUM_1 "ldr %[a], [%[to], #4]\n" SUM("d4", "d5", "d6", "d7", "%[a]")
+#define SUM_3           SUM_2 "ldr %[a], [%[to], #8]\n" SUM("d8", "d9", "d10", "d11", "%[a]")
 #define PIXELS_1(pixel) pixel("%[a]", "q0", "q1")
 #define PIXELS_2(pixel) PIXELS_1(pixel) pixel("%[b]", "q2", "q3")
 #define PIXELS_3(pixel) PIXELS_2(pixel) pixel("%[c]", "q4", "q5")
@@ -331,8 +329,10 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 /* Weights of a chunk of one and of three vectors, and of four in two halves. */
 #define LOAD_1 "vldmia %[w], {d12-d15}\n add %[w], %[w], %[step]\n"
 #define LOAD_3 "vldmia %[w], {d12-d23}\n add %[w], %[w], %[step]\n"
-#define LOAD_4 "vldmia %[w]!, {d12-d15}\n add %[w], %[w], #32\n vldmia %[w], {d16-d19}\n sub %[w], %[w], #32\n"
-#define LOAD_4_NEXT "vldmia %[w], {d12-d15}\n add %[w], %[w], #64\n vldmia %[w], {d16-d19}\n add %[w], %[w], %[step]\n"
+#define LOAD_4                                                                                               \
+    "vldmia %[w]!, {d12-d15}\n add %[w], %[w], #32\n vldmia %[w], {d16-d19}\n sub %[w], %[w], #32\n"
+#define LOAD_4_NEXT                                                                                          \
+    "vldmia %[w], {d12-d15}\n add %[w], %[w], #64\n vldmia %[w], {d16-d19}\n add %[w], %[w], %[step]\n"
 #define CHUNK_4(pixels) pixels(PIXEL_2) LOAD_4_NEXT pixels(PIXEL_2)
 
 WINDOW(window_1_1, LOAD_1, ZERO_1, GET_1, PIXELS_1(PIXEL_1), SUM_1)
@@ -364,8 +364,9 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
     if (vectors == v && pixels == p) {                                                                       \
         window_##v##_##p(to, rows[0], r->rows, r->chunks_per_row, w, step);                                  \
     }
-            CASE(1, 1) CASE(1, 2) CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2) CASE(4, 3)
-            for (uint32_t i = 0; i < pixels; i++) {
+            CASE(1, 1)
+            CASE(1, 2) CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
+                CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
                 to[i] += 4;
             }
         }
