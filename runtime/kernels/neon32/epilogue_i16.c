@@ -2,7 +2,7 @@
  * for a row.
  *
  * With factors k * 65536 + m: the sum of products with m takes 32 bits, `vaddhn` adds and keeps the upper half, and k * x is
- * a saturating addition where k is 0 or 1 (-1 for slopes). A step with other parameters or operands is the generic
+ * a saturating addition where k is 0 or 1; slopes may have any. A step with other parameters or operands is the generic
  * kernel's; that depends on constants only. */
 #include "bd_epilogue.h"
 #include "bd_kernels.h"
@@ -22,7 +22,7 @@ BD_INLINE vec select(vec mask, vec a, vec b) {
 /* Parameters of 8 channels. */
 typedef struct block {
     vec mul, residual_mul, residual_one; /* one: all ones where k is 1 */
-    vec slope, slope_plus, slope_minus;
+    vec slope, slope_k, positive, positive_k;
     vec low, high;
     int32x4_t add[2];
 } block;
@@ -41,7 +41,7 @@ enum {
     WIDE,
     SMALL
 }; /* operands: any; trunk and packed outputs from accumulators of 16 bits; of 8 bits */
-enum { FLAT, SLOPES, STEEP }; /* two-slope: absent, negative slopes with k = 0, with k of -1 to 1 */
+enum { FLAT, SLOPES, STEEP }; /* two-slope: absent, 1 above and k = 0 below zero, any */
 
 BD_INLINE vec upper_half(int32x4_t low, int32x4_t high) {
     return vuzpq_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high)).val[1];
@@ -69,12 +69,17 @@ BD_INLINE vec value(const block *k, vec acc, vec residual, int form, int slopes,
     if (form != NONE) {
         v = vqaddq_s16(v, form == ONE ? residual : vandq_s16(residual, k->residual_one));
     }
-    if (slopes != FLAT) {
-        vec t = upper_half(low_product(v, k->slope), high_product(v, k->slope));
-        if (slopes == STEEP) {
-            t = vqsubq_s16(vqaddq_s16(t, vandq_s16(v, k->slope_plus)), vandq_s16(v, k->slope_minus));
-        }
+    if (slopes == SLOPES) {
+        const vec t = upper_half(low_product(v, k->slope), high_product(v, k->slope));
         v = select(vshrq_n_s16(v, 15), t, v);
+    } else if (slopes == STEEP) { /* the factor of this sign */
+        const vec negative = vshrq_n_s16(v, 15), m = select(negative, k->slope, k->positive);
+        const vec n = select(negative, k->slope_k, k->positive_k);
+        low = vshrq_n_s32(low_product(v, m), 16);
+        high = vshrq_n_s32(high_product(v, m), 16);
+        low = vmlal_s16(low, vget_low_s16(v), vget_low_s16(n));
+        high = vmlal_s16(high, vget_high_s16(v), vget_high_s16(n));
+        v = vcombine_s16(vqmovn_s32(low), vqmovn_s32(high));
     }
     return v;
 }
@@ -164,7 +169,7 @@ BD_INLINE block load_block(const bd_epilogue *e, const uint8_t *constants, uint3
                            int trits) {
     const vec zero = vdupq_n_s16(0);
     const int32_t *add = bd_parameters(constants, e->add, c);
-    block b = {zero, zero, zero, zero, zero, zero, zero, zero, {vld1q_s32(add), vld1q_s32(add + 4)}};
+    block b = {zero, zero, zero, zero, zero, zero, zero, zero, zero, {vld1q_s32(add), vld1q_s32(add + 4)}};
     vec k;
     split(constants, e->mul, c, &b.mul, NULL);
     if (form == ANY) {
@@ -174,9 +179,8 @@ BD_INLINE block load_block(const bd_epilogue *e, const uint8_t *constants, uint3
     if (slopes == SLOPES) {
         split(constants, e->negative, c, &b.slope, NULL);
     } else if (slopes == STEEP) {
-        split(constants, e->negative, c, &b.slope, &k);
-        b.slope_plus = vreinterpretq_s16_u16(vcgtq_s16(k, zero));
-        b.slope_minus = vshrq_n_s16(k, 15);
+        split(constants, e->positive, c, &b.positive, &b.positive_k);
+        split(constants, e->negative, c, &b.slope, &b.slope_k);
     }
     if (e->low != BD_ABSENT) {
         b.low = thresholds(constants, e->low, c);
@@ -274,10 +278,9 @@ static int forms_of(const bd_epilogue *e, const uint8_t *constants, uint32_t cha
         const int32_t *from = bd_parameters(constants, e->positive, 0);
         const int32_t *negative = bd_parameters(constants, e->negative, 0);
         for (uint32_t c = 0; c < channels; c += 4u) {
-            const int32x4_t v = vld1q_s32(negative + c);
-            bad = vorrq_s32(bad, veorq_s32(vld1q_s32(from + c), one));
-            bad = vorrq_s32(bad, outside(v, -0x18000, 0x17fff));
-            steep = vorrq_s32(steep, outside(v, -0x8000, 0x7fff));
+            const int32x4_t above = vld1q_s32(from + c), below_zero = vld1q_s32(negative + c);
+            steep = vorrq_s32(steep, vorrq_s32(veorq_s32(above, one), outside(below_zero, -0x8000, 0x7fff)));
+            bad = vorrq_s32(bad, outside(vmaxq_s32(above, below_zero), INT32_MIN, 0x7fff7fff)); /* k fits */
         }
     }
     for (uint32_t i = 0; i < 2u; i++) {
