@@ -94,7 +94,10 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         stages["residual_mul"] = factors[rng.integers(4)]
         inputs.append((shape, DType.I16))
     if rng.random() < 0.8:
-        above = [np.full(channels, int(rng.choice([65536, 65536, 65535, 262144])), np.int32), numbers(-steep - 1, steep)]
+        above = [
+            np.full(channels, int(rng.choice([65536, 65536, 65535, 262144])), np.int32),
+            numbers(-steep - 1, steep),
+        ]
         stages["positive"] = above[int(rng.random() < 0.2)]
         stages["negative"] = numbers(-steep - 1, steep)
     packed = [None, DType.BIT, DType.TRIT, DType.UBIT][rng.integers(4)]

@@ -365,7 +365,8 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
         window_##v##_##p(to, rows[0], r->rows, r->chunks_per_row, w, step);                                  \
     }
             CASE(1, 1)
-            CASE(1, 2) CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
+            CASE(1, 2)
+            CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
                 CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
                 to[i] += 4;
             }
