@@ -206,10 +206,9 @@ class Decoder:
 def _functions(image: Image) -> tuple[list[int], list[str]]:
     """Start addresses and names of all functions, sorted; of several names for one address the shortest is kept."""
     best: dict[int, str] = {}
-    for name, symbol in image.symbols.items():
-        if symbol.function:
-            other = best.get(symbol.address)
-            if other is None or (len(name), name) < (len(other), other):
-                best[symbol.address] = name
+    for name, symbol in image.functions:
+        other = best.get(symbol.address)
+        if other is None or (len(name), name) < (len(other), other):
+            best[symbol.address] = name
     starts = sorted(best)
     return starts, [best[start] for start in starts]

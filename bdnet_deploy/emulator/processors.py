@@ -7,14 +7,14 @@ from typing import Any
 import unicorn
 from unicorn import arm64_const, arm_const
 
+from .console import Semihosting
 from .engine import Machine
 
 
-class CortexM(Machine):
+class CortexM(Machine, Semihosting):
     """Bare metal with Arm semihosting (BKPT 0xAB)."""
 
     call_length = 2
-    STDIN, STDOUT = 1, 2
     EXCP_BKPT = 7  # QEMU target/arm/cpu.h
 
     def create(self, cpu: str) -> Any:
@@ -34,36 +34,10 @@ class CortexM(Machine):
         return bool(self.uc.mem_read(self.pc - 2, 2) == b"\x30\xbf")  # WFI
 
     def serve(self) -> None:
-        operation = self.uc.reg_read(arm_const.UC_ARM_REG_R0)
-        block = self.uc.reg_read(arm_const.UC_ARM_REG_R1)
-        result: int | None = 0xFFFFFFFF  # -1: refused
-        if operation == 0x01:  # SYS_OPEN: name, mode, length
-            name, mode, length = self.words(block, 3)
-            if bytes(self.uc.mem_read(name, length)) == b":tt":
-                result = self.STDIN if mode < 4 else self.STDOUT
-        elif operation == 0x05:  # SYS_WRITE: handle, data, length; returns the bytes not written
-            handle, data, length = self.words(block, 3)
-            if handle == self.STDOUT:
-                self.put(bytes(self.uc.mem_read(data, length)))
-                result = 0
-        elif operation == 0x06:  # SYS_READ: handle, buffer, length; returns the bytes not read
-            handle, buffer, length = self.words(block, 3)
-            if handle == self.STDIN:
-                if not self.has_input():
-                    self.wait_for_input()
-                    return
-                data_read = self.take(length)
-                self.uc.mem_write(buffer, data_read)
-                result = length - len(data_read)
-        elif operation == 0x20:  # SYS_EXIT_EXTENDED: reason, code
-            code = self.words(block, 2)[1]
-            self.exit_code = code - (1 << 32) if code >> 31 else code
-            self.stop("exit")
-        self.uc.reg_write(arm_const.UC_ARM_REG_R0, result)
-
-    def words(self, address: int, count: int) -> list[int]:
-        raw = self.uc.mem_read(address, 4 * count)
-        return [int.from_bytes(raw[i : i + 4], "little") for i in range(0, 4 * count, 4)]
+        operation, block = (self.uc.reg_read(r) for r in (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1))
+        result = self.semihosting(operation, block)
+        if result is not None:
+            self.uc.reg_write(arm_const.UC_ARM_REG_R0, result)
 
 
 class Linux(Machine):

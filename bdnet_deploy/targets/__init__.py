@@ -77,7 +77,8 @@ class Core:
         target, cpu, flags: what the zig compiler gets as ``-target``, ``-mcpu`` and more options.
         machine: ``"cortex-m"`` (bare metal, semihosting), ``"linux-aarch64"`` or ``"linux-armv7"`` (static ELF, system calls; the
             latter in A32 code).
-        emulator_cpu: the CPU model of unicorn that runs it.
+        engine: what emulates it: ``"unicorn"``, or ``"qemu"`` where unicorn lacks the core.
+        emulator_cpu: the CPU model of unicorn that runs it; empty without.
         qemu: the QEMU machine (``qemu-system-arm -M``) or, for Linux, the CPU (``qemu-aarch64 -cpu``, ``qemu-arm -cpu``).
         memories: the map used when no board is named; empty for Linux.
         registers: core registers that start-up code touches.
@@ -95,6 +96,7 @@ class Core:
     cpu: str
     flags: tuple[str, ...]
     machine: str
+    engine: str
     emulator_cpu: str
     qemu: str
     memories: tuple[Memory, ...]
@@ -187,7 +189,8 @@ def core(name: str) -> Core:
             cpu=tools["cpu"],
             flags=tuple(tools.get("flags", ())),
             machine=emulator["machine"],
-            emulator_cpu=emulator["cpu"],
+            engine="unicorn" if "cpu" in emulator else "qemu",
+            emulator_cpu=emulator.get("cpu", ""),
             qemu=emulator["qemu"],
             memories=_memories(data.get("memory", ())),
             registers=_registers(data.get("register", ())),
