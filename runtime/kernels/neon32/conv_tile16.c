@@ -366,7 +366,8 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
     }
             CASE(1, 1)
             CASE(1, 2)
-            CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
+            CASE(1, 3)
+            CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
                 CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
                 to[i] += 4;
             }
@@ -386,6 +387,84 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
             t->at[i] += 32;
         }
         if (kind == BITS) {
+            store_bits(t->to, mask, places(), pixels);
+        }
+    }
+}
+
+/* Counts of 16 outputs for three pixels of 256 channels, or two of 512, which stay in registers: x in q0-q7, weights behind
+ * them. As C, a fifth of the instructions moves and reloads registers.
+ *
+ * FOLD: one output of one pixel in eight bytes; SUMS: of four outputs, in four bytes each, the sums in 16 bits. */
+#define FOLD_2(x0, x1, w0, w1, to)                                                                           \
+    "veor q10, " x0 ", " w0 "\n veor q11, " x1 ", " w1 "\n vcnt.8 q10, q10\n vcnt.8 q11, q11\n"              \
+    "vadd.i8 q10, q10, q11\n vadd.i8 " to ", d20, d21\n"
+#define PAIR_2(x0, x1, to)                                                                                   \
+    FOLD_2(x0, x1, "q6", "q7", to) FOLD_2(x0, x1, "q8", "q9", "d20") "vpadd.i8 " to ", " to ", d20\n"
+#define FOLD_4(x0, x1, x2, x3, to)                                                                           \
+    "veor q12, " x0 ", q8\n veor q13, " x1 ", q9\n vcnt.8 q12, q12\n vcnt.8 q13, q13\n"                      \
+    "vadd.i8 q12, q12, q13\n veor q13, " x2 ", q10\n vcnt.8 q13, q13\n vadd.i8 q12, q12, q13\n"              \
+    "veor q13, " x3 ", q11\n vcnt.8 q13, q13\n vadd.i8 q12, q12, q13\n vadd.i8 " to ", d24, d25\n"
+#define PAIR_4(a, b)                                                                                         \
+    "vldmia %[w]!, {d16-d23}\n" FOLD_4("q0", "q1", "q2", "q3", a)                                            \
+        FOLD_4("q4", "q5", "q6", "q7", b) "vldmia %[w]!, {d16-d23}\n" FOLD_4(                                \
+            "q0", "q1", "q2", "q3", "d24") "vpadd.i8 " a ", " a                                              \
+                                           ", d24\n" FOLD_4("q4", "q5", "q6", "q7", "d24") "vpadd.i8 " b     \
+                                                                                           ", " b ", d24\n"
+#define SUMS(q, low, high, to)                                                                               \
+    "vpaddl.u8 " q ", " q "\n vpadd.i16 " low ", " low ", " high "\n vst1.16 {" low "}, [" to "]!\n"
+
+BD_INLINE const uint8_t *sixteen_of_256(uint16_t counts[3][32], const uint8_t *const x[MOST],
+                                        const uint8_t *w) {
+    uint16_t *a = counts[0], *b = counts[1], *c = counts[2];
+    uint32_t left;
+    __asm__ volatile("vldmia %[x], {d0-d3}\n vldmia %[y], {d4-d7}\n vldmia %[z], {d8-d11}\n mov %[left], #4\n"
+                     "1:\n vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d24") PAIR_2("q2", "q3", "d26")
+                         PAIR_2("q4", "q5", "d28") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")
+                             PAIR_2("q2", "q3", "d27") PAIR_2("q4", "q5", "d29")
+                                 SUMS("q12", "d24", "d25", "%[a]") SUMS("q13", "d26", "d27", "%[b]")
+                                     SUMS("q14", "d28", "d29", "%[c]") "subs %[left], %[left], #1\n bne 1b\n"
+                     : [w] "+&r"(w), [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [left] "=&r"(left)
+                     : [x] "r"(x[0]), [y] "r"(x[1]), [z] "r"(x[2])
+                     : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10",
+                       "q11", "q12", "q13", "q14");
+    return w;
+}
+
+BD_INLINE const uint8_t *sixteen_of_512(uint16_t counts[3][32], const uint8_t *const x[MOST],
+                                        const uint8_t *w) {
+    uint16_t *a = counts[0], *b = counts[1];
+    uint32_t left;
+    __asm__ volatile("vldmia %[x], {d0-d7}\n vldmia %[y], {d8-d15}\n mov %[left], #4\n"
+                     "1:\n" PAIR_4("d28", "d30") PAIR_4("d29", "d31") SUMS("q14", "d28", "d29", "%[a]")
+                         SUMS("q15", "d30", "d31", "%[b]") "subs %[left], %[left], #1\n bne 1b\n"
+                     : [w] "+&r"(w), [a] "+&r"(a), [b] "+&r"(b), [left] "=&r"(left)
+                     : [x] "r"(x[0]), [y] "r"(x[1])
+                     : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10",
+                       "q11", "q12", "q13", "q14", "q15");
+    return w;
+}
+
+/* All outputs of three pixels of 256 channels or two of 512. */
+BD_INLINE void held_tile(const row_of *r, tile_of *t, uint32_t vectors, output kind) {
+    const uint8_t *w = r->weights;
+    const uint32_t pixels = vectors == 2u ? 3u : 2u;
+    const int16x8_t k = vdupq_n_s16(r->k);
+    uint16_t counts[3][32];
+    for (uint32_t left = r->outputs / 16u; left != 0; left--) {
+        bytes mask[MOST];
+        w = vectors == 2u ? sixteen_of_256(counts, t->x, w) : sixteen_of_512(counts, t->x, w);
+        UNROLLED
+        for (uint32_t i = 0; i < pixels; i++) {
+            const uint16x8x2_t c = vld1q_u16_x2(counts[i]);
+            if (kind == BITS) {
+                mask[i] = below(c.val[0], c.val[1], t->at[0]);
+            } else {
+                t->to[i] = store(t->to[i], value(k, c.val[0]), value(k, c.val[1]));
+            }
+        }
+        if (kind == BITS) {
+            t->at[0] += 32;
             store_bits(t->to, mask, places(), pixels);
         }
     }
@@ -414,7 +493,9 @@ BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const u
         *from += p->x_step;
         *to += p->to_step;
     }
-    if (one_chunk) {
+    if (one_chunk && shared == 0 && ((vectors == 2u && pixels == 3u) || (vectors == 4u && pixels == 2u))) {
+        held_tile(r, &t, vectors, kind);
+    } else if (one_chunk) {
         tile(r, &t, vectors, shared, nine, pixels, kind);
     } else {
         long_tile(r, &t, vectors, pixels, kind);
