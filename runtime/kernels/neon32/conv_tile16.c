@@ -367,8 +367,8 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
             CASE(1, 1)
             CASE(1, 2)
             CASE(1, 3)
-            CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2)
-                CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
+            CASE(3, 1)
+            CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2) CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
                 to[i] += 4;
             }
         }
@@ -414,20 +414,35 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
 #define SUMS(q, low, high, to)                                                                               \
     "vpaddl.u8 " q ", " q "\n vpadd.i16 " low ", " low ", " high "\n vst1.16 {" low "}, [" to "]!\n"
 
-BD_INLINE const uint8_t *sixteen_of_256(uint16_t counts[3][32], const uint8_t *const x[MOST],
-                                        const uint8_t *w) {
-    uint16_t *a = counts[0], *b = counts[1], *c = counts[2];
-    uint32_t left;
-    __asm__ volatile("vldmia %[x], {d0-d3}\n vldmia %[y], {d4-d7}\n vldmia %[z], {d8-d11}\n mov %[left], #4\n"
-                     "1:\n vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d24") PAIR_2("q2", "q3", "d26")
-                         PAIR_2("q4", "q5", "d28") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")
-                             PAIR_2("q2", "q3", "d27") PAIR_2("q4", "q5", "d29")
-                                 SUMS("q12", "d24", "d25", "%[a]") SUMS("q13", "d26", "d27", "%[b]")
-                                     SUMS("q14", "d28", "d29", "%[c]") "subs %[left], %[left], #1\n bne 1b\n"
-                     : [w] "+&r"(w), [a] "+&r"(a), [b] "+&r"(b), [c] "+&r"(c), [left] "=&r"(left)
-                     : [x] "r"(x[0]), [y] "r"(x[1]), [z] "r"(x[2])
-                     : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10",
-                       "q11", "q12", "q13", "q14");
+#define ADD(to, from) "vpadd.i8 " to ", " to ", " from "\n"
+#define VALUE(q)      "vpaddl.u8 " q ", " q "\n vshl.i16 " q ", " q ", #1\n vsub.i16 " q ", q10, " q "\n"
+
+/* Eight outputs a turn: counts, or with `value` k - 2 counts, of three pixels. Returns the weights behind. */
+BD_INLINE const uint8_t *outputs_of_256(const uint8_t *const x[MOST], uint8_t *to[MOST], const uint8_t *w,
+                                        uint32_t turns, uint32_t k, int value) {
+#define TURN(finish)                                                                                         \
+    __asm__ volatile(                                                                                        \
+        "vldmia %[x], {d0-d3}\n vldmia %[y], {d4-d7}\n vldmia %[z], {d8-d11}\n"                              \
+        "1:\n vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d24") PAIR_2("q2", "q3", "d26")                 \
+            PAIR_2("q4", "q5", "d28") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")                  \
+                PAIR_2("q2", "q3", "d27") PAIR_2("q4", "q5", "d29") ADD("d24", "d25") ADD("d26", "d27")      \
+                    ADD("d28", "d29") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")                  \
+                        PAIR_2("q2", "q3", "d27")                                                            \
+                            PAIR_2("q4", "q5", "d29") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d30")  \
+                                PAIR_2("q2", "q3", "d31") PAIR_2("q4", "q5", "d12") ADD("d25", "d30")        \
+                                    ADD("d27", "d31") ADD("d29", "d12") finish                               \
+        "vst1.16 {d24-d25}, [%[a]]!\n vst1.16 {d26-d27}, [%[b]]!\n vst1.16 {d28-d29}, [%[c]]!\n"             \
+        "subs %[turns], %[turns], #1\n bne 1b\n"                                                             \
+        : [w] "+&r"(w), [a] "+&r"(to[0]), [b] "+&r"(to[1]), [c] "+&r"(to[2]), [turns] "+&r"(turns)           \
+        : [x] "r"(x[0]), [y] "r"(x[1]), [z] "r"(x[2]), [k] "r"(k)                                            \
+        : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q12",   \
+          "q13", "q14", "q15")
+    if (value) {
+        TURN("vdup.16 q10, %[k]\n" VALUE("q12") VALUE("q13") VALUE("q14"));
+    } else {
+        TURN("vpaddl.u8 q12, q12\n vpaddl.u8 q13, q13\n vpaddl.u8 q14, q14\n");
+    }
+#undef TURN
     return w;
 }
 
@@ -451,9 +466,18 @@ BD_INLINE void held_tile(const row_of *r, tile_of *t, uint32_t vectors, output k
     const uint32_t pixels = vectors == 2u ? 3u : 2u;
     const int16x8_t k = vdupq_n_s16(r->k);
     uint16_t counts[3][32];
+    if (vectors == 2u && kind != BITS) {
+        (void)outputs_of_256(t->x, t->to, w, r->outputs / 8u, (uint32_t)r->k, 1);
+        return;
+    }
     for (uint32_t left = r->outputs / 16u; left != 0; left--) {
         bytes mask[MOST];
-        w = vectors == 2u ? sixteen_of_256(counts, t->x, w) : sixteen_of_512(counts, t->x, w);
+        if (vectors == 2u) {
+            uint8_t *to[MOST] = {(void *)counts[0], (void *)counts[1], (void *)counts[2]};
+            w = outputs_of_256(t->x, to, w, 2, 0, 0);
+        } else {
+            w = sixteen_of_512(counts, t->x, w);
+        }
         UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             const uint16x8x2_t c = vld1q_u16_x2(counts[i]);
