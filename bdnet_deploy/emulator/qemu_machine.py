@@ -33,6 +33,8 @@ _ROOM = _HEAD + _BLOCK.itemsize * (1 << 20)  # struct shared of qemu_counter.c
 class QemuMachine(Semihosting):
     """Memory, registers, counters and the run loop."""
 
+    stack_window = 1 << 13  # every byte is two characters
+
     def __init__(self, setup: dict[str, Any], blob: bytes) -> None:
         super().__init__(setup)
         self.calls: set[int] = set()
