@@ -105,10 +105,11 @@ EPILOGUE_SHAPE = (28, 28, 128)
 
 
 def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
-    """Accumulators of 64 products come in as int16; trunk and packed output are read by one more step, to be compared."""
+    """A convolution stores its accumulators of 64 products, since the residual is made of them, too; trunk and packed output are
+    read by one more step, to be compared."""
     rng = np.random.default_rng(1)
     graph = Graph(kind, "fixed16")
-    shape, channels = (1, *EPILOGUE_SHAPE), EPILOGUE_SHAPE[2]
+    channels = EPILOGUE_SHAPE[2]
 
     def numbers(name: str, low: int, high: int, dtype: DType = DType.I32) -> Value:
         return graph.constant(name, rng.integers(low, high, channels, endpoint=True), dtype)
@@ -116,7 +117,10 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     def same(name: str, number: int) -> Value:
         return graph.constant(name, np.full(channels, number), DType.I32)
 
-    x = graph.input("x", shape, DType.I16, Quant.of(1.0))
+    source = graph.input("x", (1, *EPILOGUE_SHAPE[:2], 64), DType.I16, Quant.of(1.0))
+    bits = graph.add(Sign(), [source, graph.constant("limit", np.zeros(64), DType.I32)], "bits")
+    w = graph.constant("w", rng.choice([-1, 1], (channels, 1, 1, 64)), DType.BIT)
+    x = graph.add(Conv2d(), [bits, w], "accumulators")
     other = Affine(terms=1, shifts=(4,), out=DType.I16)
     residual = graph.add(other, [x, numbers("a", -32768, 32767), numbers("b", -(2**29), 2**29)], "residual")
     factors = same("factor", 65536) if kind.startswith("post") else numbers("factor", 40000, 90000)
@@ -132,4 +136,4 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     graph.outputs = [out]
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
-    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, EPILOGUE_SHAPE, dtype=np.int16, endpoint=True))
+    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True))

@@ -169,8 +169,13 @@ FUNCTION(undefined_instruction)
     udf #0
 #else
     .syntax unified
+#if defined(__thumb__)
     .thumb
 #define FUNCTION(name) .text; .global name; .type name, %function; .thumb_func; name:
+#else
+    .arm
+#define FUNCTION(name) .text; .global name; .type name, %function; name:
+#endif
 FUNCTION(counted_loop)
     subs r0, r0, #1
     bne counted_loop

@@ -281,8 +281,8 @@ class Emulator:
     def function_at(self, address: int) -> str | None:
         """The function that an address lies in."""
         address &= ~1 if not self.core.is_linux else ~0
-        for name, symbol in self.image.symbols.items():
-            if symbol.function and symbol.address <= address < symbol.address + max(symbol.size, 1):
+        for name, symbol in self.image.functions:
+            if symbol.address <= address < symbol.address + max(symbol.size, 1):
                 return name
         return None
 

@@ -31,7 +31,9 @@ class QemuResult:
 
 def program(core: Core) -> str:
     """The QEMU program that runs images of a core."""
-    return "qemu-aarch64" if core.is_linux else "qemu-system-arm"
+    if core.is_linux:
+        return "qemu-aarch64" if core.pointer_bits == 64 else "qemu-arm"
+    return "qemu-system-arm"
 
 
 def available(core: Core) -> bool:

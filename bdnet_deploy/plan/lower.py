@@ -8,7 +8,7 @@ from bdnet_deploy.graph import Graph
 from bdnet_deploy.plan import lower_rules  # noqa: F401  enters the rules
 from bdnet_deploy.plan.lowering import Lowering
 from bdnet_deploy.plan.memory import choose_layout
-from bdnet_deploy.plan.packings import choose_packings, whole_calls
+from bdnet_deploy.plan.packings import choose_packings, whole_calls, widen_calls
 from bdnet_deploy.plan.plan import Plan
 
 
@@ -37,6 +37,8 @@ def make_plan(
     plan = Lowering(graph).run()
     choose_packings(plan, sets)
     plan.sets = tuple(sorted(sets))
+    if ram is None and cache is None and not push_rows and segments is None:
+        widen_calls(plan, sets)
     choose_layout(plan, ram=ram, cache=cache, push_rows=push_rows, segments=segments, cut=cut)
     for step in plan.steps:
         if whole_calls(step, sets):

@@ -10,11 +10,14 @@ from collections.abc import Collection
 
 from bdnet_deploy.plan.packings.base import Packing, has_variant
 from bdnet_deploy.plan.packings.epilogues import EPILOGUES, epilogue_packing
+from bdnet_deploy.plan.packings.forms3 import FORMS3, FORMS3N
+from bdnet_deploy.plan.packings.lut7 import LUT7
+from bdnet_deploy.plan.packings.planes import PLANES
 from bdnet_deploy.plan.packings.tile16 import TILE16
 from bdnet_deploy.plan.plan import Plan, PlanStep
 
 #: In the order in which a plan asks them.
-PACKINGS: tuple[Packing, ...] = (TILE16,)
+PACKINGS: tuple[Packing, ...] = (LUT7, TILE16, FORMS3, FORMS3N, PLANES)
 
 
 def packing(kernel: str | None) -> Packing | None:
@@ -34,12 +37,28 @@ def choose_packings(plan: Plan, sets: Collection[str]) -> None:
             step.epilogue_kernel = next((name for name in names if name), step.epilogue_kernel)
 
 
+#: Bytes of accumulators that may wait for an epilogue on a processor with caches.
+TILE_BYTES = 16 * 1024
+
+
 def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
-    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
-    where no epilogue follows."""
+    """Whether one call should make all rows: these kernels prepare something for each call, or compute 7 pixels at once, and
+    need no memory for more rows where no epilogue follows."""
     kernel = step.kernel or ""
-    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
+    prepares = kernel.endswith(("__tile16", "__lut7")) or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
     return step.segment == 0 and step.epilogue_kernel is None and prepares
 
 
-__all__ = ["EPILOGUES", "PACKINGS", "choose_packings", "epilogue_packing", "packing", "whole_calls"]
+def widen_calls(plan: Plan, sets: Collection[str]) -> None:
+    """Let calls of fused steps make several rows on AArch64, where the accumulators of small maps are nothing beside the caches:
+    kernels and epilogues load their parameters once a call."""
+    for step in plan.steps if "neon64" in sets else ():
+        if step.kind == "window" and step.epilogue_kernel is not None:
+            while step.rows_per_call < step.out_shape[0]:
+                step.rows_per_call += 1
+                if step.kernel is not None and step.scratch > TILE_BYTES:
+                    step.rows_per_call -= 1
+                    break
+
+
+__all__ = ["EPILOGUES", "PACKINGS", "choose_packings", "epilogue_packing", "packing", "whole_calls", "widen_calls"]
