@@ -193,7 +193,8 @@ def kernel_scratch(
         counts, windows = 14 * outputs if "_bit__" in kernel else 0, 0 if taps == 1 else 28 * words(whole)
         return 4 * ((14 if slab >= 32 else 4) * slab + slab) + counts + windows
     if kernel.endswith(("__forms3", "__forms3n")):
-        return 24 * ((width - 1) * stride + 3) + 48 * width
+        merged = -(-width * channels // 32) if channels in (8, 16) else 0
+        return 24 * ((width - 1) * stride + 3) + 48 * width + 36 * merged
     if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
         return align(2 * channels, 4)
     if kernel.startswith("bd_matmul_"):
