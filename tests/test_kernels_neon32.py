@@ -64,7 +64,7 @@ def test_bytes_of_the_generic_kernel(kernel: str, count: int, a7: Comparison) ->
         rng = np.random.default_rng([seed, count, *kernel.encode()])
         what, data, inputs = OWN[kernel](kernel, rng)
         assert a7.different(data, inputs) == 0, what
-        if "_dw_" in kernel:
+        if "_dw_" in kernel and seed % 3 == 0:
             what, data, inputs = narrow_rows(kernel, rng)
             assert a7.different(data, inputs) == 0, what
     if kernel in FAMILIES:  # anything else that the kernel takes

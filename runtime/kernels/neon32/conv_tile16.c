@@ -8,7 +8,7 @@
  *   window: a tree for each chunk would cost as much as the chunk. */
 #include "bd_kernels.h"
 #include "bd_tile16.h"
-#include "neon32.h"
+#include "conv_narrow.h"
 
 #define MOST 4u /* pixels of a tile */
 
@@ -29,11 +29,6 @@ typedef struct row_of {
 } row_of;
 
 #define COUNT(x, w) vcntq_u8(veorq_u8(x, w))
-
-/* Sums of neighbours, of a and behind them of b. */
-BD_INLINE bytes pairs(bytes a, bytes b) {
-    return vcombine_u8(vpadd_u8(vget_low_u8(a), vget_high_u8(a)), vpadd_u8(vget_low_u8(b), vget_high_u8(b)));
-}
 
 BD_INLINE uint16x8_t pairs_16(uint16x8_t a, uint16x8_t b) {
     return vcombine_u16(vpadd_u16(vget_low_u16(a), vget_high_u16(a)),
@@ -129,7 +124,7 @@ BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *
     w = two(b, x, w, vectors, shared, pixels);
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
-        sum[i] = pairs(a[i], b[i]);
+        sum[i] = bd_pairs(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
     return w;
@@ -142,7 +137,7 @@ BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t 
     w = four(b, x, w, vectors, shared, pixels);
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
-        sum[i] = pairs(a[i], b[i]);
+        sum[i] = bd_pairs(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
     return w;
@@ -249,7 +244,7 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
         UNROLLED
         for (uint32_t i = 0; i < pixels; i++) {
             const uint8_t *at = t->at[alike ? 0 : i];
-            const bytes count = in_bytes ? pairs(a[i], b[i]) : vdupq_n_u8(0);
+            const bytes count = in_bytes ? bd_pairs(a[i], b[i]) : vdupq_n_u8(0);
             if (kind == BITS) {
                 mask[i] = in_bytes ? vcleq_u8(vld1q_u8(at), count) : below(low[i], high[i], at);
             } else if (in_bytes) { /* 2 (K / 2 - c), where K / 2 - c fits a byte */
@@ -679,7 +674,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     r.at[0] = r.at[1] = r.at[2] = 0;
     r.k = (int16_t)(taps * channels);
     p.count = step->out_width;
-    p.x_step = step->stride_w * (channels / 8u);
+    p.x_step = step->stride_w * 4u * bd_words(channels);
     p.to_step = packed ? outputs / 8u : outputs * 2u;
     p.first = 0;
     p.last = p.count;
@@ -692,7 +687,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
                                                                                               : p.count;
     }
     if (taps == 1u && step->stride_h == 1 && step->stride_w == 1 &&
-        is_one_row(in, in->width * (channels / 8u), y0, rows) && step->out_width == in->width &&
+        is_one_row(in, in->width * 4u * bd_words(channels), y0, rows) && step->out_width == in->width &&
         is_one_row(out, p.to_step * p.count, y0, rows)) {
         p.count *= rows;
         p.last = p.count;
@@ -701,7 +696,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
         const uint32_t missing = bd_tile16_missing(step, top, in->height);
-        if (missing != known && (packed || taps == 9u || t.chunks > 1u)) {
+        if (missing != known && t.half == 8u && (packed || taps == 9u || t.chunks > 1u)) {
             const uint32_t last = p.last < p.count ? 2u : 0u;
             for (uint32_t side = 0; side < 4u; side++) {
                 const int used = (side & (p.first != 0 ? 3u : 2u)) == side && (side & (last | 1u)) == side;
@@ -724,6 +719,12 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
             p.x = bd_row(in, y * step->stride_h);
         }
         p.to = bd_row(out, y);
+        if (t.half != 8u) {
+            const bd_conv_narrow few = {p.x,     weights, low,      p.to,     channels,
+                                        outputs, p.count, p.x_step, p.to_step};
+            bd_conv_narrow_pixels(&few);
+            continue;
+        }
         shape(&r, &p);
     }
     return BD_OK;

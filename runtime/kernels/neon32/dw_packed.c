@@ -148,7 +148,8 @@ BD_INLINE bytes look_up(uint8x8x2_t table, bytes at) {
 }
 
 /* Values of the channels. */
-BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits, uint32_t channels) {
+BD_INLINE void expand(int8_t *to, const planes *n, const uint8_t *table_of, uint32_t taps, uint32_t trits,
+                      uint32_t channels) {
     const bytes ones = vdupq_n_u8(0x55), twos = vdupq_n_u8(0x33);
     const bytes a = n->p[0], b = n->p[1], c = n->p[2], d = n->p[3];
     const bytes e0 = select(ones, a, vshlq_n_u8(b, 1)), e1 = select(ones, vshrq_n_u8(a, 1), b);
@@ -183,7 +184,7 @@ BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits
         v[6] = vsubq_u8(all, select(sixteen, vshrq_n_u8(e, 2), v[6]));
         v[7] = vsubq_u8(all, select(sixteen, vshrq_n_u8(e, 3), v[7]));
     } else {
-        const bytes row = vsubq_u8(vdupq_n_u8((uint8_t)taps), vld1q_u8(twice));
+        const bytes row = vld1q_u8(table_of);
         const uint8x8x2_t table = {{vget_low_u8(row), vget_high_u8(row)}};
         UNROLLED
         for (uint32_t q = 0; q < 8u; q++) {
@@ -248,8 +249,8 @@ BD_INLINE bytes upper(bytes v) {
 }
 
 /* b: of the second plane of 128 trits; of fewer, they are the upper half of a. */
-BD_INLINE void store_pixel(int8_t *to, const sums *a, const sums *b, uint32_t taps, uint32_t trits,
-                           uint32_t channels) {
+BD_INLINE void store_pixel(int8_t *to, const sums *a, const sums *b, const uint8_t *table, uint32_t taps,
+                           uint32_t trits, uint32_t channels) {
     planes n;
     if (!trits) {
         n = count_bits(a);
@@ -259,7 +260,7 @@ BD_INLINE void store_pixel(int8_t *to, const sums *a, const sums *b, uint32_t ta
         const sums second = {upper(a->one), upper(a->two), upper(a->also_two), upper(a->four)};
         n = count_trits(a, &second);
     }
-    expand(to, &n, taps, trits, channels);
+    expand(to, &n, table, taps, trits, channels);
 }
 
 /* dense: every column is the middle of an output. */
@@ -268,7 +269,7 @@ BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits, uint32_t ch
     const uint32_t width = o->width, each = o->pixel, outputs = o->outputs;
     const uint32_t second = trits && channels == 128u; /* a plane of its own */
     const size_t plane = trits ? o->plane : 0;
-    uint8_t forms[9 * 16], *form = forms;
+    uint8_t forms[9 * 16], *form = forms, tables[32]; /* of pixels at the border, and of others */
     const bytes zero = vdupq_n_u8(0);
     const pair none = {zero, zero};
     const open closed = {none, {zero, zero}, {zero, zero}};
@@ -279,32 +280,40 @@ BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits, uint32_t ch
         vst1q_u8(form + 32, w.s);
         form += height == 3u ? 48 : 32;
     }
+    vst1q_u8(tables, vsubq_u8(vdupq_n_u8((uint8_t)(2u * height)), vld1q_u8(twice)));
+    vst1q_u8(tables + 16, vsubq_u8(vdupq_n_u8((uint8_t)(3u * height)), vld1q_u8(twice)));
     for (uint32_t y = 0; y < o->count; y++) {
         int8_t *to = o->to + y * o->to_down;
+        const uint8_t *table = tables, *x[3] = {rows[0], rows[1], rows[2]};
         open p = closed, q = closed;
         sums a, b;
         uint32_t at = 0, taps = 2u * height, next = o->first, left = o->pixels;
         for (uint32_t i = 0; i < 3u; i++) {
             other[i] = rows[i] + o->plane;
         }
-        a = next_column(&p, load_column(rows, at, plane, height, channels), forms, height);
+        a = next_column(&p, load_column(x, 0, plane, height, channels), forms, height);
         b = second ? next_column(&q, load_column(other, at, 0, height, channels), forms, height) : a;
-        for (uint32_t x = 1; x < width; x++) {
+        for (uint32_t i = 1; i < width; i++) {
             at += each;
-            a = next_column(&p, load_column(rows, at, plane, height, channels), forms, height);
+            x[0] += each;
+            x[1] += each;
+            x[2] += each;
+            a = next_column(&p, load_column(x, 0, plane, height, channels), forms, height);
             b = second ? next_column(&q, load_column(other, at, 0, height, channels), forms, height) : a;
-            if (dense || (next == x - 1u && left != 0)) {
-                store_pixel(to, &a, &b, taps, trits, channels);
+            if (dense || (next == i - 1u && left != 0)) {
+                store_pixel(to, &a, &b, table, taps, trits, channels);
                 to += outputs;
                 next += o->stride;
                 left--;
             }
             taps = 3u * height;
+            table = tables + 16;
+            HIDE(table);
         }
         if (dense || (next == width - 1u && left != 0)) {
             a = end(&p, none);
             b = second ? end(&q, none) : a;
-            store_pixel(to, &a, &b, 2u * height, trits, channels);
+            store_pixel(to, &a, &b, tables, 2u * height, trits, channels);
         }
         for (uint32_t i = 0; i < 3u; i++) {
             rows[i] += o->x_down;
