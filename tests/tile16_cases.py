@@ -97,7 +97,7 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
     def numbers(low: int, high: int) -> Array:
         return rng.integers(low, high, channels, dtype=np.int64, endpoint=True).astype(np.int32)
 
-    steep = int(rng.choice([32767, 32767, 98303, 400000]))
+    steep = int(rng.choice([32767, 32767, 98303, 400000, 2**31 - 1]))
     factors = [
         np.full(channels, 65536, np.int32),
         numbers(-32768, 98303),
@@ -112,7 +112,11 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         stages["residual_mul"] = factors[rng.integers(4)]
         inputs.append((shape, DType.I16))
     if rng.random() < 0.8:
-        stages["positive"] = np.full(channels, 65536 if rng.random() < 0.9 else 65535, np.int32)
+        above = [
+            np.full(channels, int(rng.choice([65536, 65536, 65535, 262144])), np.int32),
+            numbers(-steep - 1, steep),
+        ]
+        stages["positive"] = above[int(rng.random() < 0.2)]
         stages["negative"] = numbers(-steep - 1, steep)
     packed = [None, DType.BIT, DType.TRIT, DType.UBIT][rng.integers(4)]
     if packed is not None:
