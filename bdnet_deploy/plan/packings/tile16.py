@@ -116,6 +116,8 @@ class _Tile16:
         kernel = "bd_conv_bb_bit__tile16" if packs else "bd_conv_bb_i16__tile16"
         if (not packs and step.acc_dtype is not DType.I16) or not has_variant(kernel, sets):
             return False
+        if found.weights.shape[3] % 64 and "neon64" not in sets:
+            return False  # no other variant has a body for a part of a vector
         step.kernel = kernel
         step.weights = pack_tile16(found.weights, limits[0] if packs and limits else None)
         step.why = "channels in halves of vectors, 16 outputs share a tree of additions"

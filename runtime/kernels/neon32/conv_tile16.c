@@ -89,39 +89,44 @@ BD_INLINE const uint8_t *one(uint8x8_t sum[MOST], bytes x[MOST][5], const uint8_
     return w + 16u * vectors;
 }
 
-/* Counts of two outputs, eight bytes each. */
+/* Counts of the whole vectors of two outputs, eight bytes each. */
 BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
-                             uint32_t shared, uint32_t pixels) {
+                             uint32_t pixels) {
     uint8x8_t a[MOST], b[MOST];
-    if (vectors != 0) {
-        w = one(a, x, w, vectors, pixels);
-        w = one(b, x, w, vectors, pixels);
-        UNROLLED
-        for (uint32_t i = 0; i < pixels; i++) {
-            sum[i] = vcombine_u8(a[i], b[i]);
-        }
-    }
-    if (shared) {
-        const bytes v = vld1q_u8(w);
-        UNROLLED
-        for (uint32_t i = 0; i < pixels; i++) {
-            const bytes c = COUNT(x[i][vectors], v);
-            sum[i] = vectors == 0 ? c : vaddq_u8(sum[i], c);
-        }
-        w += 16;
-    }
+    w = one(a, x, w, vectors, pixels);
+    w = one(b, x, w, vectors, pixels);
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
+        sum[i] = vcombine_u8(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
     return w;
 }
 
+/* The same with the halves, which stand behind four outputs. */
+BD_INLINE const uint8_t *add_halves(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
+                                    uint32_t pixels) {
+    const bytes v = vld1q_u8(w);
+    UNROLLED
+    for (uint32_t i = 0; i < pixels; i++) {
+        const bytes c = COUNT(x[i][vectors], v);
+        sum[i] = vectors == 0 ? c : vaddq_u8(sum[i], c);
+        IN_ORDER(sum[i]);
+    }
+    return w + 16;
+}
+
 BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                               uint32_t shared, uint32_t pixels) {
     bytes a[MOST], b[MOST];
-    w = two(a, x, w, vectors, shared, pixels);
-    w = two(b, x, w, vectors, shared, pixels);
+    if (vectors != 0) {
+        w = two(a, x, w, vectors, pixels);
+        w = two(b, x, w, vectors, pixels);
+    }
+    if (shared) {
+        w = add_halves(a, x, w, vectors, pixels);
+        w = add_halves(b, x, w, vectors, pixels);
+    }
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = bd_pairs(a[i], b[i]);
@@ -730,5 +735,18 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     return BD_OK;
 }
 
-BD_DEFINE_VARIANT(bd_conv_bb_i16__tile16, neon32, conv)
-BD_DEFINE_VARIANT(bd_conv_bb_bit__tile16, neon32, conv)
+/* Of 8, 16 or 32 channels the plain kernel's; a plan for this set takes none. */
+static bd_status conv_i16(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    return (in->channels % 64u == 0 ? conv : bd_conv_bb_i16__tile16.run)(step, constants, in, out, y0, rows,
+                                                                         scratch);
+}
+
+static bd_status conv_bit(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    return (in->channels % 64u == 0 ? conv : bd_conv_bb_bit__tile16.run)(step, constants, in, out, y0, rows,
+                                                                         scratch);
+}
+
+BD_DEFINE_VARIANT(bd_conv_bb_i16__tile16, neon32, conv_i16)
+BD_DEFINE_VARIANT(bd_conv_bb_bit__tile16, neon32, conv_bit)

@@ -96,8 +96,13 @@ BD_INLINE void columns_of(pair c[3], const uint8_t *const rows[3], const column 
 
 /* A pixel lacks a column of taps: its values go down by that number. */
 BD_INLINE void lower(int8_t *to, uint32_t channels, uint32_t taps) {
-    for (uint32_t c = 0; c < channels; c += 8u) {
-        vst1_s8(to + c, vsub_s8(vld1_s8(to + c), vdup_n_s8((int8_t)taps)));
+    const int8x16_t less = vdupq_n_s8((int8_t)taps);
+    if (channels == 8u) {
+        vst1_s8(to, vsub_s8(vld1_s8(to), vget_low_s8(less)));
+        return;
+    }
+    for (uint32_t c = 0; c < channels; c += 16u) {
+        vst1q_s8(to + c, vsubq_s8(vld1q_s8(to + c), less));
     }
 }
 
@@ -125,37 +130,44 @@ BD_INLINE void narrow(const bd_dw_narrow *o, uint32_t each, uint32_t stride, uin
         }
         w[kx] = forms(v, height);
     }
-    place p = {0, 0, 0, up, all};
-    for (uint32_t x = 0;;) {
-        pair c[3];
-        sums a, b;
-        planes n;
-        p.middle = (size_t)x * stride * pixel;
-        p.right = p.middle + pixel;
-        if (x == last && stride == 1u) {
-            p.right = p.middle;
-            p.move_right = down;
+    for (uint32_t y = 0; y < o->count; y++) {
+        int8_t *to = o->to + y * o->to_down;
+        place p = {0, 0, 0, up, all};
+        for (uint32_t x = 0;;) {
+            pair c[3];
+            sums a, b;
+            planes n;
+            p.middle = (size_t)x * stride * pixel;
+            p.right = p.middle + pixel;
+            if (x == last && stride == 1u) {
+                p.right = p.middle;
+                p.move_right = down;
+            }
+            columns_of(c, rows, w, &p, each, stride, height);
+            a = add_columns(c, 3);
+            if (trits) {
+                columns_of(c, other, w, &p, each, stride, height);
+                b = add_columns(c, 3);
+                n = count_trits(&a, &b);
+            } else {
+                n = count_bits(&a);
+            }
+            expand(to + x * o->channels, &n, trits, &k, &table);
+            if (x == last) {
+                break;
+            }
+            x = x + pixels < last ? x + pixels : last;
+            p.left = ((size_t)x * stride - stride) * pixel;
+            p.move_left = all;
         }
-        columns_of(c, rows, w, &p, each, stride, height);
-        a = add_columns(c, 3);
-        if (trits) {
-            columns_of(c, other, w, &p, each, stride, height);
-            b = add_columns(c, 3);
-            n = count_trits(&a, &b);
-        } else {
-            n = count_bits(&a);
+        lower(to, o->channels, height);
+        if (stride == 1u) {
+            lower(to + (size_t)(o->width - 1u) * o->channels, o->channels, height);
         }
-        expand(o->to + x * o->channels, &n, trits, &k, &table);
-        if (x == last) {
-            break;
+        for (uint32_t i = 0; i < 3u; i++) {
+            rows[i] += o->x_down;
+            other[i] += o->x_down;
         }
-        x = x + pixels < last ? x + pixels : last;
-        p.left = ((size_t)x * stride - stride) * pixel;
-        p.move_left = all;
-    }
-    lower(o->to, o->channels, height);
-    if (stride == 1u) {
-        lower(o->to + (size_t)(o->width - 1u) * o->channels, o->channels, height);
     }
 }
 
@@ -191,7 +203,7 @@ int bd_dw_narrow_takes(uint32_t channels, uint32_t stride, uint32_t in_width, ui
            (stride == 1u ? width == in_width : stride == 2u && 2u * width == in_width);
 }
 
-void bd_dw_narrow_row(const bd_dw_narrow *o) {
+void bd_dw_narrow_rows(const bd_dw_narrow *o) {
     const uint32_t size = o->channels == 8u ? 0u : o->channels == 16u ? 1u : o->channels == 32u ? 2u : 3u;
     bodies[o->stride - 1u][size][o->height - 2u][o->trits](o);
 }

@@ -4,7 +4,7 @@
 
 #include "bd_kernel.h"
 
-/* A row of the output. */
+/* Rows of the output with the same rows of the window inside of the map. */
 typedef struct bd_dw_narrow {
     const uint8_t
         *x[3]; /* the two or three rows of the window inside of the map; with two, x[2] is not read */
@@ -12,12 +12,14 @@ typedef struct bd_dw_narrow {
     size_t plane;        /* bytes from a trit's plane to its other one */
     uint32_t in_width, width, channels;
     uint32_t stride, height, trits; /* stride: 1 or 2; height: 2 or 3 rows */
+    uint32_t count;                 /* of rows, and bytes from one to the next */
+    size_t x_down, to_down;
     int8_t *to;
 } bd_dw_narrow;
 
 /* Whether rows of these widths have a body: one column of padding to the left, and to the right for stride 1. */
 int bd_dw_narrow_takes(uint32_t channels, uint32_t stride, uint32_t in_width, uint32_t width);
 
-void bd_dw_narrow_row(const bd_dw_narrow *row);
+void bd_dw_narrow_rows(const bd_dw_narrow *rows);
 
 #endif

@@ -204,22 +204,18 @@ static int is_for_rows(const bd_step *step, const bd_view *in, const bd_view *ou
            (uint32_t)(out->height - 1) * step->stride_h + 2u <= (uint32_t)in->height + step->pad_top;
 }
 
-static int is_whole(const bd_view *view) {
-    return view->rows_held == view->height;
+/* Rows from y on, before `end`, of which no window leaves the map, that lie one behind the other. */
+static uint32_t inner_rows(const bd_step *step, const bd_view *in, const bd_view *out, uint32_t y,
+                           uint32_t end) {
+    const uint32_t inside = ((uint32_t)in->height + step->pad_top - 3u) / step->stride_h + 1u;
+    const uint32_t slot = y < out->rows_held ? y : y % out->rows_held;
+    const uint32_t straight = y + out->rows_held - slot, most = inside < straight ? inside : straight;
+    return in->rows_held == in->height ? (most < end ? most : end) - y : 1u;
 }
 
-/* Rows from y on, before `end`, of which no window leaves the map. */
-static uint32_t inner_rows(const bd_step *step, const bd_view *in, uint32_t y, uint32_t end) {
-    uint32_t n = 1;
-    while (y + n < end && (y + n) * step->stride_h + 3u <= (uint32_t)in->height + step->pad_top) {
-        n++;
-    }
-    return n;
-}
-
-/* A row of 8 to 64 channels. */
-static void narrow_row(const bd_step *step, const bd_view *in, const bd_view *out, const row_of *o,
-                       uint32_t height, uint32_t trits) {
+/* Rows of 8 to 64 channels. */
+static void narrow_rows(const bd_step *step, const bd_view *in, const bd_view *out, const row_of *o,
+                        uint32_t height, uint32_t trits) {
     bd_dw_narrow row;
     for (uint32_t i = 0; i < 3u; i++) {
         row.x[i] = o->x[i];
@@ -233,7 +229,10 @@ static void narrow_row(const bd_step *step, const bd_view *in, const bd_view *ou
     row.height = height;
     row.trits = trits;
     row.to = o->to;
-    bd_dw_narrow_row(&row);
+    row.count = o->count;
+    row.x_down = o->x_down;
+    row.to_down = o->to_down;
+    bd_dw_narrow_rows(&row);
 }
 
 BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
@@ -251,9 +250,12 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
         }
         o.plane = (size_t)in->width * bytes_each;
         o.to = (void *)bd_row(out, y);
+        count = height == 3u ? inner_rows(step, in, out, y, y0 + rows) : 1u;
+        o.count = count;
+        o.x_down = (size_t)step->stride_h * in->row_stride;
+        o.to_down = out->row_stride;
         if (in->channels < 128u) {
-            narrow_row(step, in, out, &o, height, trits);
-            count = 1;
+            narrow_rows(step, in, out, &o, height, trits);
             continue;
         }
         o.width = out->width;
@@ -262,10 +264,6 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
         o.outputs = kind == PACKED ? bytes_each : out->channels;
         o.limits[0] = constants + step->weights + bd_dw_planes_at(2u * height, 4u + trits) * bytes_each;
         o.limits[1] = constants + step->weights + bd_dw_planes_at(3u * height, 4u + trits) * bytes_each;
-        count = height == 3u && is_whole(in) && is_whole(out) ? inner_rows(step, in, y, y0 + rows) : 1u;
-        o.count = count;
-        o.x_down = (size_t)step->stride_h * in->row_stride;
-        o.to_down = out->row_stride;
         for (uint32_t c = 0; c < in->channels; c += 128u) {
             bodies[kind][step->stride_w - 1][height - 2u][trits](&o);
             for (uint32_t i = 0; i < 3u; i++) {
