@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_text_and_markdown_stand_beside_the_peers_of_the_same_network() -> None:
         assert "X-CUBE-AI" in text and "23.155" in text
         assert "TinyEngine" not in text  # of visual wake words only
     assert re.search(r"^\|---\|.*---:\|", text, re.MULTILINE)
+
+
+def test_goals_stand_beside_fixed16_only() -> None:
+    known = {(name, core) for name, cores in networks.GOALS.items() for core in cores}
+    assert {name for name, _ in known} <= set(NETWORKS) and {core for _, core in known} <= set(networks.CORES)
+    wide = dataclasses.replace(row(), numerics="fixed16")
+    assert row().goal is None and wide.goal == networks.GOALS["kws"]["cortex-m4"]
+    assert f"{wide.goal:,}" in networks.show([wide], lambda: networks.count_tables([wide]), "markdown")
 
 
 def test_a_network_without_peers_prints_no_empty_table() -> None:

@@ -49,19 +49,6 @@ static BD_APART void take(const job *j, int8_t *to, const uint8_t *row, size_t a
     }
 }
 
-/* Four whole windows with rows of 8 to 16 elements, inside of the map. */
-static BD_APART void take_windows(const job *j, int8_t (*to)[TAPS + 16u], size_t at) {
-    const uint32_t n = j->row_elements, step = (uint32_t)j->step->stride_w * j->in->channels;
-    const uint8x16_t flip = flip_of(j);
-    for (uint32_t ky = 0; ky < j->step->kernel_h; ky++) {
-        const uint8_t *from = j->rows[ky] + at;
-        for (uint32_t p = 0; p < 4u; p++, from += step) {
-            take_eight(to[p] + ky * n, from, flip);
-            take_eight(to[p] + ky * n + n - 8u, from + n - 8u, flip);
-        }
-    }
-}
-
 /* [tap / 4][output][tap % 4], and what is added to the sums of each output. */
 typedef struct panel {
     int8_t w[TAPS / 4u][8][4];

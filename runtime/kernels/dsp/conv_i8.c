@@ -101,16 +101,32 @@ BD_INLINE void widen_any(uint32_t to[2], const uint8_t *from, uint32_t dtype, ui
 static void gather(uint32_t (*to)[4][2], uint32_t p, const bd_step *step, const bd_view *in, const source *s,
                    uint32_t x, uint32_t t, uint32_t taps) {
     uint8_t window[2u * TAPS];
+    const uint32_t dtype = in->dtype, across = s->row_elements;
+    const int32_t left_most = (int32_t)(x * step->stride_w) - step->pad_left;
     uint32_t ky = 0, e = t;
     while (e >= s->row_elements) {
         e -= s->row_elements, ky++;
+    }
+    if (across % 4u == 0 && dtype != BD_I16 && step->dilation_w == 1 && left_most >= 0 &&
+        left_most + step->kernel_w <= in->width) { /* whole words of bytes where they lie */
+        const size_t first = (size_t)(uint32_t)left_most * in->channels;
+        for (uint32_t i = 0; i < taps / 4u; i++, to++) {
+            const uint32_t zeros = s->zero * 0x01010101u;
+            widen(to[0][p], s->rows[ky] == NULL ? zeros : load_word(s->rows[ky] + first + e), dtype,
+                  s->minus_zero);
+            e += 4u;
+            if (e == across) {
+                e = 0, ky++;
+            }
+        }
+        return;
     }
     for (uint32_t i = 0; i < taps;) {
         const uint32_t left = s->row_elements - e, n = left < taps - i ? left : taps - i;
         copy_row(window + i * s->element_bytes, step, in, s, ky, x, e, n);
         i += n, e = 0, ky++;
     }
-    const uint32_t quads = taps / 4u, rest = taps % 4u, dtype = in->dtype;
+    const uint32_t quads = taps / 4u, rest = taps % 4u;
     for (uint32_t i = 0; i < quads; i++) {
         widen_any(to[i][p], window + 4u * i * s->element_bytes, dtype, s->minus_zero);
     }
@@ -197,20 +213,29 @@ static BD_APART void multiply(const tile *pixels, const int8_t *w, uint32_t taps
     } while (++to != end);
 }
 
-/* Sums of the tile's pixel 0, which lies alone: quad[i] of two words. */
-BD_INLINE int32_t multiply_one(int32_t sum, const uint32_t (*x)[4][2], const int8_t *w, uint32_t taps) {
-    const uint32_t quads = (taps + 3u) / 4u;
-    for (uint32_t i = 0; i < quads; i++) {
-        uint32_t word;
-        if (i == taps / 4u) {
-            w -= 4u - (taps & 3u);
+/* Sums of the tile's pixel 0 alone, of two outputs, whose weights lie `next` apart. */
+BD_INLINE void multiply_one(int32_t sum[2], const uint32_t (*x)[4][2], const int8_t *w, uint32_t next,
+                            uint32_t taps) {
+    const uint32_t (*const last)[4][2] = x + taps / 4u;
+    int32_t s0 = sum[0], s1 = sum[1];
+    for (;; x++, w += 4) {
+        if (x == last) {
+            if (taps % 4u == 0) {
+                break;
+            }
+            w -= 4u - taps % 4u;
         }
-        __builtin_memcpy(&word, w, 4);
-        w += 4;
-        sum = __smlad(__sxtb16((int8x4_t)word), (int16x2_t)x[i][0][0], sum);
-        sum = __smlad(__sxtb16((int8x4_t)__ror(word, 8)), (int16x2_t)x[i][0][1], sum);
+        const uint32_t even = x[0][0][0], odd = x[0][0][1];
+        const uint32_t a = load_word((const uint8_t *)w), b = load_word((const uint8_t *)w + next);
+        s0 = __smlad(__sxtb16((int8x4_t)a), (int16x2_t)even, s0);
+        s1 = __smlad(__sxtb16((int8x4_t)b), (int16x2_t)even, s1);
+        s0 = __smlad(__sxtb16((int8x4_t)__ror(a, 8)), (int16x2_t)odd, s0);
+        s1 = __smlad(__sxtb16((int8x4_t)__ror(b, 8)), (int16x2_t)odd, s1);
+        if (x == last) {
+            break;
+        }
     }
-    return sum;
+    sum[0] = s0, sum[1] = s1;
 }
 
 /* The taps of one pass: the last pass has at least four. */
@@ -271,9 +296,16 @@ static BD_APART void one(const job *j, const source *s, uint32_t y, uint32_t x, 
         const uint32_t taps = taps_of(j->taps - t);
         gather(pixel.quad, 0, j->step, j->in, s, x, t, taps);
         const int8_t *w = j->weights + t;
-        for (uint32_t o = 0; o < j->outputs; o++, w += j->taps) {
-            const int32_t sum = t != 0 ? to[o] : add != NULL ? add[o] : 0;
-            to[o] = multiply_one(sum, pixel.quad, w, taps);
+        for (uint32_t o = 0; o < j->outputs; o += 2u, w += 2u * j->taps) {
+            const uint32_t two = o + 1u < j->outputs; /* else the last one twice */
+            int32_t sum[2] = {0, 0};
+            if (t != 0) {
+                sum[0] = to[o], sum[1] = to[o + two];
+            } else if (add != NULL) {
+                sum[0] = add[o], sum[1] = add[o + two];
+            }
+            multiply_one(sum, pixel.quad, w, two * j->taps, taps);
+            to[o] = sum[0], to[o + two] = sum[two];
         }
         t += taps;
     }

@@ -9,9 +9,10 @@
 #include "bd_kernels.h"
 #include "bd_window.h"
 
-#define ROWS    16u  /* of taps */
-#define TAPS    256u /* of one pass; a multiple of 16 */
-#define OUTPUTS 64u  /* of one pass; a multiple of 8 */
+#define ROWS    16u    /* of taps */
+#define TAPS    256u   /* of one pass; a multiple of 16 */
+#define OUTPUTS 64u    /* of one pass; a multiple of 8 */
+#define ROOM    16384u /* elements of decoded rows */
 
 typedef struct job {
     const bd_step *step;
@@ -19,7 +20,9 @@ typedef struct job {
     const int8_t *weights;
     const bd_border *border; /* NULL: nothing is added */
     uint32_t outputs, taps;
-    uint32_t row_elements;     /* of one row of a window */
+    uint32_t row_elements; /* of one row of a window */
+    uint32_t together,
+        pitch; /* pixels of which rows are decoded at once; elements from row to row of those */
     const uint8_t *rows[ROWS]; /* of the present output row; NULL: padding */
 } job;
 

@@ -55,30 +55,6 @@ static BD_APART void take(const job *j, int16_t *to, const uint8_t *row, size_t 
     }
 }
 
-BD_INLINE void take_windows_of(const job *j, int16_t (*to)[TAPS + 16u], size_t at, uint32_t dtype) {
-    const uint32_t n = j->row_elements, size = dtype == BD_I16 ? 2u : 1u;
-    const uint32_t step = (uint32_t)j->step->stride_w * j->in->channels * size;
-    const int32_t zero = j->step->zero_point;
-    for (uint32_t ky = 0; ky < j->step->kernel_h; ky++) {
-        const uint8_t *from = j->rows[ky] + at * size;
-        for (uint32_t p = 0; p < 4u; p++, from += step) {
-            take_eight(to[p] + ky * n, from, dtype, zero);
-            take_eight(to[p] + ky * n + n - 8u, from + (n - 8u) * size, dtype, zero);
-        }
-    }
-}
-
-/* Four whole windows with rows of 8 to 16 elements, inside of the map. */
-static BD_APART void take_windows(const job *j, int16_t (*to)[TAPS + 16u], size_t at) {
-    if (j->in->dtype == BD_I16) {
-        take_windows_of(j, to, at, BD_I16);
-    } else if (j->in->dtype == BD_I8) {
-        take_windows_of(j, to, at, BD_I8);
-    } else {
-        take_windows_of(j, to, at, BD_U8);
-    }
-}
-
 /* [tap][output] */
 typedef struct panel {
     int16_t w[TAPS][8];
