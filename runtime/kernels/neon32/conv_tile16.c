@@ -89,45 +89,43 @@ BD_INLINE const uint8_t *one(uint8x8_t sum[MOST], bytes x[MOST][5], const uint8_
     return w + 16u * vectors;
 }
 
-/* Counts of two outputs, eight bytes each. */
+/* Counts of the whole vectors of two outputs, eight bytes each. */
 BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
-                             uint32_t shared, uint32_t pixels) {
+                             uint32_t pixels) {
     uint8x8_t a[MOST], b[MOST];
-    if (vectors != 0) {
-        w = one(a, x, w, vectors, pixels);
-        w = one(b, x, w, vectors, pixels);
-        UNROLLED
-        for (uint32_t i = 0; i < pixels; i++) {
-            sum[i] = vcombine_u8(a[i], b[i]);
-        }
-    }
-    if (shared) {
-        const bytes v = vld1q_u8(w);
-        UNROLLED
-        for (uint32_t i = 0; i < pixels; i++) {
-            const bytes c = COUNT(x[i][vectors], v);
-            sum[i] = vectors == 0 ? c : vaddq_u8(sum[i], c);
-        }
-        w += 16;
-    }
+    w = one(a, x, w, vectors, pixels);
+    w = one(b, x, w, vectors, pixels);
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
+        sum[i] = vcombine_u8(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
     return w;
 }
 
+/* Counts of four outputs, four bytes each: those of the halves are added where there are eight. */
 BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                               uint32_t shared, uint32_t pixels) {
     bytes a[MOST], b[MOST];
-    w = two(a, x, w, vectors, shared, pixels);
-    w = two(b, x, w, vectors, shared, pixels);
+    if (vectors != 0) {
+        w = two(a, x, w, vectors, pixels);
+        w = two(b, x, w, vectors, pixels);
+    }
+    uint8x16x2_t halves = {{vdupq_n_u8(0), vdupq_n_u8(0)}};
+    if (shared) {
+        halves = vld1q_u8_x2(w);
+    }
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
+        if (shared) {
+            const bytes c = COUNT(x[i][vectors], halves.val[0]), d = COUNT(x[i][vectors], halves.val[1]);
+            a[i] = vectors == 0 ? c : vaddq_u8(a[i], c);
+            b[i] = vectors == 0 ? d : vaddq_u8(b[i], d);
+        }
         sum[i] = bd_pairs(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
-    return w;
+    return w + 32u * shared;
 }
 
 BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
