@@ -103,19 +103,7 @@ BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w
     return w;
 }
 
-/* The same with the halves, which stand behind four outputs. */
-BD_INLINE const uint8_t *add_halves(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
-                                    uint32_t pixels) {
-    const bytes v = vld1q_u8(w);
-    UNROLLED
-    for (uint32_t i = 0; i < pixels; i++) {
-        const bytes c = COUNT(x[i][vectors], v);
-        sum[i] = vectors == 0 ? c : vaddq_u8(sum[i], c);
-        IN_ORDER(sum[i]);
-    }
-    return w + 16;
-}
-
+/* Counts of four outputs, four bytes each: those of the halves are added where there are eight. */
 BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                               uint32_t shared, uint32_t pixels) {
     bytes a[MOST], b[MOST];
@@ -123,16 +111,21 @@ BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *
         w = two(a, x, w, vectors, pixels);
         w = two(b, x, w, vectors, pixels);
     }
+    uint8x16x2_t halves = {{vdupq_n_u8(0), vdupq_n_u8(0)}};
     if (shared) {
-        w = add_halves(a, x, w, vectors, pixels);
-        w = add_halves(b, x, w, vectors, pixels);
+        halves = vld1q_u8_x2(w);
     }
     UNROLLED
     for (uint32_t i = 0; i < pixels; i++) {
+        if (shared) {
+            const bytes c = COUNT(x[i][vectors], halves.val[0]), d = COUNT(x[i][vectors], halves.val[1]);
+            a[i] = vectors == 0 ? c : vaddq_u8(a[i], c);
+            b[i] = vectors == 0 ? d : vaddq_u8(b[i], d);
+        }
         sum[i] = bd_pairs(a[i], b[i]);
         IN_ORDER(sum[i]);
     }
-    return w;
+    return w + 32u * shared;
 }
 
 BD_INLINE const uint8_t *eight(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
@@ -735,18 +728,5 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     return BD_OK;
 }
 
-/* Of 8, 16 or 32 channels the plain kernel's; a plan for this set takes none. */
-static bd_status conv_i16(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
-    return (in->channels % 64u == 0 ? conv : bd_conv_bb_i16__tile16.run)(step, constants, in, out, y0, rows,
-                                                                         scratch);
-}
-
-static bd_status conv_bit(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
-    return (in->channels % 64u == 0 ? conv : bd_conv_bb_bit__tile16.run)(step, constants, in, out, y0, rows,
-                                                                         scratch);
-}
-
-BD_DEFINE_VARIANT(bd_conv_bb_i16__tile16, neon32, conv_i16)
-BD_DEFINE_VARIANT(bd_conv_bb_bit__tile16, neon32, conv_bit)
+BD_DEFINE_VARIANT(bd_conv_bb_i16__tile16, neon32, conv)
+BD_DEFINE_VARIANT(bd_conv_bb_bit__tile16, neon32, conv)
