@@ -93,8 +93,8 @@ typedef struct forms3_call {
 
 /* Forms of one plane of all columns of a row, of the word of channels at which the rows point. Columns outside of the map
  * have `fill`, or the forms of the weights that they meet. */
-static void fill_columns(const forms3_call *call, uint32_t *to, const uint32_t *const rows[3], uint32_t fill,
-                         const uint32_t *w) {
+static BD_APART void fill_columns(const forms3_call *call, uint32_t *to, const uint32_t *const rows[3],
+                                  uint32_t fill, const uint32_t *w) {
     uint32_t *const start = to + 3u * call->left, *const end = to + 3u * (call->columns - call->right);
     if (rows[0] != NULL && rows[2] != NULL) {
         const uint8_t *first = (const void *)rows[0], *second = (const void *)rows[1],
@@ -173,12 +173,9 @@ static void run_groups(const forms3_call *call, forms3_job *job, const uint32_t 
 }
 
 /* Of all pixels of a group: 3 columns a row inside of the map, fewer at the sides. */
-static uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t rows) {
+static BD_APART uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t rows) {
     const uint32_t bits = 32u / call->lanes;
     uint32_t word = 0;
-    if (call->lanes == 1u) { /* two pixels at least are in the map */
-        return FORMS3_TAPS(2u * rows) * 0x01010101u;
-    }
     for (uint32_t i = 0; i < call->lanes; i++) {
         const uint32_t pixel = group * call->lanes + i;
         const uint32_t columns =
@@ -189,17 +186,18 @@ static uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t 
 }
 
 /* A row of bits without its padding: the groups at its sides have fewer taps. */
-static void run_sides(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
-                      uint32_t rows) {
+static BD_APART void run_sides(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
+                               uint32_t rows) {
     const uint32_t left = call->left, right = call->groups - call->right;
     const uint32_t *const inner = job->limits + (rows == 3u ? 0 : call->limits);
     job->limits = inner + call->limits;
+    job->taps = FORMS3_TAPS(2u * rows) * 0x01010101u; /* two pixels at least are in the map */
     if (left != 0) {
-        job->taps = taps_of_group(call, 0, rows);
+        job->taps = call->lanes == 1u ? job->taps : taps_of_group(call, 0, rows);
         run_groups(call, job, x, to, 0, left);
     }
     if (call->right != 0 && right >= left) {
-        job->taps = taps_of_group(call, right, rows);
+        job->taps = call->lanes == 1u ? job->taps : taps_of_group(call, right, rows);
         run_groups(call, job, x, to, right, right + 1u);
     }
     job->limits = inner;

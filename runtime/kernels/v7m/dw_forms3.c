@@ -25,7 +25,7 @@
 #include "../thumb/forms3.h"
 
 /* A job's fields lie behind the weights. */
-#define ENTER                                                                                                \
+#define PREPARE                                                                                              \
     ".syntax unified\n"                                                                                      \
     "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                                                          \
     "sub sp, #76\n"                                                                                          \
@@ -36,13 +36,18 @@
     "add r1, sp, #36\n"                                                                                      \
     "stm r1, {r4, r5, r6, r7, r8, r9, r10, r11}\n"                                                           \
     "mov r0, r4\n"                                                                                           \
-    "mov r1, r5\n"                                                                                           \
-    "1:\n"
+    "mov r1, r5\n"
+#define ENTER    PREPARE "1:\n"
 #define STEP_END "44" /* and END behind it */
 #define GAP      "52"
 #define SUMS     "56"
 #define TAPS     "60"
 #define LIMITS   "64"
+/* A mask in place of the limits, behind the taps. */
+#define ENTER_BYTES                                                                                          \
+    PREPARE "mov r12, #0x1e1e1e1e\n"                                                                         \
+            "str r12, [sp, #" LIMITS "]\n"                                                                   \
+            "1:\n"
 #define LEAVE                                                                                                \
     "add sp, #76\n"                                                                                          \
     "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
@@ -170,20 +175,17 @@ static NAKED void trits_to_bits(UNUSED const forms3_job *job) {
 /* taps - 2 m in r4 r7 r9 r11 r2 r6 r8 r10. */
 #define EVEN(to, n, how) "and " #to ", r12, " #n ", " how "\n" SUBTRACT(to, lr, to)
 #define BIT_BYTES                                                                                            \
-    COUNT_ONE NIBBLES(r10, r7, r5, r3) "mov r12, #0x1e1e1e1e\n"                                              \
-                                       "ldr lr, [sp, #" TAPS "]\n" EVEN(r4, r10, "lsl #1")                   \
-                                           EVEN(r9, r5, "lsl #1") EVEN(r11, r3, "lsl #1")                    \
-                                               EVEN(r6, r7, "lsr #3") EVEN(r7, r7, "lsl #1")                 \
-                                                   EVEN(r8, r5, "lsr #3") EVEN(r2, r10, "lsr #3")            \
-                                                       EVEN(r10, r3, "lsr #3")
+    COUNT_ONE NIBBLES(r10, r7, r5, r3) "ldrd lr, r12, [sp, #" TAPS "]\n" EVEN(r4, r10, "lsl #1")             \
+        EVEN(r9, r5, "lsl #1") EVEN(r11, r3, "lsl #1") EVEN(r6, r7, "lsr #3") EVEN(r7, r7, "lsl #1")         \
+            EVEN(r8, r5, "lsr #3") EVEN(r2, r10, "lsr #3") EVEN(r10, r3, "lsr #3")
 
 static NAKED void bits_to_bytes(UNUSED const forms3_job *job) {
-    __asm__(ENTER BIT_BYTES "stm r1!, {r4, r7, r9, r11}\n"
-                            "stm r1!, {r2, r6, r8, r10}\n" NEXT LEAVE);
+    __asm__(ENTER_BYTES BIT_BYTES "stm r1!, {r4, r7, r9, r11}\n"
+                                  "stm r1!, {r2, r6, r8, r10}\n" NEXT LEAVE);
 }
 
 static NAKED void bits_in_order(UNUSED const forms3_job *job) {
-    __asm__(ENTER BIT_BYTES STORE_IN_ORDER(r2, r3) NEXT LEAVE);
+    __asm__(ENTER_BYTES BIT_BYTES STORE_IN_ORDER(r2, r3) NEXT LEAVE);
 }
 
 static NAKED void bits_to_bits(UNUSED const forms3_job *job) {
