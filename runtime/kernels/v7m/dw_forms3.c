@@ -22,6 +22,8 @@
         "lsl lr, lr, #16\n"                                                                                  \
         "orr " #b ", lr, " #a ", lsr #16\n"
 #endif
+#define FORMS3_STORED 32u /* bytes by which a loop for bytes moves its pointer itself */
+#define FORMS3_PLACES 0
 #include "../thumb/forms3.h"
 
 /* A job's fields lie behind the weights. */
@@ -117,7 +119,7 @@
     "cmp r0, r3\n"                                                                                           \
     "bne 1b\n"
 
-static NAKED void sum(UNUSED const forms3_job *job) {
+static NAKED void sum_plane(UNUSED const forms3_job *job) {
     __asm__(ENTER COUNT "stm r1!, {r5, r7, r8, r10}\n"
                         "ldrd r2, r3, [sp, #" STEP_END "]\n"
                         "add r0, r2\n"
@@ -196,9 +198,29 @@ static NAKED void bits_to_bits(UNUSED const forms3_job *job) {
                                 MAJORITY(r10, r3, r9) "str r10, [r1]\n" NEXT LEAVE);
 }
 
-FORMS3_KERNEL(bb_i8__forms3, v7m, NULL, bits_to_bytes, 32, NULL)
-FORMS3_KERNEL(bb_i8__forms3n, v7m, NULL, bits_in_order, 32, NULL)
-FORMS3_KERNEL(bb_bit__forms3, v7m, NULL, bits_to_bits, 0, NULL)
-FORMS3_KERNEL(tb_i8__forms3, v7m, sum, trits_to_bytes, 32, NULL)
-FORMS3_KERNEL(tb_i8__forms3n, v7m, sum, trits_in_order, 32, NULL)
-FORMS3_KERNEL(tb_bit__forms3, v7m, sum, trits_to_bits, 0, NULL)
+static void count_trits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_PLANES) {
+        trits_to_bytes(job);
+    } else if (kind == FORMS3_IN_ORDER) {
+        trits_in_order(job);
+    } else {
+        trits_to_bits(job);
+    }
+}
+
+static void count_bits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_PLANES) {
+        bits_to_bytes(job);
+    } else if (kind == FORMS3_IN_ORDER) {
+        bits_in_order(job);
+    } else {
+        bits_to_bits(job);
+    }
+}
+
+FORMS3_KERNEL(bb_i8__forms3, v7m, FORMS3_PLANES)
+FORMS3_KERNEL(bb_i8__forms3n, v7m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(bb_bit__forms3, v7m, FORMS3_BITS)
+FORMS3_KERNEL(tb_i8__forms3, v7m, FORMS3_PLANES)
+FORMS3_KERNEL(tb_i8__forms3n, v7m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(tb_bit__forms3, v7m, FORMS3_BITS)
