@@ -24,18 +24,18 @@ typedef struct forms3_job {
     const uint32_t *w;      /* forms of its weights */
 } forms3_job;
 
-typedef void (*forms3_loop)(const forms3_job *job);
+/* What a kernel stores: bytes in the order of the planes, bytes in natural order, or bits. */
+enum { FORMS3_PLANES, FORMS3_IN_ORDER, FORMS3_BITS };
 
+/* The loops of a set; called by name, so that the depth of the stack can be read off an image. */
+static void sum_plane(const forms3_job *job); /* of plane a, for trits */
+static void count_trits(uint32_t kind, const forms3_job *job);
+static void count_bits(uint32_t kind, const forms3_job *job);
+
+#if FORMS3_PLACES /* FORMS3_IN_ORDER stores counts in the order of the planes; these follow */
 /* From counts in the planes' order to values in natural order: 32 bytes each, `each` bytes apart at `to`. */
-typedef void (*forms3_place)(const uint32_t *from, void *to, uint32_t each, const uint32_t *end);
-
-/* The loops of a kernel. */
-typedef struct forms3_loops {
-    forms3_loop sum;    /* of plane a, for trits */
-    forms3_loop last;   /* stores bytes or bits */
-    uint32_t stored;    /* bytes by which `last` moves its pointer by itself */
-    forms3_place place; /* behind `last`, where the order is natural and `last` does not leave it so */
-} forms3_loops;
+static void place(const uint32_t *from, void *to, uint32_t each, const uint32_t *end);
+#endif
 
 #define UNUSED __attribute__((unused))
 #define NAKED  __attribute__((naked, noinline))
@@ -81,7 +81,7 @@ static BD_APART void make_edge_forms(uint32_t *to, const uint32_t *const rows[3]
 /* A call: what all of its rows and words of channels share. */
 typedef struct forms3_call {
     const bd_step *step;
-    const forms3_loops *loops;
+    uint32_t kind, trits;
     uint32_t words, columns, left, right; /* of a pixel; of a row; columns of padding on either side */
     uint32_t lanes, groups; /* pixels that share a word, where channels are few; such words of a row */
     uint32_t advance;       /* bytes from the forms of a group to those of the next */
@@ -93,8 +93,8 @@ typedef struct forms3_call {
 
 /* Forms of one plane of all columns of a row, of the word of channels at which the rows point. Columns outside of the map
  * have `fill`, or the forms of the weights that they meet. */
-static void fill_columns(const forms3_call *call, uint32_t *to, const uint32_t *const rows[3], uint32_t fill,
-                         const uint32_t *w) {
+static BD_APART void fill_columns(const forms3_call *call, uint32_t *to, const uint32_t *const rows[3],
+                                  uint32_t fill, const uint32_t *w) {
     uint32_t *const start = to + 3u * call->left, *const end = to + 3u * (call->columns - call->right);
     if (rows[0] != NULL && rows[2] != NULL) {
         const uint8_t *first = (const void *)rows[0], *second = (const void *)rows[1],
@@ -162,23 +162,24 @@ static BD_APART void leave_row_out(uint32_t to[9], const uint32_t forms[9], uint
 }
 
 /* Groups first .. end of a row, all with the same taps inside of the map. */
-static void run_groups(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
-                       uint32_t first, uint32_t end) {
+BD_INLINE void run_groups(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
+                          uint32_t first, uint32_t end) {
     if (first < end) {
         job->x = (const void *)((const uint8_t *)x + first * call->advance);
         job->end = (const void *)((const uint8_t *)x + end * call->advance);
         job->to = to + first * call->each;
-        call->loops->last(job);
+        if (call->trits != 0 && call->leaves_out == 0) {
+            count_trits(call->kind, job);
+        } else {
+            count_bits(call->kind, job);
+        }
     }
 }
 
 /* Of all pixels of a group: 3 columns a row inside of the map, fewer at the sides. */
-static uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t rows) {
+static BD_APART uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t rows) {
     const uint32_t bits = 32u / call->lanes;
     uint32_t word = 0;
-    if (call->lanes == 1u) { /* two pixels at least are in the map */
-        return FORMS3_TAPS(2u * rows) * 0x01010101u;
-    }
     for (uint32_t i = 0; i < call->lanes; i++) {
         const uint32_t pixel = group * call->lanes + i;
         const uint32_t columns =
@@ -189,17 +190,18 @@ static uint32_t taps_of_group(const forms3_call *call, uint32_t group, uint32_t 
 }
 
 /* A row of bits without its padding: the groups at its sides have fewer taps. */
-static void run_sides(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
-                      uint32_t rows) {
+static BD_APART void run_sides(const forms3_call *call, forms3_job *job, const uint32_t *x, uint8_t *to,
+                               uint32_t rows) {
     const uint32_t left = call->left, right = call->groups - call->right;
     const uint32_t *const inner = job->limits + (rows == 3u ? 0 : call->limits);
     job->limits = inner + call->limits;
+    job->taps = FORMS3_TAPS(2u * rows) * 0x01010101u; /* two pixels at least are in the map */
     if (left != 0) {
-        job->taps = taps_of_group(call, 0, rows);
+        job->taps = call->lanes == 1u ? job->taps : taps_of_group(call, 0, rows);
         run_groups(call, job, x, to, 0, left);
     }
     if (call->right != 0 && right >= left) {
-        job->taps = taps_of_group(call, right, rows);
+        job->taps = call->lanes == 1u ? job->taps : taps_of_group(call, right, rows);
         run_groups(call, job, x, to, right, right + 1u);
     }
     job->limits = inner;
@@ -217,9 +219,9 @@ static BD_APART void copy_parts(uint8_t *to, uint32_t each, const uint8_t *from,
     }
 }
 
-static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                            const bd_view out[], uint32_t y0, uint32_t rows, void *scratch,
-                            const forms3_loops *loops) {
+static BD_APART bd_status run_forms3(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                                     const bd_view out[], uint32_t y0, uint32_t rows, void *scratch,
+                                     uint32_t kind) {
     const uint32_t trits = in->dtype == BD_TRIT ? 1u : 0u, classes = bd_forms3_classes(step, in, out);
     const uint32_t ones = in->channels < 32u ? (1u << in->channels) - 1u : ~0u; /* no others in tails */
     const uint32_t fill = step->pad_value < 0 ? ones : 0u, second_fill = step->pad_value > 0 ? 0u : ones;
@@ -228,10 +230,12 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
     uint32_t *const x = scratch, *const z = x + 3u * bd_forms3_columns(step);
     uint32_t *const sums = z + 3u * bd_forms3_columns(step), *const tile = sums + 4u * step->out_width;
     uint32_t *const merged = tile + 8u * step->out_width;
+    const int places = FORMS3_PLACES && kind == FORMS3_IN_ORDER;
     forms3_call call;
     forms3_job job;
     call.step = step;
-    call.loops = loops;
+    call.kind = kind;
+    call.trits = trits;
     call.words = bd_words(in->channels);
     call.columns = bd_forms3_columns(step);
     call.left = step->pad_left;
@@ -253,7 +257,7 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
             const uint32_t rest = out->channels - 32u * k;
             const int is_whole =
                 call.lanes > 1u ? step->out_width % call.lanes == 0 : rest >= 32u && out->channels % 4u == 0;
-            const int aside = classes == 0 && (!is_whole || loops->place != NULL);
+            const int aside = classes == 0 && (!is_whole || places);
             const uint32_t between = call.lanes > 1u ? 32u : out->channels; /* bytes from group to group */
             uint8_t *const bytes = aside ? (void *)tile : to;
             const uint32_t *columns = x;
@@ -265,7 +269,7 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
             }
             fill_columns(&call, x, from, fill, call.leaves_out != 0 ? job.w : NULL);
             call.each = aside ? 32u : classes != 0 ? 4u * call.words : between;
-            job.gap = call.each - loops->stored;
+            job.gap = call.each - (classes != 0 ? 0 : FORMS3_STORED);
             job.limits = forms + 9u * call.words + call.limits * classes * k;
             if (call.lanes > 1u) {
                 merge_columns(&call, merged, x);
@@ -286,7 +290,7 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
                 job.x = columns;
                 job.end = (const void *)((const uint8_t *)columns + call.groups * call.advance);
                 job.to = sums;
-                loops->sum(&job);
+                sum_plane(&job);
                 if (call.lanes > 1u) {
                     merge_columns(&call, merged, z);
                 } else {
@@ -299,12 +303,13 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
                 job.taps = FORMS3_TAPS(9u) * 0x01010101u;
                 run_groups(&call, &job, columns, bytes, 0, call.groups);
             }
-            if (aside && loops->place != NULL) {
-                loops->place(tile, is_whole ? (void *)to : x, is_whole ? between : 32u,
-                             tile + 8u * call.groups);
+#if FORMS3_PLACES
+            if (places) {
+                place(tile, is_whole ? (void *)to : x, is_whole ? between : 32u, tile + 8u * call.groups);
             }
+#endif
             if (aside && !is_whole) { /* the forms are no longer needed */
-                const uint8_t *const all = loops->place != NULL ? (void *)x : bytes;
+                const uint8_t *const all = places ? (void *)x : bytes;
                 const uint32_t row = (uint32_t)step->out_width * out->channels;
                 const uint32_t part = rest < 32u ? rest : 32u;
                 copy_parts(to, between, all, call.lanes > 1u ? row : part,
@@ -319,11 +324,10 @@ static bd_status run_forms3(const bd_step *step, const uint8_t *constants, const
     return BD_OK;
 }
 
-#define FORMS3_KERNEL(name, set, sum_loop, last_loop, stored, place)                                         \
+#define FORMS3_KERNEL(name, set, kind)                                                                       \
     static bd_status name(const bd_step *step, const uint8_t *constants, const bd_view in[],                 \
                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {                  \
-        static const forms3_loops loops = {sum_loop, last_loop, stored, place};                              \
-        return run_forms3(step, constants, in, out, y0, rows, scratch, &loops);                              \
+        return run_forms3(step, constants, in, out, y0, rows, scratch, kind);                                \
     }                                                                                                        \
     BD_DEFINE_VARIANT(bd_dw_##name, set, name)
 

@@ -3,6 +3,8 @@
  * They are assembly because they need all registers, and ldm. r0 is the next column, r8 and r9 keep a column's sums, r10 the
  * pointer to the columns, r11 where to store, r12 the forms of the weights, lr the sums of plane a. */
 #define FORMS3_TAPS(taps) (9u - (taps))
+#define FORMS3_STORED     0u /* bytes by which a loop for bytes moves its pointer itself */
+#define FORMS3_PLACES     1
 #include "../thumb/forms3.h"
 
 #define ENTER                                                                                                \
@@ -128,7 +130,7 @@
     "b 1b\n"                                                                                                 \
     "2:\n"
 
-static NAKED void sum(UNUSED const forms3_job *job) {
+static NAKED void sum_plane(UNUSED const forms3_job *job) {
     __asm__(ENTER COUNT TURN "mov r3, r11\n"
                              "stm r3!, {r2, r4, r5, r7}\n"
                              "mov r11, r3\n"
@@ -242,9 +244,25 @@ static NAKED void place(UNUSED const uint32_t *from, UNUSED void *to, UNUSED uin
                                                                       ".pool\n");
 }
 
-FORMS3_KERNEL(bb_u8__forms3, v6m, NULL, bits_to_bytes, 0, NULL)
-FORMS3_KERNEL(bb_i8__forms3n, v6m, NULL, bits_to_bytes, 0, place)
-FORMS3_KERNEL(bb_bit__forms3, v6m, NULL, bits_to_bits, 0, NULL)
-FORMS3_KERNEL(tb_u8__forms3, v6m, sum, trits_to_bytes, 0, NULL)
-FORMS3_KERNEL(tb_i8__forms3n, v6m, sum, trits_to_bytes, 0, place)
-FORMS3_KERNEL(tb_bit__forms3, v6m, sum, trits_to_bits, 0, NULL)
+static void count_trits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_BITS) {
+        trits_to_bits(job);
+    } else {
+        trits_to_bytes(job);
+    }
+}
+
+static void count_bits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_BITS) {
+        bits_to_bits(job);
+    } else {
+        bits_to_bytes(job);
+    }
+}
+
+FORMS3_KERNEL(bb_u8__forms3, v6m, FORMS3_PLANES)
+FORMS3_KERNEL(bb_i8__forms3n, v6m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(bb_bit__forms3, v6m, FORMS3_BITS)
+FORMS3_KERNEL(tb_u8__forms3, v6m, FORMS3_PLANES)
+FORMS3_KERNEL(tb_i8__forms3n, v6m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(tb_bit__forms3, v6m, FORMS3_BITS)

@@ -22,10 +22,12 @@
         "lsl lr, lr, #16\n"                                                                                  \
         "orr " #b ", lr, " #a ", lsr #16\n"
 #endif
+#define FORMS3_STORED 32u /* bytes by which a loop for bytes moves its pointer itself */
+#define FORMS3_PLACES 0
 #include "../thumb/forms3.h"
 
 /* A job's fields lie behind the weights. */
-#define ENTER                                                                                                \
+#define PREPARE                                                                                              \
     ".syntax unified\n"                                                                                      \
     "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n"                                                          \
     "sub sp, #76\n"                                                                                          \
@@ -36,13 +38,18 @@
     "add r1, sp, #36\n"                                                                                      \
     "stm r1, {r4, r5, r6, r7, r8, r9, r10, r11}\n"                                                           \
     "mov r0, r4\n"                                                                                           \
-    "mov r1, r5\n"                                                                                           \
-    "1:\n"
+    "mov r1, r5\n"
+#define ENTER    PREPARE "1:\n"
 #define STEP_END "44" /* and END behind it */
 #define GAP      "52"
 #define SUMS     "56"
 #define TAPS     "60"
 #define LIMITS   "64"
+/* A mask in place of the limits, behind the taps. */
+#define ENTER_BYTES                                                                                          \
+    PREPARE "mov r12, #0x1e1e1e1e\n"                                                                         \
+            "str r12, [sp, #" LIMITS "]\n"                                                                   \
+            "1:\n"
 #define LEAVE                                                                                                \
     "add sp, #76\n"                                                                                          \
     "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
@@ -112,7 +119,7 @@
     "cmp r0, r3\n"                                                                                           \
     "bne 1b\n"
 
-static NAKED void sum(UNUSED const forms3_job *job) {
+static NAKED void sum_plane(UNUSED const forms3_job *job) {
     __asm__(ENTER COUNT "stm r1!, {r5, r7, r8, r10}\n"
                         "ldrd r2, r3, [sp, #" STEP_END "]\n"
                         "add r0, r2\n"
@@ -170,20 +177,17 @@ static NAKED void trits_to_bits(UNUSED const forms3_job *job) {
 /* taps - 2 m in r4 r7 r9 r11 r2 r6 r8 r10. */
 #define EVEN(to, n, how) "and " #to ", r12, " #n ", " how "\n" SUBTRACT(to, lr, to)
 #define BIT_BYTES                                                                                            \
-    COUNT_ONE NIBBLES(r10, r7, r5, r3) "mov r12, #0x1e1e1e1e\n"                                              \
-                                       "ldr lr, [sp, #" TAPS "]\n" EVEN(r4, r10, "lsl #1")                   \
-                                           EVEN(r9, r5, "lsl #1") EVEN(r11, r3, "lsl #1")                    \
-                                               EVEN(r6, r7, "lsr #3") EVEN(r7, r7, "lsl #1")                 \
-                                                   EVEN(r8, r5, "lsr #3") EVEN(r2, r10, "lsr #3")            \
-                                                       EVEN(r10, r3, "lsr #3")
+    COUNT_ONE NIBBLES(r10, r7, r5, r3) "ldrd lr, r12, [sp, #" TAPS "]\n" EVEN(r4, r10, "lsl #1")             \
+        EVEN(r9, r5, "lsl #1") EVEN(r11, r3, "lsl #1") EVEN(r6, r7, "lsr #3") EVEN(r7, r7, "lsl #1")         \
+            EVEN(r8, r5, "lsr #3") EVEN(r2, r10, "lsr #3") EVEN(r10, r3, "lsr #3")
 
 static NAKED void bits_to_bytes(UNUSED const forms3_job *job) {
-    __asm__(ENTER BIT_BYTES "stm r1!, {r4, r7, r9, r11}\n"
-                            "stm r1!, {r2, r6, r8, r10}\n" NEXT LEAVE);
+    __asm__(ENTER_BYTES BIT_BYTES "stm r1!, {r4, r7, r9, r11}\n"
+                                  "stm r1!, {r2, r6, r8, r10}\n" NEXT LEAVE);
 }
 
 static NAKED void bits_in_order(UNUSED const forms3_job *job) {
-    __asm__(ENTER BIT_BYTES STORE_IN_ORDER(r2, r3) NEXT LEAVE);
+    __asm__(ENTER_BYTES BIT_BYTES STORE_IN_ORDER(r2, r3) NEXT LEAVE);
 }
 
 static NAKED void bits_to_bits(UNUSED const forms3_job *job) {
@@ -194,9 +198,29 @@ static NAKED void bits_to_bits(UNUSED const forms3_job *job) {
                                 MAJORITY(r10, r3, r9) "str r10, [r1]\n" NEXT LEAVE);
 }
 
-FORMS3_KERNEL(bb_i8__forms3, v7m, NULL, bits_to_bytes, 32, NULL)
-FORMS3_KERNEL(bb_i8__forms3n, v7m, NULL, bits_in_order, 32, NULL)
-FORMS3_KERNEL(bb_bit__forms3, v7m, NULL, bits_to_bits, 0, NULL)
-FORMS3_KERNEL(tb_i8__forms3, v7m, sum, trits_to_bytes, 32, NULL)
-FORMS3_KERNEL(tb_i8__forms3n, v7m, sum, trits_in_order, 32, NULL)
-FORMS3_KERNEL(tb_bit__forms3, v7m, sum, trits_to_bits, 0, NULL)
+static void count_trits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_PLANES) {
+        trits_to_bytes(job);
+    } else if (kind == FORMS3_IN_ORDER) {
+        trits_in_order(job);
+    } else {
+        trits_to_bits(job);
+    }
+}
+
+static void count_bits(uint32_t kind, const forms3_job *job) {
+    if (kind == FORMS3_PLANES) {
+        bits_to_bytes(job);
+    } else if (kind == FORMS3_IN_ORDER) {
+        bits_in_order(job);
+    } else {
+        bits_to_bits(job);
+    }
+}
+
+FORMS3_KERNEL(bb_i8__forms3, v7m, FORMS3_PLANES)
+FORMS3_KERNEL(bb_i8__forms3n, v7m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(bb_bit__forms3, v7m, FORMS3_BITS)
+FORMS3_KERNEL(tb_i8__forms3, v7m, FORMS3_PLANES)
+FORMS3_KERNEL(tb_i8__forms3n, v7m, FORMS3_IN_ORDER)
+FORMS3_KERNEL(tb_bit__forms3, v7m, FORMS3_BITS)
