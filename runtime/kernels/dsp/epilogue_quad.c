@@ -118,14 +118,17 @@
     "lsr r4, r4, #16\n\t"                                                                                    \
     "orr r4, r4, r5, lsr #1\n\t"                                                                             \
     "strh r4, [lr], #2\n\t"
+/* One exchange of bits leaves the first threshold's in the upper half and the second's in the lower one. */
 #define STORE_TRITS                                                                                          \
+    "eor r5, r4, r4, lsr #15\n\t"                                                                            \
+    "and r5, r5, #0xaaaaaaaa\n\t"                                                                            \
+    "uxth r5, r5\n\t"                                                                                        \
     "ldr r9, [sp, #8]\n\t"                                                                                   \
-    "and r6, r4, #0x55555555\n\t"                                                                            \
-    "eor r4, r4, r6\n\t"                                                                                     \
-    "uxth r7, r6\n\t"                                                                                        \
-    "lsr r6, r6, #16\n\t"                                                                                    \
-    "orr r6, r7, r6, lsl #1\n\t"                                                                             \
-    "strh r6, [lr, r9]\n\t" STORE_BITS
+    "eor r4, r4, r5\n\t"                                                                                     \
+    "eor r4, r4, r5, lsl #15\n\t"                                                                            \
+    "strh r4, [lr, r9]\n\t"                                                                                  \
+    "lsr r4, r4, #16\n\t"                                                                                    \
+    "strh r4, [lr], #2\n\t"
 /* Behind the last 16 of 32 channels in order 1. */
 #define NEXT_WIDE
 #define NEXT_PLANES                                                                                          \
