@@ -45,8 +45,8 @@ def two_slope(q: Quantizer, node: Node) -> Value:
     most = np.inf if dtype is DType.I16 else 4 * need
     out = np.where((natural >= need * (1 - 1e-9)) & (natural <= most), natural, coarser)
     out = np.maximum(out, scale * np.abs(negative) / 4)
-    slopes = [
-        q.constant(f"{node.name}.{n}", np.rint(s * scale / out * ONE), DType.I32)
+    slopes = [  # even, so that a doubling product of 16-bit numbers does: see lanes16
+        q.constant(f"{node.name}.{n}", 2 * np.rint(s * scale / out * ONE / 2), DType.I32)
         for n, s in (("positive", positive), ("negative", negative))
     ]
     y = q.new.add(TwoSlope(dtype), [x, *slopes], node.name, source=node.source, quant=Quant.of(out, -bias / out))
