@@ -18,6 +18,12 @@
 #define ACC_WIDE_1 ACC_WIDE_0
 #define ACC_WIDE_2 ACC_WIDE_0
 #define ACC_WIDE_3 ACC_WIDE_0
+#define ACC_BYTES_0                                                                                          \
+    "ldrsb r10, [r1], #1\n\t"                                                                                \
+    "ldrsb r11, [r1], #1\n\t"
+#define ACC_BYTES_1 ACC_BYTES_0
+#define ACC_BYTES_2 ACC_BYTES_0
+#define ACC_BYTES_3 ACC_BYTES_0
 #define ACC_PLANES_0                                                                                         \
     "ldrsb r10, [r1]\n\t"                                                                                    \
     "ldrsb r11, [r1, #4]\n\t"
@@ -118,16 +124,20 @@
     "lsr r4, r4, #16\n\t"                                                                                    \
     "orr r4, r4, r5, lsr #1\n\t"                                                                             \
     "strh r4, [lr], #2\n\t"
+/* One exchange of bits leaves the first threshold's in the upper half and the second's in the lower one. */
 #define STORE_TRITS                                                                                          \
+    "eor r5, r4, r4, lsr #15\n\t"                                                                            \
+    "and r5, r5, #0xaaaaaaaa\n\t"                                                                            \
+    "uxth r5, r5\n\t"                                                                                        \
     "ldr r9, [sp, #8]\n\t"                                                                                   \
-    "and r6, r4, #0x55555555\n\t"                                                                            \
-    "eor r4, r4, r6\n\t"                                                                                     \
-    "uxth r7, r6\n\t"                                                                                        \
-    "lsr r6, r6, #16\n\t"                                                                                    \
-    "orr r6, r7, r6, lsl #1\n\t"                                                                             \
-    "strh r6, [lr, r9]\n\t" STORE_BITS
+    "eor r4, r4, r5\n\t"                                                                                     \
+    "eor r4, r4, r5, lsl #15\n\t"                                                                            \
+    "strh r4, [lr, r9]\n\t"                                                                                  \
+    "lsr r4, r4, #16\n\t"                                                                                    \
+    "strh r4, [lr], #2\n\t"
 /* Behind the last 16 of 32 channels in order 1. */
 #define NEXT_WIDE
+#define NEXT_BYTES
 #define NEXT_PLANES                                                                                          \
     "tst lr, #2\n\t"                                                                                         \
     "it eq\n\t"                                                                                              \
@@ -142,6 +152,8 @@
         LAST_##bits "bcc 2b\n\t" STORE_##bits NEXT_##acc "ldr r5, [sp, #4]\n\t"                              \
                                                          "cmp r0, r5\n\t"                                    \
                                                          "bne 1b\n\t"                                        \
+                                                         "ldr r5, [sp, #20]\n\t"                             \
+                                                         "add lr, lr, r5\n\t"                                \
                                                          "ldr r5, [sp, #16]\n\t"                             \
                                                          "ldr r0, [sp, #0]\n\t"                              \
                                                          "subs r5, r5, #1\n\t"                               \
@@ -158,6 +170,7 @@ typedef struct job {
     const void *acc;
     const uint8_t *residual;
     uint8_t *trunk, *packed;
+    uint32_t skip; /* bytes of packed output behind the last channels of a pixel */
 } job;
 
 #define FORM(v, acc, bits)                                                                                   \
@@ -165,6 +178,8 @@ typedef struct job {
         register const job *at __asm__("r0") = j;                                                            \
         __asm__ volatile("sub sp, sp, #24\n\t"                                                               \
                          "ldr lr, [r0, #32]\n\t"                                                             \
+                         "ldr r12, [r0, #36]\n\t"                                                            \
+                         "str r12, [sp, #20]\n\t"                                                            \
                          "ldm r0, {r4, r5, r6, r7, r8, r9, r10, r11}\n\t"                                    \
                          "stm sp, {r4, r5, r6, r7, r8}\n\t"                                                  \
                          "mov r0, r4\n\t"                                                                    \
@@ -193,6 +208,7 @@ FORMS(WIDE, BITS)
 FORMS(WIDE, TRITS)
 FORMS(PLANES, BITS)
 FORMS(PLANES, TRITS)
+FORMS(BYTES, BITS)
 
 typedef void (*form_fn)(const job *j);
 
@@ -212,8 +228,8 @@ enum {
      ALL_##acc##_##bits,      MIXED_##acc##_##bits,      ONE_FITS_##acc##_##bits,                            \
      ALL_FITS_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
 /* [operands][sum] */
-static const form_fn forms[5][9] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
-                                    ROW(PLANES, TRITS)};
+static const form_fn forms[6][9] = {ROW(WIDE, NO),     ROW(WIDE, BITS),    ROW(WIDE, TRITS),
+                                    ROW(PLANES, BITS), ROW(PLANES, TRITS), ROW(BYTES, BITS)};
 
 static uint32_t sum_of(uint32_t form) {
     const uint32_t residual = form & BD_RES;
@@ -258,6 +274,7 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     uint32_t *b = NULL, *a = NULL, none = 0;
     job j;
     j.plane = 0;
+    j.skip = 0;
     j.residual = NULL;
     if (r->at.packed != NULL) {
         a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
@@ -314,9 +331,13 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     const uint32_t channels = r.channels, width = step->out_width;
     const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
     const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
-    const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
+    const int bytes = in[0].order == 0 && in[0].dtype == BD_I8 && bits == 1;
+    const uint32_t last = channels % 32u; /* of a word: all, half or 8 of it */
+    const int ends = last == 0 || (!planes && (last == 16u || channels == 8u));
+    const int whole = (in[0].dtype == BD_I16 || planes || bytes) && ends && out[0].rows_held != 0 &&
                       (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
-    const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
+    const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
+    const form_fn form = forms[operands][sum_of(r.form)];
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         r.at = bd_rows_of(in, out, y);
@@ -328,10 +349,20 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
             j.residual = r.at.residual;
             j.trunk = r.at.trunk;
             j.packed = r.at.packed;
-            j.plane = width * (channels / 8u);
-            j.last = 0x8000u;
+            const uint32_t words =
+                r.at.packed != NULL ? width * bd_words(channels) * (bits == 2 ? 2u : 1u) : 0;
+            uint32_t *packed = (uint32_t *)(void *)r.at.packed;
+            for (uint32_t i = 0; i < words && last != 0; i++) {
+                packed[i] = 0;
+            }
+            j.plane = 4u * width * bd_words(channels);
+            j.last = channels == 8u ? 0x80u : 0x8000u;
+            j.skip = last != 0 ? 2u : 0u;
             j.pixels = width;
             form(&j);
+            for (uint32_t i = 0; i < words && channels == 8u; i++) {
+                packed[i] >>= 8; /* they lie in the upper byte of the half */
+            }
         } else {
             for (uint32_t x = 0; x < width; x++) {
                 one_pixel(&r, form, x);

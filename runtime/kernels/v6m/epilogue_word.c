@@ -272,6 +272,27 @@ static uint32_t distance(const void *to, const void *from) {
     return (uint32_t)(uintptr_t)to - (uint32_t)(uintptr_t)from;
 }
 
+/* n <= 32 accumulators of pixel x from channel c. */
+static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint32_t c, uint32_t n) {
+    const size_t at = (size_t)x * r->channels + c;
+    const int shift = -r->shift;
+    if (r->in[0].order == 1 || r->in[0].dtype == BD_U8) {
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = (int16_t)bd_record_acc(r, x, c + i);
+        }
+    } else if (r->in[0].dtype == BD_I8) {
+        const int8_t *acc = (const int8_t *)(const void *)r->at.acc + at;
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = acc[i];
+        }
+    } else {
+        const int32_t *acc = (const int32_t *)(const void *)r->at.acc + at;
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = (int16_t)bd_saturate16(acc[i] >> shift);
+        }
+    }
+}
+
 /* One pixel, word by word. */
 static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     const int widened = r->in[0].dtype != BD_I16;
@@ -330,9 +351,7 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
         }
         j.to_acc = distance(r->at.acc + 2u * at, trunk);
         if (widened) {
-            for (uint32_t i = 0; i < n; i++) {
-                ((int16_t *)(void *)acc)[i] = (int16_t)bd_record_acc(r, x, c + i);
-            }
+            widen((int16_t *)(void *)acc, r, x, c, n);
             j.to_acc = distance(acc, trunk);
         }
         form(&j);
