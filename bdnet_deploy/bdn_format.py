@@ -169,7 +169,9 @@ def kernel_scratch(
 
     The generic convolutions gather the window of one pixel and group: packed words of every plane, or 4-byte elements.
     Products of maps with elements gather the channels of one pixel, softmax holds those of one pixel. A ``__tile16``
-    convolution holds the rows of a window with their padding, and addends (``runtime/kernels/bd_tile16.h``).
+    convolution holds the rows of a window with their padding, and addends (``runtime/kernels/bd_tile16.h``), a
+    ``__lut7`` one the tables of its first channels, a word for each of these, and where it packs bits the counts of 7 pixels
+    (``runtime/kernels/bd_lut7.h``). A ``__forms3`` one holds forms of columns, sums and a row of bytes, of 32 channels (``runtime/kernels/bd_forms3.h``).
 
     Args:
         kernel: its name.
@@ -182,6 +184,11 @@ def kernel_scratch(
     if kernel.endswith("__tile16"):
         row = 0 if window[0] == 1 else align(((width - 1) * stride + window[1]) * (channels // 8))
         return 3 * row + 8 * outputs
+    if kernel.endswith("__lut7"):
+        slab = next((n for limit, n in ((48, 64), (16, 32), (8, 16)) if channels > limit), 8)
+        return 4 * ((14 if slab >= 32 else 4) * slab + slab) + (14 * outputs if "_bit__" in kernel else 0)
+    if kernel.endswith(("__forms3", "__forms3n")):
+        return 24 * ((width - 1) * stride + 3) + 48 * width
     if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
         return align(2 * channels, 4)
     if kernel.startswith("bd_matmul_"):

@@ -57,6 +57,7 @@ _PROGRAMS = (
     ("aarch64-linux-gnu-gcc", "second compiler for AArch64"),
     ("qemu-system-arm", "second opinion on Cortex-M"),
     ("qemu-aarch64", "second opinion on AArch64"),
+    ("qemu-arm", "second opinion on Armv7-A"),
 )
 
 

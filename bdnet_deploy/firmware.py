@@ -157,7 +157,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _pointer_bits(where: Core | Board) -> int:
-    return 64 if core_of(where).is_linux else 32
+    return core_of(where).pointer_bits
 
 
 def _stream_port(where: Core | Board) -> str | None:

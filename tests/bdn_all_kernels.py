@@ -10,6 +10,7 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
 from bdnet_deploy.plan.packings.lanes16 import lanes16, pack_lanes16
+from bdnet_deploy.plan.packings.lut7 import pack_lut7
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
 from bdnet_deploy.plan.plan import Epilogue
 
@@ -70,12 +71,22 @@ def _products(s: _Steps, rng: np.random.Generator) -> None:
 
 
 def _tile16(s: _Steps, rng: np.random.Generator) -> None:
-    for size, shape in ((1, (3, 4, 32)), (3, (1, 2, 32))):
-        weights = draw(rng, (32, size, size, 64), DType.BIT)
+    for size, channels, shape in ((1, 64, (3, 4, 32)), (1, 16, (3, 4, 32)), (3, 64, (1, 2, 32))):
+        weights = draw(rng, (32, size, size, channels), DType.BIT)
         window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
         for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
             blob = pack_tile16(weights, low)
-            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, 64), DType.BIT)], shape, out, weights=blob, **window)
+            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window)
+
+
+def _lut7(s: _Steps, rng: np.random.Generator) -> None:
+    weights = draw(rng, (32, 1, 1, 110), DType.BIT)
+    for out, limits in ((DType.I16, None), (DType.BIT, np.arange(32))):
+        blob = pack_lut7(weights, limits)
+        s.add(
+            f"bd_conv_bb_{out.value}__lut7", [((3, 4, 110), DType.BIT)], (3, 2, 32), out, weights=blob, stride_w=2,
+            weight_planes=1,
+        )  # fmt: skip
 
 
 def _lanes16(s: _Steps, rng: np.random.Generator) -> None:
@@ -200,6 +211,7 @@ def rest_of_kernels() -> Bdn:
     _products(steps, rng)
     _tile16(steps, rng)
     _lanes16(steps, rng)
+    _lut7(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)

@@ -25,7 +25,7 @@ static const bd_kernel *const best[] = {
 %s
 };
 static const bd_kernel_table best_table = {best, (uint32_t)(sizeof(best) / sizeof(best[0]))};
-#define ROOM (1u << 20)
+#define ROOM (1u << %d)
 static uint8_t model[ROOM] __attribute__((aligned(16))), arena[ROOM] __attribute__((aligned(16)));
 static uint8_t data[2][ROOM] __attribute__((aligned(16))), made[2][2][ROOM] __attribute__((aligned(16)));
 
@@ -82,7 +82,7 @@ class Comparison:
         assert isinstance(where, Core)
         rows = [best_symbol(k) for k in sorted(kernel_names())]
         source = folder / "compare.c"
-        source.write_text(_MAIN % "\n".join(rows), encoding="utf-8")
+        source.write_text(_MAIN % ("\n".join(rows), 20 if where.is_linux else 18), encoding="utf-8")
         image = build_image(
             where,
             [source, *runtime_sources(where.sets)],

@@ -12,7 +12,7 @@ from bdnet_deploy.graph import DType
 from bdnet_deploy.plan.packings.tile16 import pack_tile16, tile16
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
-POINTWISE = (64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 2048)
+POINTWISE = (8, 16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 2048)
 NINE = (64, 128, 256, 384, 512)
 
 
@@ -48,12 +48,17 @@ def tile16_step(kernel: str, rng: np.random.Generator, *, ends: bool = False) ->
 
 
 def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, list[Array]]:
-    """A 3x3 depth-wise convolution of 128 channels or more, padded by one pixel at the sides."""
+    """A 3x3 depth-wise convolution of 8, 16, 32, 64 channels, or multiples of 128, padded by one pixel at the sides."""
     x_type = LETTERS[kernel.split("_")[2][0]]
-    channels, height, width = 128 * int(rng.integers(1, 4)), int(rng.integers(2, 9)), int(rng.integers(2, 12))
-    pad_top, stride = int(rng.integers(0, 2)), int(rng.choice([1, 1, 2]))
+    channels, height = int(rng.choice([8, 16, 32, 64, 128, 256, 384])), int(rng.integers(2, 9))
+    pixels = max(128 // channels, 1)  # of a vector; fewer are the plain kernel's
+    width = int(rng.choice([pixels, rng.integers(2, 12), rng.integers(pixels + 1, 4 * pixels + 3)]))
+    pad_top, stride, stride_w = int(rng.integers(0, 2)), int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 2]))
+    if stride_w == 2 and channels < 128 and rng.random() < 0.9:
+        width *= 2
+    width = max(2, width)
     rows = (height + pad_top + int(rng.integers(0, 2)) - 3) // stride + 1
-    shape = (max(1, rows), width, channels)
+    shape = (max(1, rows), (width - 1) // stride_w + 1, channels)
     how = str(rng.choice(["random", "random", "low", "high"]))
     x = draw(rng, (1, height, width, channels), x_type, how)
     weights = draw(
@@ -63,10 +68,10 @@ def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
     source, target = b.tensor(x.shape[1:], CODES[x_type], INPUT), b.tensor(shape, bdn.DType.I8, OUTPUT)
     b.step(
         kernel, [source], [target], shape, weights=conv_weights(kernel, weights), groups=channels, kernel_h=3, kernel_w=3,
-        stride_h=stride, pad_top=pad_top, pad_left=1, acc_dtype=bdn.DType.I8,
+        stride_h=stride, stride_w=stride_w, pad_top=pad_top, pad_left=1, acc_dtype=bdn.DType.I8,
         weight_planes=LETTERS[kernel.split("_")[2][1]].planes, rows_per_call=int(rng.integers(1, 9)),
     )  # fmt: skip
-    return f"{kernel} {x.shape} -> {shape} stride {stride} pad {pad_top}", b.write(), [x]
+    return f"{kernel} {x.shape} -> {shape} strides {stride} {stride_w} pad {pad_top}", b.write(), [x]
 
 
 def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, list[Array]]:

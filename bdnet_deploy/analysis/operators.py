@@ -41,7 +41,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "unary": tuple(sorted(float_functions.REAL)),
     "upsample": ("gather",),
 }
-_OPERANDS = r"(?:[a-z]{1,2}_)?(?:f32|i32|i16|i8|u8|bit|trit|ubit)(?:__border|__tile16)?"
+_OPERANDS = r"(?:[a-z]{1,2}_)?(?:f32|i32|i16|i8|u8|bit|trit|ubit)(?:__[a-z0-9]+)?"
 _EXPORTERS = {"onnx": "bdnet_deploy.export.onnx", "tflite": "bdnet_deploy.export.tflite.lowering"}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from .. import errors
 from ..targets import Board, Core, Register
 from ..toolchain.image import Image, read_image
-from . import protocol
+from . import protocol, qemu
 from .counting import Counts, Decoder, RegionCount
 from .loading import load_image
 
@@ -98,6 +98,7 @@ class Emulator:
 
     Raises:
         MissingPackageError: unicorn, capstone or pyelftools are not installed.
+        BdnetError: the core runs in QEMU, which is not installed.
         ModelFileError: the image is no ELF for this processor.
         DoesNotFitError: the image lies outside the memory map.
     """
@@ -123,6 +124,7 @@ class Emulator:
         registers = [*core.registers, *(board.registers if board is not None else ())]
         setup: dict[str, Any] = {
             "do": "setup",
+            "engine": core.engine,
             "machine": core.machine,
             "cpu": core.emulator_cpu,
             "maps": loaded.maps,
@@ -133,6 +135,12 @@ class Emulator:
             "uart": {"kind": board.uart.kind, "base": board.uart.base} if board is not None else None,
             "markers": addresses,
         }
+        if core.engine == "qemu":
+            fault = self.image.symbols.get("bd_fault")
+            setup["qemu"], setup["plugin"] = qemu.find(core), str(qemu.counter(core))
+            setup["cpu"] = core.qemu
+            setup["vectors"] = self.image.symbols["bd_vectors"].address
+            setup["fault"] = fault.address if fault is not None else None
         self._start()
         try:
             self._ask(setup, b"".join(data for _, data in loaded.contents))
@@ -210,7 +218,8 @@ class Emulator:
         Args:
             until_output: stop after the write that completes so many bytes in this run.
             count: count instructions: about 1.5 million basic blocks a second instead of 1000 million instructions.
-            max_instructions: stop after so many, not counting those whose condition fails in an IT block; slows down about fourfold.
+            max_instructions: stop after so many, not counting those whose condition fails in an IT block; slows down about fourfold
+                (in QEMU to some thousand instructions a second).
             timeout_s: real seconds after which the process is ended and an error raised.
 
         Raises:
@@ -272,8 +281,8 @@ class Emulator:
     def function_at(self, address: int) -> str | None:
         """The function that an address lies in."""
         address &= ~1 if not self.core.is_linux else ~0
-        for name, symbol in self.image.symbols.items():
-            if symbol.function and symbol.address <= address < symbol.address + max(symbol.size, 1):
+        for name, symbol in self.image.functions:
+            if symbol.address <= address < symbol.address + max(symbol.size, 1):
                 return name
         return None
 

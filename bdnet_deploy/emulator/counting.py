@@ -1,7 +1,7 @@
 """From counted basic blocks to counted instructions: per function, per step and per instruction class.
 
-The worker counts blocks; here each distinct block is disassembled once, after the run. A conditional instruction inside an IT block
-counts whether or not its condition holds, as it does on the processor (it takes its slot) and in QEMU.
+The worker counts blocks; here each distinct block is disassembled once, after the run. A conditional instruction, inside
+an IT block or of A32 code, counts whether or not its condition holds, as it does on the processor (it takes its slot) and in QEMU.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ class Decoder:
 
     def __init__(self, image: Image, core: Core, code: Sequence[tuple[int, bytes]]) -> None:
         capstone = errors.require("capstone", extra="emulate")
-        if core.is_linux:
+        if core.pointer_bits == 64:
             self._disassembler: Any = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
         else:
-            mode = capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS
+            mode = capstone.CS_MODE_ARM if core.is_linux else capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS
             mode |= capstone.CS_MODE_V8 if core.isa.startswith("armv8") else 0
             self._disassembler = capstone.Cs(capstone.CS_ARCH_ARM, mode)
         self._thumb = not core.is_linux
@@ -206,10 +206,9 @@ class Decoder:
 def _functions(image: Image) -> tuple[list[int], list[str]]:
     """Start addresses and names of all functions, sorted; of several names for one address the shortest is kept."""
     best: dict[int, str] = {}
-    for name, symbol in image.symbols.items():
-        if symbol.function:
-            other = best.get(symbol.address)
-            if other is None or (len(name), name) < (len(other), other):
-                best[symbol.address] = name
+    for name, symbol in image.functions:
+        other = best.get(symbol.address)
+        if other is None or (len(name), name) < (len(other), other):
+            best[symbol.address] = name
     starts = sorted(best)
     return starts, [best[start] for start in starts]

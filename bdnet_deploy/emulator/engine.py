@@ -1,4 +1,4 @@
-"""The run loop around unicorn: memory, console, exact counting, faults. Imported by the worker process only.
+"""The run loop around unicorn: memory, exact counting, faults. Imported by the worker process only.
 
 Counting: a hook on every basic block counts (end of the block before, address, size) and nothing else, so that no instruction is
 decoded while the program runs. Blocks are whole: host calls end a block, and a call that has to wait for input is finished on the
@@ -13,37 +13,27 @@ from typing import Any
 
 import unicorn
 
+from .console import PAINT, Program
 from .peripherals import Bus
 
 PAGE = 0x1000
-PAINT = 0xA5  # what the stack is filled with before the start
 OVERHEAD = -1  # the region of everything outside steps
 NOWHERE = -1  # "end of the block before" after a start
 
 
-class Machine:
-    """Memory, console, counters and the run loop; subclasses know the processor and how it calls its host."""
+class Machine(Program):
+    """Memory, counters and the run loop; subclasses know the processor and how it calls its host."""
 
     call_length = 0  # bytes between the program counter in a host call and the next instruction
 
     def __init__(self, setup: dict[str, Any], blob: bytes) -> None:
+        super().__init__(setup)
         self.uc = self.create(setup["cpu"])
         self.bus = Bus(self)
-        self.input = bytearray()
-        self.input_closed = False
-        self.output = bytearray()
-        self.want_output: int | None = None
-        self.reason = ""
-        self.exit_code: int | None = None
-        self.fault: dict[str, Any] | None = None
-        self.pending = False  # a host call waits for input
         self.pc: int = setup["pc"]
-        self.counts: dict[int, dict[tuple[int, int, int], int]] = {}
-        self.labels: dict[int, int] = {}  # region -> argument of the last label in it
         self.counting: list[int] = []
         self.position: Callable[[], tuple[int, int]] = lambda: (OVERHEAD, NOWHERE)  # region, end of the last block
         self.markers: dict[str, int] = setup.get("markers", {})
-        self.stack_limit, self.stack_top = setup["stack"]
         for address, size, writable in setup["maps"]:
             access = unicorn.UC_PROT_READ | (unicorn.UC_PROT_WRITE if writable else 0) | unicorn.UC_PROT_EXEC
             self.uc.mem_map(address, size, access)
@@ -77,42 +67,17 @@ class Machine:
     def serve(self) -> None:
         """Does the host call at the program counter; calls :meth:`stop` with ``"input"`` when it cannot yet."""
 
-    def stack_used(self) -> int:
-        """Bytes from the top of the stack down to the deepest one that was written.
+    def read_memory(self, address: int, size: int) -> bytes:
+        return bytes(self.uc.mem_read(address, size))
 
-        Looks at a window that doubles while its lower half was written, so an untouched gap of more than half of it hides what
-        lies deeper; stack frames of that size do not occur.
-        """
-        window = 1 << 16
-        while True:
-            start = max(self.stack_limit, self.stack_top - window)
-            data = bytes(self.uc.mem_read(start, self.stack_top - start))
-            clean = len(data) - len(data.lstrip(bytes([PAINT])))
-            if start == self.stack_limit or clean >= len(data) // 2:
-                return len(data) - clean
-            window *= 2
+    def write_memory(self, address: int, data: bytes) -> None:
+        self.uc.mem_write(address, data)
 
-    # -- console -------------------------------------------------------------------------------------------------------
-
-    def has_input(self) -> bool:
-        return bool(self.input) or self.input_closed
-
-    def take(self, count: int) -> bytes:
-        data = bytes(self.input[:count])
-        del self.input[:count]
-        return data
-
-    def put(self, data: bytes) -> None:
-        self.output += data
-        if self.want_output is not None and len(self.output) >= self.want_output:
-            self.stop("output")
-
-    def wait_for_input(self) -> None:
-        self.stop("input")
+    def return_state(self) -> dict[str, int]:
+        return {"lr": self.uc.reg_read(self.LR), "sp": self.uc.reg_read(self.SP)}
 
     def stop(self, reason: str) -> None:
-        if not self.reason:
-            self.reason = reason
+        super().stop(reason)
         self.uc.emu_stop()
 
     # -- registers -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ..targets import Board, Core
 from ..toolchain.image import Image
 
 PAGE = 0x1000
-LINUX_STACK_TOP = 0x7F_FFFF_0000
+LINUX_STACK_TOP = {64: 0x7F_FFFF_0000, 32: 0xBFFF_0000}  # by the bits of an address
 LINUX_STACK_BYTES = 1 << 20
 
 
@@ -45,7 +45,7 @@ def load_image(image: Image, core: Core, board: Board | None) -> Loaded:
 
     with image.path.open("rb") as stream:
         elf = ELFFile(stream)
-        expected = "EM_AARCH64" if core.is_linux else "EM_ARM"
+        expected = "EM_AARCH64" if core.pointer_bits == 64 else "EM_ARM"
         if elf["e_machine"] != expected:
             raise errors.ModelFileError(
                 f"this image is not for {core.name}",
@@ -60,9 +60,10 @@ def load_image(image: Image, core: Core, board: Board | None) -> Loaded:
         entry: int = elf["e_entry"]
     contents = [(address, data) for address, data, _, _ in parts if data]
     if core.is_linux:
-        stack_limit = LINUX_STACK_TOP - LINUX_STACK_BYTES
+        stack_top = LINUX_STACK_TOP[core.pointer_bits]
+        stack_limit = stack_top - LINUX_STACK_BYTES
         maps = [(stack_limit, LINUX_STACK_BYTES, True), *_linux_pages(parts)]
-        return Loaded(maps, contents, code, entry, stack_limit, LINUX_STACK_TOP)
+        return Loaded(maps, contents, code, entry, stack_limit, stack_top)
     memories = board.memories if board is not None else core.memories
     for address, data in contents:
         if not any(m.origin <= address and address + len(data) <= m.end for m in memories):

@@ -1,4 +1,4 @@
-"""The two kinds of processor and how their programs call the host. Imported by the worker process only."""
+"""The kinds of processor and how their programs call the host. Imported by the worker process only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import unicorn
 from unicorn import arm64_const, arm_const
 
+from .console import Semihosting
 from .engine import Machine
 
 
-class CortexM(Machine):
+class CortexM(Machine, Semihosting):
     """Bare metal with Arm semihosting (BKPT 0xAB)."""
 
     call_length = 2
-    STDIN, STDOUT = 1, 2
     EXCP_BKPT = 7  # QEMU target/arm/cpu.h
 
     def create(self, cpu: str) -> Any:
@@ -34,73 +34,29 @@ class CortexM(Machine):
         return bool(self.uc.mem_read(self.pc - 2, 2) == b"\x30\xbf")  # WFI
 
     def serve(self) -> None:
-        operation = self.uc.reg_read(arm_const.UC_ARM_REG_R0)
-        block = self.uc.reg_read(arm_const.UC_ARM_REG_R1)
-        result: int | None = 0xFFFFFFFF  # -1: refused
-        if operation == 0x01:  # SYS_OPEN: name, mode, length
-            name, mode, length = self.words(block, 3)
-            if bytes(self.uc.mem_read(name, length)) == b":tt":
-                result = self.STDIN if mode < 4 else self.STDOUT
-        elif operation == 0x05:  # SYS_WRITE: handle, data, length; returns the bytes not written
-            handle, data, length = self.words(block, 3)
-            if handle == self.STDOUT:
-                self.put(bytes(self.uc.mem_read(data, length)))
-                result = 0
-        elif operation == 0x06:  # SYS_READ: handle, buffer, length; returns the bytes not read
-            handle, buffer, length = self.words(block, 3)
-            if handle == self.STDIN:
-                if not self.has_input():
-                    self.wait_for_input()
-                    return
-                data_read = self.take(length)
-                self.uc.mem_write(buffer, data_read)
-                result = length - len(data_read)
-        elif operation == 0x20:  # SYS_EXIT_EXTENDED: reason, code
-            code = self.words(block, 2)[1]
-            self.exit_code = code - (1 << 32) if code >> 31 else code
-            self.stop("exit")
-        self.uc.reg_write(arm_const.UC_ARM_REG_R0, result)
-
-    def words(self, address: int, count: int) -> list[int]:
-        raw = self.uc.mem_read(address, 4 * count)
-        return [int.from_bytes(raw[i : i + 4], "little") for i in range(0, 4 * count, 4)]
+        operation, block = (self.uc.reg_read(r) for r in (arm_const.UC_ARM_REG_R0, arm_const.UC_ARM_REG_R1))
+        result = self.semihosting(operation, block)
+        if result is not None:
+            self.uc.reg_write(arm_const.UC_ARM_REG_R0, result)
 
 
-class LinuxAArch64(Machine):
+class Linux(Machine):
     """A static Linux program; the program counter of a system call is already behind the SVC."""
 
     call_length = 0
     EXCP_SWI = 2  # QEMU target/arm/cpu.h
     ENOSYS, EBADF = 38, 9
-
-    def create(self, cpu: str) -> Any:
-        self.SP, self.PC, self.LR = (
-            arm64_const.UC_ARM64_REG_SP,
-            arm64_const.UC_ARM64_REG_PC,
-            arm64_const.UC_ARM64_REG_LR,
-        )
-        self.ARGUMENT = arm64_const.UC_ARM64_REG_X0
-        uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
-        uc.ctl_set_cpu_model(getattr(arm64_const, "UC_CPU_ARM64_" + cpu.upper().removeprefix("CORTEX-")))
-        # Linux gives programs the FPU and NEON: CPACR_EL1.FPEN = 0b11.
-        uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
-        return uc
+    READ, WRITE, EXITS = 0, 0, (0, 0)  # the architecture's system calls
+    NUMBER = FIRST = SECOND = THIRD = 0  # registers of a call and its arguments
+    BITS = 0
 
     def is_call(self, number: int) -> bool:
         return number == self.EXCP_SWI
 
     def serve(self) -> None:
-        number, a, b, c = (
-            self.uc.reg_read(register)
-            for register in (
-                arm64_const.UC_ARM64_REG_X8,
-                arm64_const.UC_ARM64_REG_X0,
-                arm64_const.UC_ARM64_REG_X1,
-                arm64_const.UC_ARM64_REG_X2,
-            )
-        )
+        number, a, b, c = (self.uc.reg_read(r) for r in (self.NUMBER, self.FIRST, self.SECOND, self.THIRD))
         result = -self.ENOSYS
-        if number == 63:  # read
+        if number == self.READ:
             if a != 0:
                 result = -self.EBADF
             elif not self.has_input():
@@ -110,16 +66,57 @@ class LinuxAArch64(Machine):
                 data = self.take(c)
                 self.uc.mem_write(b, data)
                 result = len(data)
-        elif number == 64:  # write
+        elif number == self.WRITE:
             if a == 1:
                 self.put(bytes(self.uc.mem_read(b, c)))
                 result = c
             else:
                 result = -self.EBADF
-        elif number in (93, 94):  # exit, exit_group
+        elif number in self.EXITS:  # exit, exit_group
             self.exit_code = a & 0xFF
             self.stop("exit")
-        self.uc.reg_write(arm64_const.UC_ARM64_REG_X0, result & ((1 << 64) - 1))
+        self.uc.reg_write(self.FIRST, result & ((1 << self.BITS) - 1))
 
 
-MACHINES = {"cortex-m": CortexM, "linux-aarch64": LinuxAArch64}
+class LinuxAArch64(Linux):
+    """64-bit code; system calls of include/uapi/asm-generic/unistd.h."""
+
+    READ, WRITE, EXITS = 63, 64, (93, 94)
+    NUMBER, FIRST = arm64_const.UC_ARM64_REG_X8, arm64_const.UC_ARM64_REG_X0
+    SECOND, THIRD = arm64_const.UC_ARM64_REG_X1, arm64_const.UC_ARM64_REG_X2
+    BITS = 64
+
+    def create(self, cpu: str) -> Any:
+        self.SP, self.PC, self.LR = (
+            arm64_const.UC_ARM64_REG_SP,
+            arm64_const.UC_ARM64_REG_PC,
+            arm64_const.UC_ARM64_REG_LR,
+        )
+        self.ARGUMENT = self.FIRST
+        uc = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+        uc.ctl_set_cpu_model(getattr(arm64_const, "UC_CPU_ARM64_" + cpu.upper().removeprefix("CORTEX-")))
+        # Linux gives programs the FPU and NEON: CPACR_EL1.FPEN = 0b11.
+        uc.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, 3 << 20)
+        return uc
+
+
+class LinuxArmv7(Linux):
+    """A32 code; system calls of arch/arm/tools/syscall.tbl."""
+
+    READ, WRITE, EXITS = 3, 4, (1, 248)
+    NUMBER, FIRST = arm_const.UC_ARM_REG_R7, arm_const.UC_ARM_REG_R0
+    SECOND, THIRD = arm_const.UC_ARM_REG_R1, arm_const.UC_ARM_REG_R2
+    BITS = 32
+
+    def create(self, cpu: str) -> Any:
+        self.SP, self.PC, self.LR = arm_const.UC_ARM_REG_SP, arm_const.UC_ARM_REG_PC, arm_const.UC_ARM_REG_LR
+        self.ARGUMENT = self.FIRST
+        uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_ARM)
+        uc.ctl_set_cpu_model(getattr(arm_const, "UC_CPU_ARM_" + cpu.upper().replace("-", "_")))
+        # Linux gives programs the FPU and NEON: full access to coprocessors 10 and 11 in CPACR, and FPEXC.EN.
+        uc.reg_write(arm_const.UC_ARM_REG_C1_C0_2, 0xF << 20)
+        uc.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
+        return uc
+
+
+MACHINES = {"cortex-m": CortexM, "linux-aarch64": LinuxAArch64, "linux-armv7": LinuxArmv7}

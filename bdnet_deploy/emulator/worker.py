@@ -1,4 +1,5 @@
-"""The emulator process; it and what it alone imports (:mod:`.engine`, :mod:`.processors`) are the only users of unicorn.
+"""The emulator process; it and what it alone imports (:mod:`.engine`, :mod:`.processors`) are the only users of unicorn, and
+:mod:`.qemu_machine` of QEMU as an emulator of its own.
 
 Started as ``python -m bdnet_deploy.emulator.worker``; obeys frames (see :mod:`.protocol`) on standard input and answers on standard
 output. It ends when its input closes, even in the middle of an endless program: a thread reads the pipe and ends the process.
@@ -15,16 +16,26 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from . import protocol
 
 if TYPE_CHECKING:
-    from .engine import Machine
+    from .console import Program
 
 
-def answer(machine: Machine | None, header: dict[str, Any], payload: bytes, out: BinaryIO) -> Machine | None:
+def answer(machine: Program | None, header: dict[str, Any], payload: bytes, out: BinaryIO) -> Program | None:
     """Obeys one frame and answers it."""
     command = header["do"]
     if command == "setup":
-        from .processors import MACHINES
+        if header["engine"] == "qemu":
+            from .qemu_machine import QemuMachine
 
-        machine = MACHINES[header["machine"]](header, payload)
+            machine = QemuMachine(header, payload)
+        else:
+            try:
+                import unicorn  # noqa: F401
+            except ImportError as error:
+                protocol.send(out, {"missing": str(error)})
+                return None
+            from .processors import MACHINES
+
+            machine = MACHINES[header["machine"]](header, payload)
         protocol.send(out, {})
         return machine
     if machine is None:
@@ -34,18 +45,14 @@ def answer(machine: Machine | None, header: dict[str, Any], payload: bytes, out:
         machine.input_closed = machine.input_closed or header["close"]
         protocol.send(out, {})
     elif command == "read":
-        protocol.send(out, {}, bytes(machine.uc.mem_read(header["address"], header["size"])))
+        protocol.send(out, {}, machine.read_memory(header["address"], header["size"]))
     elif command == "write":
-        machine.uc.mem_write(header["address"], payload)
+        machine.write_memory(header["address"], payload)
         protocol.send(out, {})
     elif command == "run":
         result = machine.run(header["until_output"], header["count"], header["max_instructions"])
         if machine.reason == "fault":
-            result["fault"] = {
-                "lr": machine.uc.reg_read(machine.LR),
-                "sp": machine.uc.reg_read(machine.SP),
-                **(machine.fault or {}),
-            }
+            result["fault"] = {**machine.return_state(), **(machine.fault or {})}
         if header["count"]:
             result["counts"] = {r: [[*key, n] for key, n in table.items()] for r, table in machine.counts.items()}
             result["labels"] = machine.labels
@@ -60,11 +67,6 @@ def answer(machine: Machine | None, header: dict[str, Any], payload: bytes, out:
 def main() -> int:
     """Serves one emulator until the pipe closes."""
     pipe_in, pipe_out = sys.stdin.buffer, sys.stdout.buffer
-    try:
-        import unicorn  # noqa: F401
-    except ImportError as error:
-        protocol.send(pipe_out, {"missing": str(error)})
-        return 1
     frames: queue.SimpleQueue[tuple[dict[str, Any], bytes]] = queue.SimpleQueue()
 
     def read_pipe() -> None:
@@ -72,10 +74,12 @@ def main() -> int:
             try:
                 frames.put(protocol.receive(pipe_in))
             except (EOFError, OSError):
+                if machine is not None:
+                    machine.close()
                 os._exit(0)  # the owner is gone; the program may be in an endless loop
 
+    machine: Program | None = None
     threading.Thread(target=read_pipe, daemon=True).start()
-    machine: Machine | None = None
     while True:
         header, payload = frames.get()
         try:

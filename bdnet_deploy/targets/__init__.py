@@ -75,9 +75,11 @@ class Core:
         sets: of instructions that kernels have variants for (:mod:`bdnet_deploy.plan.variants`).
         has_fpu: whether float code uses hardware; otherwise soft-float library calls.
         target, cpu, flags: what the zig compiler gets as ``-target``, ``-mcpu`` and more options.
-        machine: ``"cortex-m"`` (bare metal, semihosting) or ``"linux-aarch64"`` (static ELF, system calls).
-        emulator_cpu: the CPU model of unicorn that runs it.
-        qemu: the QEMU machine (``qemu-system-arm -M``) or, for Linux, the CPU (``qemu-aarch64 -cpu``).
+        machine: ``"cortex-m"`` (bare metal, semihosting), ``"linux-aarch64"`` or ``"linux-armv7"`` (static ELF, system calls; the
+            latter in A32 code).
+        engine: what emulates it: ``"unicorn"``, or ``"qemu"`` where unicorn lacks the core.
+        emulator_cpu: the CPU model of unicorn that runs it; empty without.
+        qemu: the QEMU machine (``qemu-system-arm -M``) or, for Linux, the CPU (``qemu-aarch64 -cpu``, ``qemu-arm -cpu``).
         memories: the map used when no board is named; empty for Linux.
         registers: core registers that start-up code touches.
         timing: instruction class -> cycles, see :mod:`bdnet_deploy.emulator.cycles`; empty when there is no sourced table.
@@ -94,6 +96,7 @@ class Core:
     cpu: str
     flags: tuple[str, ...]
     machine: str
+    engine: str
     emulator_cpu: str
     qemu: str
     memories: tuple[Memory, ...]
@@ -105,7 +108,12 @@ class Core:
     @property
     def is_linux(self) -> bool:
         """Whether images are static Linux programs rather than bare-metal firmware."""
-        return self.machine == "linux-aarch64"
+        return self.machine.startswith("linux-")
+
+    @property
+    def pointer_bits(self) -> int:
+        """Bits of an address: 64 on AArch64, else 32."""
+        return 64 if self.machine == "linux-aarch64" else 32
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ def core(name: str) -> Core:
             cpu=tools["cpu"],
             flags=tuple(tools.get("flags", ())),
             machine=emulator["machine"],
-            emulator_cpu=emulator["cpu"],
+            engine="unicorn" if "cpu" in emulator else "qemu",
+            emulator_cpu=emulator.get("cpu", ""),
             qemu=emulator["qemu"],
             memories=_memories(data.get("memory", ())),
             registers=_registers(data.get("register", ())),

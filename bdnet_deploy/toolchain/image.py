@@ -39,7 +39,8 @@ class Image:
         flash_bytes: code, constants and the initial values of data, in flash (on Linux: in the file).
         ram_bytes: data, zeroed data and arena; the stack is not in it.
         stack_reserve: bytes that the linker kept free for the stack; 0 on Linux, where the system provides it.
-        symbols: name -> symbol.
+        symbols: name -> symbol; of several static ones with one name the last.
+        functions: name and symbol of every function, static ones of the same name included.
         sha256: of the ELF's bytes.
     """
 
@@ -49,6 +50,7 @@ class Image:
     ram_bytes: int
     stack_reserve: int
     symbols: Mapping[str, Symbol] = field(repr=False)
+    functions: Sequence[tuple[str, Symbol]] = field(repr=False)
     sha256: str
 
 
@@ -130,6 +132,7 @@ def read_image(path: Path, *, stack_reserve: int = 0) -> Image:
     sections: dict[str, int] = {}
     flash = ram = 0
     symbols: dict[str, Symbol] = {}
+    functions: list[tuple[str, Symbol]] = []
     try:
         with path.open("rb") as stream:
             elf = ELFFile(stream)
@@ -147,6 +150,8 @@ def read_image(path: Path, *, stack_reserve: int = 0) -> Image:
                 if symbol.name and symbol["st_shndx"] != "SHN_UNDEF":
                     address = symbol["st_value"] & ~thumb if function else symbol["st_value"]
                     symbols[symbol.name] = Symbol(address, symbol["st_size"], function)
+                    if function:
+                        functions.append((symbol.name, symbols[symbol.name]))
     except (OSError, ELFError) as error:
         raise errors.ModelFileError("this is not a readable ELF image", where=str(path), why=str(error)) from error
     return Image(
@@ -156,5 +161,6 @@ def read_image(path: Path, *, stack_reserve: int = 0) -> Image:
         ram_bytes=ram,
         stack_reserve=stack_reserve,
         symbols=symbols,
+        functions=tuple(functions),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )

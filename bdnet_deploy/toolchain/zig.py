@@ -16,8 +16,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -130,6 +132,30 @@ def _compile(source: Path, built: Path, options: Sequence[str], includes: Sequen
                 f"the compiler rejects {source.name}", where=str(source), why=_first_lines(result.stderr)
             )
         _publish(fresh, built)
+
+
+def shared_library(source: Path, defines: Mapping[str, str | int]) -> Path:
+    """One C file as a shared library for the machine that this runs on; what it does not define, its loader has.
+
+    Raises:
+        MissingPackageError: ziglang is not installed.
+        BdnetError: it does not compile.
+    """
+    options = ["-shared", "-fPIC", "-O2", "-g0", "-pthread", *(f"-D{name}={value}" for name, value in defines.items())]
+    options.append("-Wl,-undefined,dynamic_lookup" if sys.platform == "darwin" else "-Wl,-z,undefs")
+    key = Fingerprint([]).key(source, [version(), sys.platform, platform.machine(), *options])
+    built = cache_dir() / "objects" / f"{key}.so"
+    if not built.is_file():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=built.parent) as scratch:
+            fresh = Path(scratch) / "out.so"
+            result = _run([*options, source.name, "-o", str(fresh)], cwd=source.parent)
+            if result.returncode != 0 or not fresh.is_file():
+                raise errors.BdnetError(
+                    f"the compiler rejects {source.name}", where=str(source), why=_first_lines(result.stderr)
+                )
+            _publish(fresh, built)
+    return built
 
 
 def _publish(fresh: Path, final: Path) -> None:

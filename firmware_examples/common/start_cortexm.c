@@ -13,10 +13,15 @@ __attribute__((noreturn)) void bd_reset(void);
 __attribute__((noreturn)) void bd_fault(void);
 
 /* CPACR, Armv7-M Architecture Reference Manual (DDI 0403) B3.2.20: CP10 and CP11 full access switches the FPU
- * on. */
+ * on, and the vectors of Armv8.1-M. */
 #define CPACR (*(volatile uint32_t *)0xE000ED88u)
 
 __attribute__((noreturn)) void bd_reset(void) {
+/* First, since a compiler may copy with vectors. */
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
+    CPACR |= 0xFu << 20;
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
     const uint32_t *from = bd_data_load;
     for (uint32_t *to = bd_data_start; to < bd_data_end; to++) {
         *to = *from++;
@@ -24,10 +29,6 @@ __attribute__((noreturn)) void bd_reset(void) {
     for (uint32_t *to = bd_bss_start; to < bd_bss_end; to++) {
         *to = 0;
     }
-#if defined(__ARM_FP)
-    CPACR |= 0xFu << 20;
-    __asm__ volatile("dsb\n\tisb" ::: "memory");
-#endif
     port_init();
     port_exit(main());
 }

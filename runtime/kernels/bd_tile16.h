@@ -1,5 +1,6 @@
 /* The packing "tile16" of binary convolutions: weights in the order in which 16 outputs are computed at once, by vectors of
- * 128 bits. For windows 1x1 and 3x3 that pad by one pixel at most, channels in multiples of 64 and outputs of 16.
+ * 128 bits. For windows 1x1 and 3x3 that pad by one pixel at most, channels in multiples of 64 and outputs of 16; and for 1x1
+ * of 8, 16 or 32 channels.
  *
  * A window has H = taps * channels / 64 halves of vectors: tap by tap, but with 3x3 taps of 64 channels the last taps of the
  * three rows stand behind all others. Two neighbours make a vector; of an odd number the last is a half that two outputs
@@ -9,6 +10,9 @@
  *               [outputs / 16][8 pairs]{ [2 outputs][vectors][16 bytes], [2 outputs][8 bytes] }
  *     ones:     uint16 [9][outputs]: the number of -1 among a tap's weights; 3x3 only
  *     low:      int16 [outputs]: the thresholds; packed outputs only
+ *
+ * Of 8, 16 or 32 channels the weights are uint8 [outputs][channels / 8]: what a shared half is to two outputs, a vector is to 16,
+ * 8 or 4 of them.
  *
  * Padding is stored as +1. Where it stands for 0, a padded tap has mismatched in its ones: with `seen` channels inside of the
  * map and c mismatches in all, the accumulator is (seen + 2 ones of the padded taps) - 2 c = addend - 2 c. A packed output is
@@ -24,6 +28,7 @@ typedef struct bd_tile16 {
     uint32_t chunks;  /* chunks of whole vectors */
     uint32_t vectors; /* of a chunk */
     uint32_t shared;  /* 1: a half is left */
+    uint32_t half;    /* bytes of a half: 8, or of fewer than 64 channels theirs */
 } bd_tile16;
 
 /* Vectors of a chunk, of a row of the window with so many: kernels have bodies for these. */
@@ -33,8 +38,13 @@ static inline uint32_t bd_tile16_chunk(uint32_t vectors) {
 
 /* vectors = 0 and shared = 0: not for this packing. */
 static inline bd_tile16 bd_tile16_of(uint32_t taps, uint32_t channels) {
-    bd_tile16 t = {0, 0, 0, 0};
+    bd_tile16 t = {0, 0, 0, 0, 8};
     const uint32_t halves = channels / 64u;
+    if (taps == 1u && (channels == 8u || channels == 16u || channels == 32u)) {
+        t.halves = t.shared = 1;
+        t.half = channels / 8u;
+        return t;
+    }
     if (channels % 64u != 0 || channels == 0 || (taps != 1u && taps != 9u)) {
         return t;
     }
@@ -58,7 +68,7 @@ static inline uint32_t bd_tile16_taps(const bd_step *step) {
 
 /* Bytes of the weights of all outputs; ones and thresholds follow. */
 static inline uint32_t bd_tile16_bytes(const bd_tile16 *t, uint32_t outputs) {
-    return outputs * t->halves * 8u;
+    return outputs * t->halves * t->half;
 }
 
 /* Pixels of a padded row of the input. */

@@ -10,11 +10,14 @@ from collections.abc import Collection
 
 from bdnet_deploy.plan.packings.base import Packing, has_variant
 from bdnet_deploy.plan.packings.epilogues import EPILOGUES, epilogue_packing
+from bdnet_deploy.plan.packings.forms3 import FORMS3, FORMS3N
+from bdnet_deploy.plan.packings.lut7 import LUT7
+from bdnet_deploy.plan.packings.planes import PLANES
 from bdnet_deploy.plan.packings.tile16 import TILE16
 from bdnet_deploy.plan.plan import Plan, PlanStep
 
 #: In the order in which a plan asks them.
-PACKINGS: tuple[Packing, ...] = (TILE16,)
+PACKINGS: tuple[Packing, ...] = (LUT7, TILE16, FORMS3, FORMS3N, PLANES)
 
 
 def packing(kernel: str | None) -> Packing | None:
@@ -39,10 +42,10 @@ TILE_BYTES = 16 * 1024
 
 
 def whole_calls(step: PlanStep, sets: Collection[str]) -> bool:
-    """Whether one call should make all rows: these kernels prepare something for each call, and need no memory for more rows
-    where no epilogue follows."""
+    """Whether one call should make all rows: these kernels prepare something for each call, or compute 7 pixels at once, and
+    need no memory for more rows where no epilogue follows."""
     kernel = step.kernel or ""
-    prepares = kernel.endswith("__tile16") or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
+    prepares = kernel.endswith(("__tile16", "__lut7")) or (kernel.startswith("bd_dw_") and has_variant(kernel, sets))
     return step.segment == 0 and step.epilogue_kernel is None and prepares
 
 

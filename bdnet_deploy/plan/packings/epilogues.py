@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bdnet_deploy.plan.packings.base import EpiloguePacking
 from bdnet_deploy.plan.packings.lanes16 import LANES16
+from bdnet_deploy.plan.packings.records import QUAD, WORD
 
-EPILOGUES: tuple[EpiloguePacking, ...] = (LANES16,)
+EPILOGUES: tuple[EpiloguePacking, ...] = (QUAD, WORD, LANES16)
 
 
 def epilogue_packing(kernel: str | None) -> EpiloguePacking | None:

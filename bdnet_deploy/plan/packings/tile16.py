@@ -23,17 +23,21 @@ OUTPUTS = 16
 class Tile16:
     """How ``runtime/kernels/bd_tile16.h`` divides a window: ``halves`` of 64 channels, ``chunks`` of ``vectors``.
 
-    ``order`` lists the halves, as ``tap * (channels / 64) + half of the tap``; ``shared`` says that the last one is alone.
+    ``order`` lists the halves, as ``tap * (channels / 64) + half of the tap``; ``shared`` says that the last one is alone;
+    ``half`` is its size in bytes: 8, or that of all channels if they are fewer.
     """
 
     order: tuple[int, ...]
     chunks: int
     vectors: int
     shared: bool
+    half: int = 8
 
 
 def tile16(taps: int, channels: int) -> Tile16 | None:
     """The division of a window of 1 or 9 taps; None where the packing does not take it."""
+    if taps == 1 and channels in (8, 16, 32):
+        return Tile16((0,), 0, 0, True, channels // 8)
     if taps not in (1, 9) or channels % 64 or not channels:
         return None
     each = channels // 64
@@ -58,7 +62,9 @@ def pack_tile16(weights: Array, low: Array | None = None) -> Array:
     outputs, taps = weights.shape[0], weights.shape[1] * weights.shape[2]
     form = tile16(taps, weights.shape[3])
     assert form is not None and outputs % OUTPUTS == 0
-    halves = pack_plane(weights < 0).astype("<u4").view(np.uint8).reshape(outputs, -1, 8)[:, list(form.order)]
+    octets = pack_plane(weights < 0).astype("<u4").view(np.uint8).reshape(outputs, -1)
+    octets = octets[:, : len(form.order) * form.half]  # words hold no more than the channels
+    halves = octets.reshape(outputs, -1, form.half)[:, list(form.order)]
     whole = form.chunks * form.vectors
     if form.shared:
         vectors = halves[:, : 2 * whole].reshape(outputs // 2, -1)
@@ -78,8 +84,11 @@ def unpack_tile16(blob: bytes, shape: tuple[int, ...]) -> Array:
     outputs, kh, kw, channels = shape
     form = tile16(kh * kw, channels)
     assert form is not None
-    size = outputs * len(form.order) * 8
+    size = outputs * len(form.order) * form.half
     octets = np.frombuffer(blob[:size], np.uint8)
+    if form.half != 8:
+        padded = np.pad(octets.reshape(outputs, form.half), ((0, 0), (0, 4 - form.half)))
+        return 1 - 2 * unpack_plane(padded.view("<u4").reshape(outputs, 1, 1, 1), channels)
     whole = form.chunks * form.vectors
     if form.shared:
         pairs = octets.reshape(outputs // 2, -1)
@@ -109,7 +118,7 @@ class _Tile16:
             return False
         step.kernel = kernel
         step.weights = pack_tile16(found.weights, limits[0] if packs and limits else None)
-        step.why = "channels in vectors of 64, 16 outputs share a tree of additions"
+        step.why = "channels in halves of vectors, 16 outputs share a tree of additions"
         if packs:
             store_packed(step)
         return True

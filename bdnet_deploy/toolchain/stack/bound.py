@@ -255,12 +255,13 @@ class _Graph:
 def kernels(program: Program) -> Mapping[str, Sequence[int]]:
     """``"run"`` and ``"check"`` -> addresses of these functions of all linked kernels.
 
-    A kernel is a constant ``bd_kernel`` {name, run, check} whose symbol is its name, as ``BD_DEFINE_KERNEL`` makes it.
+    A kernel is a constant ``bd_kernel`` {name, run, check} whose symbol is its name, as ``BD_DEFINE_KERNEL`` makes it, or
+    of a variant ``<name>_on_<set>``.
     """
     found: dict[str, set[int]] = {"run": set(), "check": set()}
     for symbol, (address, size) in program.objects.items():
         words = program.words(address, 3) if size == 12 else None
-        if words is not None and program.string(words[0]) == symbol:
+        if words is not None and program.string(words[0]) == symbol.partition("_on_")[0]:
             found["run"].add(words[1] & ~1)
             found["check"].add(words[2] & ~1)
     return {member: sorted(addresses) for member, addresses in found.items()}

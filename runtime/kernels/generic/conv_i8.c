@@ -3,12 +3,9 @@
  * A quantized input enters as q - zero_point, so that padding of 0 is left out like anywhere else. The window
  * of one pixel and group is gathered once into scratch as int32.
  *
- * Packing __border adds a number to each accumulator, by the class of its row, the class of its column and its output:
- *     uint16 row_classes, column_classes
- *     int32 border[row_classes][column_classes][O]
- *     uint8 class_of_row[out_height], class_of_column[out_width]
- *     int8 weights as above */
+ * Packing __border adds a number to each accumulator: bd_border.h. */
 #include "bd_bits.h"
+#include "bd_border.h"
 #include "bd_check.h"
 #include "bd_kernels.h"
 #include "bd_window.h"
@@ -72,31 +69,6 @@ static int32_t dot(const int32_t *x, const int8_t *weights, const bd_runs *runs,
     return (int32_t)sum;
 }
 
-typedef struct bd_border {
-    const int32_t *values;
-    const uint8_t *rows, *columns;
-    const int8_t *weights;
-    uint32_t row_classes, column_classes;
-} bd_border;
-
-/* Arithmetic on integers, since the loader asks before it knows that the blob is as large as it says. */
-static uint32_t border_at(const bd_step *step, const uint8_t *constants, bd_border *border) {
-    const uint8_t *blob = constants + step->weights;
-    const uint16_t *classes = (const void *)blob;
-    const uint64_t values = (uint64_t)classes[0] * classes[1] * step->out_channels;
-    const uint64_t bytes = 4u + 4u * values + step->out_height + step->out_width;
-    if (values == 0 || bytes > step->weights_size) {
-        return 0;
-    }
-    border->row_classes = classes[0];
-    border->column_classes = classes[1];
-    border->values = (const void *)(blob + 4);
-    border->rows = blob + 4u + 4u * (size_t)values;
-    border->columns = border->rows + step->out_height;
-    border->weights = (const void *)(border->columns + step->out_width);
-    return (uint32_t)bytes;
-}
-
 BD_INLINE void conv_rows(const bd_step *step, const int8_t *all_weights, const bd_border *border,
                          const bd_view in[], const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     const uint32_t groups = step->groups, n = in->channels / groups, count = out->channels / groups;
@@ -109,8 +81,7 @@ BD_INLINE void conv_rows(const bd_step *step, const int8_t *all_weights, const b
             const int8_t *weights = all_weights;
             const int32_t *add = NULL;
             if (border != NULL) {
-                const uint32_t class_of = border->rows[y] * border->column_classes + border->columns[x];
-                add = border->values + (size_t)class_of * out->channels;
+                add = bd_border_values(border, y, x, out->channels);
             }
             for (uint32_t g = 0; g < groups; g++) {
                 gather(scratch, step, in, &window, g * n, n);
@@ -132,7 +103,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
 static bd_status conv_border(const bd_step *step, const uint8_t *constants, const bd_view in[],
                              const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     bd_border border;
-    if (border_at(step, constants, &border) == 0) {
+    if (bd_border_at(step, constants, &border) == 0) {
         return BD_ERROR_STEP; /* the loader has refused it */
     }
     conv_rows(step, border.weights, &border, in, out, y0, rows, scratch);
@@ -185,7 +156,7 @@ static bd_status check_border(const bd_step *step, const uint8_t *constants, uin
     if (step->weights == BD_ABSENT || step->weights_size < 4u || step->pad_value != 0) {
         return BD_ERROR_STEP;
     }
-    const uint32_t before = border_at(step, constants, &border);
+    const uint32_t before = bd_border_at(step, constants, &border);
     if (before == 0 || !all_below(border.rows, step->out_height, border.row_classes) ||
         !all_below(border.columns, step->out_width, border.column_classes)) {
         return BD_ERROR_STEP;

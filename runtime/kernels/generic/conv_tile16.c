@@ -58,9 +58,21 @@ static int16_t addend(const bd_step *step, const uint16_t *ones, uint32_t channe
     return (int16_t)(uint16_t)sum;
 }
 
+/* Of 8, 16 or 32 channels: the same of the bits that there are, which are a word's first. */
+static uint32_t few_mismatches(const uint8_t *x, const uint8_t *w, uint32_t count) {
+    uint32_t word = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        word |= (uint32_t)(x[i] ^ w[i]) << (8u * i);
+    }
+    return bd_popcount(word);
+}
+
 static uint32_t mismatches(const uint8_t *x, const bd_step *step, const bd_tile16 *t, const uint8_t *weights,
                            uint32_t channels, uint32_t pixel, uint32_t o) {
     uint32_t n = 0;
+    if (t->half != 8u) {
+        return few_mismatches(x, weights + (size_t)o * t->half, t->half);
+    }
     for (uint32_t u = 0; u < t->halves; u++) {
         const uint32_t *a = (const void *)(x + half_at(step, channels, pixel, u));
         const uint32_t *w = weights_at(weights, t, o, u);
@@ -89,7 +101,8 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
             const uint32_t pixel = x * step->stride_w;
             const uint32_t missing = bd_tile16_missing(step, (int32_t)pixel - step->pad_left, in->width);
             const uint8_t *from =
-                taps == 9u ? scratch : bd_row(in, y * step->stride_h) + (size_t)pixel * (channels / 8u);
+                taps == 9u ? scratch
+                           : bd_row(in, y * step->stride_h) + (size_t)pixel * (4u * bd_words(channels));
             uint32_t word = 0;
             for (uint32_t o = 0; o < outputs; o++) {
                 const uint32_t c = mismatches(from, step, &t, weights, channels, pixel, o);
@@ -126,7 +139,8 @@ bd_status bd_tile16_check(const bd_step *step, const bd_view in[], const bd_view
     const uint32_t taps = bd_tile16_taps(step), outputs = step->out_channels, channels = in->channels;
     const bd_tile16 t = bd_tile16_of(taps, channels);
     const int packed = dtype == BD_BIT;
-    const uint64_t blob = (uint64_t)outputs * (t.halves * 8u + (taps == 9u ? 18u : 0u) + (packed ? 2u : 0u));
+    const uint64_t blob =
+        (uint64_t)outputs * (t.halves * t.half + (taps == 9u ? 18u : 0u) + (packed ? 2u : 0u));
     const uint64_t padded = ((uint64_t)(step->out_width - 1u) * step->stride_w + 3u) * (channels / 8u);
     if (t.vectors + t.shared == 0 || outputs % (packed ? 32u : 16u) != 0 || taps * channels > 0x7fffu ||
         step->weight_planes != 1 || step->weights == BD_ABSENT || blob != step->weights_size ||

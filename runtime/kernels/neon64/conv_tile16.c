@@ -7,6 +7,7 @@
 
 #include "bd_kernels.h"
 #include "bd_tile16.h"
+#include "conv_narrow.h"
 
 #define MOST 4u /* pixels of a tile */
 
@@ -445,7 +446,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     r.at[0] = r.at[1] = r.at[2] = 0;
     r.k = (int16_t)(taps * channels);
     p.count = step->out_width;
-    p.x_step = step->stride_w * (channels / 8u);
+    p.x_step = step->stride_w * 4u * bd_words(channels);
     p.to_step = packed ? outputs / 8u : outputs * 2u;
     p.first = 0;
     p.last = p.count;
@@ -458,7 +459,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
                                                                                               : p.count;
     }
     if (taps == 1u && step->stride_h == 1 && step->stride_w == 1 &&
-        is_one_row(in, in->width * (channels / 8u), y0, rows) && step->out_width == in->width &&
+        is_one_row(in, in->width * 4u * bd_words(channels), y0, rows) && step->out_width == in->width &&
         is_one_row(out, p.to_step * p.count, y0, rows)) {
         p.count *= rows;
         p.last = p.count;
@@ -467,7 +468,7 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
         const uint32_t missing = bd_tile16_missing(step, top, in->height);
-        if (missing != known && (packed || taps == 9u || t.chunks > 1u)) {
+        if (missing != known && t.half == 8u && (packed || taps == 9u || t.chunks > 1u)) {
             const uint32_t last = p.last < p.count ? 2u : 0u;
             for (uint32_t side = 0; side < 4u; side++) {
                 const int used = (side & (p.first != 0 ? 3u : 2u)) == side && (side & (last | 1u)) == side;
@@ -490,6 +491,12 @@ static bd_status conv(const bd_step *step, const uint8_t *constants, const bd_vi
             p.x = bd_row(in, y * step->stride_h);
         }
         p.to = bd_row(out, y);
+        if (t.half != 8u) {
+            const bd_conv_narrow few = {p.x,     weights, low,      p.to,     channels,
+                                        outputs, p.count, p.x_step, p.to_step};
+            bd_conv_narrow_pixels(&few);
+            continue;
+        }
         shape(&r, &p);
     }
     return BD_OK;

@@ -1,0 +1,294 @@
+/* Packed epilogue (bd_records.h) by packed SIMD, Armv7E-M: int16 residuals and trunk.
+ *
+ * A loop takes 8 channels of a pixel, two at a time: products of 32 bits, the upper halves packed into a word, and all else in
+ * both halves at once. In assembly, since compilers spill where all 14 registers are in use: r0 records, r1 accumulators,
+ * r2 residual, r3 trunk, r4 bits, lr packed output, the others for one pair. The sign bits of a pair are shifted in at 15 and
+ * 31 (of the second threshold at 14 and 30), two places a pair, so that 8 pairs leave even channels in the lower half and odd
+ * ones in the upper one; the loop ends where a bit that was in r4 at the start falls out. Accumulators that are not of 16 bits
+ * in natural order, nor of 8 in order 1, are widened by 16 in front of it. */
+#include "bd_kernels.h"
+#include "bd_records.h"
+
+#include <arm_acle.h>
+
+/* Two accumulators to r10 and r11. Of order 1, the channels of 8 are 4 bytes apart and the next 8 begin one byte on. */
+#define ACC_WIDE_0                                                                                           \
+    "ldrsh r10, [r1], #2\n\t"                                                                                \
+    "ldrsh r11, [r1], #2\n\t"
+#define ACC_WIDE_1 ACC_WIDE_0
+#define ACC_WIDE_2 ACC_WIDE_0
+#define ACC_WIDE_3 ACC_WIDE_0
+#define ACC_PLANES_0                                                                                         \
+    "ldrsb r10, [r1]\n\t"                                                                                    \
+    "ldrsb r11, [r1, #4]\n\t"
+#define ACC_PLANES_1                                                                                         \
+    "ldrsb r10, [r1, #8]\n\t"                                                                                \
+    "ldrsb r11, [r1, #12]\n\t"
+#define ACC_PLANES_2                                                                                         \
+    "ldrsb r10, [r1, #16]\n\t"                                                                               \
+    "ldrsb r11, [r1, #20]\n\t"
+#define ACC_PLANES_3                                                                                         \
+    "ldrsb r11, [r1, #28]\n\t"                                                                               \
+    "ldrsb r10, [r1, #24]\n\t"                                                                               \
+    "adds r1, r1, #1\n\t"
+
+/* The first words of a record, and v in r7. */
+#define PRODUCTS                                                                                             \
+    "mla r7, r10, r5, r7\n\t"                                                                                \
+    "mla r8, r11, r6, r8\n\t"
+#define FIRST    "ldm r0!, {r5, r6, r7, r8}\n\t"
+#define FIRST_M  "ldm r0!, {r5, r6, r7, r8, r9}\n\t"
+#define RESIDUAL "ldr r12, [r2], #4\n\t"
+#define RESIDUAL_PRODUCTS                                                                                    \
+    "smlabb r7, r12, r9, r7\n\t"                                                                             \
+    "smlatt r8, r12, r9, r8\n\t"
+#define UPPER "pkhtb r7, r8, r7, asr #16\n\t"
+
+/* slope, slope, [keep], low, [high] */
+#define SECOND_NO         SECOND_BITS
+#define SECOND_BITS       "ldm r0!, {r5, r6, r10}\n\t"
+#define SECOND_TRITS      "ldm r0!, {r5, r6, r10, r11}\n\t"
+#define SECOND_KEEP_NO    SECOND_KEEP_BITS
+#define SECOND_KEEP_BITS  "ldm r0!, {r5, r6, r9, r10}\n\t"
+#define SECOND_KEEP_TRITS "ldm r0!, {r5, r6, r9, r10, r11}\n\t"
+
+/* Everything up to v, whose signs are in the GE flags. */
+#define SIGNS_OF_V        "sadd16 r8, r7, r7\n\t"
+#define V_NONE(acc, bits) FIRST acc PRODUCTS UPPER SECOND_##bits SIGNS_OF_V
+#define V_ONE(acc, bits)  FIRST acc PRODUCTS RESIDUAL UPPER SECOND_##bits "qadd16 r7, r7, r12\n\t" SIGNS_OF_V
+#define V_ONE_FITS(acc, bits) FIRST acc PRODUCTS RESIDUAL UPPER SECOND_##bits "sadd16 r7, r7, r12\n\t"
+#define V_LOW(acc, bits)      FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_##bits SIGNS_OF_V
+#define V_ALL(acc, bits)                                                                                     \
+    FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_##bits "qadd16 r7, r7, r12\n\t" SIGNS_OF_V
+#define V_ALL_FITS(acc, bits)                                                                                \
+    FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_##bits "sadd16 r7, r7, r12\n\t"
+#define V_MIXED(acc, bits)                                                                                   \
+    FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_KEEP_##bits                                 \
+        "and r12, r12, r9\n\t"                                                                               \
+        "qadd16 r7, r7, r12\n\t" SIGNS_OF_V
+
+/* y in r7, stored; its differences from the thresholds, of which the signs are kept. */
+#define Y                                                                                                    \
+    "smulwb r5, r5, r7\n\t"                                                                                  \
+    "smulwt r6, r6, r7\n\t"                                                                                  \
+    "pkhbt r5, r5, r6, lsl #16\n\t"                                                                          \
+    "sel r7, r7, r5\n\t"                                                                                     \
+    "str r7, [r3], #4\n\t"
+#define COMPARE_NO
+#define COMPARE_BITS                                                                                         \
+    "qsub16 r10, r7, r10\n\t"                                                                                \
+    "and r10, r10, #0x80008000\n\t"
+#define COMPARE_TRITS                                                                                        \
+    COMPARE_BITS                                                                                             \
+    "qsub16 r11, r7, r11\n\t"                                                                                \
+    "and r11, r11, #0x80008000\n\t"                                                                          \
+    "orr r10, r10, r11, lsr #1\n\t"
+#define SHIFT_NO
+#define SHIFT_BITS  "orr r4, r10, r4, lsr #2\n\t"
+#define SHIFT_TRITS SHIFT_BITS
+#define LAST_NO     "lsrs r4, r4, #8\n\t"
+#define LAST_BITS                                                                                            \
+    "lsrs r4, r4, #2\n\t"                                                                                    \
+    "orr r4, r4, r10\n\t"
+#define LAST_TRITS LAST_BITS
+
+/* The bits of 16 channels in natural order, stored. */
+#define STORE_NO "add lr, lr, #2\n\t"
+#define STORE_BITS                                                                                           \
+    "uxth r5, r4\n\t"                                                                                        \
+    "lsr r4, r4, #16\n\t"                                                                                    \
+    "orr r4, r4, r5, lsr #1\n\t"                                                                             \
+    "strh r4, [lr], #2\n\t"
+#define STORE_TRITS                                                                                          \
+    "ldr r9, [sp, #8]\n\t"                                                                                   \
+    "and r6, r4, #0x55555555\n\t"                                                                            \
+    "eor r4, r4, r6\n\t"                                                                                     \
+    "uxth r7, r6\n\t"                                                                                        \
+    "lsr r6, r6, #16\n\t"                                                                                    \
+    "orr r6, r7, r6, lsl #1\n\t"                                                                             \
+    "strh r6, [lr, r9]\n\t" STORE_BITS
+/* Behind the last 16 of 32 channels in order 1. */
+#define NEXT_WIDE
+#define NEXT_PLANES                                                                                          \
+    "tst lr, #2\n\t"                                                                                         \
+    "it eq\n\t"                                                                                              \
+    "addeq r1, r1, #28\n\t"
+
+#define PAIR(v, acc, bits) V_##v(ACC_##acc, bits) Y COMPARE_##bits
+#define PIXELS(v, acc, bits)                                                                                 \
+    "1:\n\t"                                                                                                 \
+    "ldr r4, [sp, #12]\n\t"                                                                                  \
+    "2:\n\t" PAIR(v, acc##_0, bits) SHIFT_##bits                                                             \
+    PAIR(v, acc##_1, bits) SHIFT_##bits PAIR(v, acc##_2, bits) SHIFT_##bits PAIR(v, acc##_3, bits)           \
+        LAST_##bits "bcc 2b\n\t" STORE_##bits NEXT_##acc "ldr r5, [sp, #4]\n\t"                              \
+                                                         "cmp r0, r5\n\t"                                    \
+                                                         "bne 1b\n\t"                                        \
+                                                         "ldr r5, [sp, #16]\n\t"                             \
+                                                         "ldr r0, [sp, #0]\n\t"                              \
+                                                         "subs r5, r5, #1\n\t"                               \
+                                                         "str r5, [sp, #16]\n\t"                             \
+                                                         "bne 1b\n\t"
+
+/* Channels of one pixel, or all of several whose operands lie behind one another. The assembly knows the offsets; what it reads
+ * seldom it copies to the stack, as no register is left to point there. */
+typedef struct job {
+    const uint32_t *first, *end; /* records */
+    uint32_t plane;              /* bytes from a packed word to the one of the second plane */
+    uint32_t last;   /* the bit that ends the loop: 0x8000 for 16 channels at a time, 0x80 for 8 */
+    uint32_t pixels; /* at least 1 */
+    const void *acc;
+    const uint8_t *residual;
+    uint8_t *trunk, *packed;
+} job;
+
+#define FORM(v, acc, bits)                                                                                   \
+    static BD_APART void v##_##acc##_##bits(const job *j) {                                                  \
+        register const job *at __asm__("r0") = j;                                                            \
+        __asm__ volatile("sub sp, sp, #24\n\t"                                                               \
+                         "ldr lr, [r0, #32]\n\t"                                                             \
+                         "ldm r0, {r4, r5, r6, r7, r8, r9, r10, r11}\n\t"                                    \
+                         "stm sp, {r4, r5, r6, r7, r8}\n\t"                                                  \
+                         "mov r0, r4\n\t"                                                                    \
+                         "mov r1, r9\n\t"                                                                    \
+                         "mov r2, r10\n\t"                                                                   \
+                         "mov r3, r11\n\t" PIXELS(v, acc, bits) "add sp, sp, #24"                            \
+                         : "+r"(at)                                                                          \
+                         :                                                                                   \
+                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr",  \
+                           "cc", "memory");                                                                  \
+    }
+
+#define FORMS(acc_kind, bits_kind)                                                                           \
+    FORM(NONE, acc_kind, bits_kind)                                                                          \
+    FORM(ONE, acc_kind, bits_kind)                                                                           \
+    FORM(ONE_FITS, acc_kind, bits_kind)                                                                      \
+    FORM(LOW, acc_kind, bits_kind)                                                                           \
+    FORM(ALL, acc_kind, bits_kind)                                                                           \
+    FORM(ALL_FITS, acc_kind, bits_kind)                                                                      \
+    FORM(MIXED, acc_kind, bits_kind)
+
+FORMS(WIDE, NO)
+FORMS(WIDE, BITS)
+FORMS(WIDE, TRITS)
+FORMS(PLANES, BITS)
+FORMS(PLANES, TRITS)
+
+typedef void (*form_fn)(const job *j);
+
+#define ROW(acc_kind, bits_kind)                                                                             \
+    {                                                                                                        \
+        {NONE_##acc_kind##_##bits_kind, ONE_##acc_kind##_##bits_kind, LOW_##acc_kind##_##bits_kind,          \
+         ALL_##acc_kind##_##bits_kind, MIXED_##acc_kind##_##bits_kind},                                      \
+        {                                                                                                    \
+            NONE_##acc_kind##_##bits_kind, ONE_FITS_##acc_kind##_##bits_kind, LOW_##acc_kind##_##bits_kind,  \
+                ALL_FITS_##acc_kind##_##bits_kind, MIXED_##acc_kind##_##bits_kind                            \
+        }                                                                                                    \
+    }
+/* [operands][fits][residual] */
+static const form_fn forms[5][2][5] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
+                                       ROW(PLANES, TRITS)};
+
+/* n <= 16 accumulators of pixel x from channel c. */
+static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint32_t c, uint32_t n) {
+    const size_t at = (size_t)x * r->channels + c;
+    const void *acc = r->at.acc;
+    const int shift = -r->shift;
+    if (r->in[0].order == 1) {
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = (int16_t)bd_record_acc(r, x, c + i);
+        }
+    } else if (r->in[0].dtype == BD_U8) {
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = ((const uint8_t *)acc)[at + i];
+        }
+    } else if (r->in[0].dtype == BD_I8) {
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = ((const int8_t *)acc)[at + i];
+        }
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            to[i] = (int16_t)__ssat(((const int32_t *)acc)[at + i] >> shift, 16);
+        }
+    }
+}
+
+/* One pixel, 16 channels at a time. */
+static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
+    const int widened = r->in[0].dtype != BD_I16;
+    const uint32_t eights = r->channels & ~7u;
+    int16_t acc[16], unread[16];
+    uint32_t *b = NULL, *a = NULL, none = 0;
+    job j;
+    j.plane = 0;
+    if (r->at.packed != NULL) {
+        a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
+        j.plane = b != NULL ? (uint32_t)((uint8_t *)b - (uint8_t *)a) : 0;
+    }
+    for (uint32_t c = 0; c < eights; c += 16) {
+        const uint32_t n = eights - c < 16u ? 8u : 16u;
+        const size_t at = (size_t)x * r->channels + c;
+        j.first = r->records + c / 2u * r->words;
+        j.end = j.first + n / 2u * r->words;
+        j.acc = (const int16_t *)(const void *)r->at.acc + at;
+        if (widened) {
+            widen(acc, r, x, c, n);
+            j.acc = acc;
+        }
+        j.residual = r->at.residual + 2u * (r->in[1].width == 1u ? c : at);
+        j.trunk = r->at.trunk != NULL ? r->at.trunk + 2u * at : (uint8_t *)unread;
+        j.packed = a != NULL ? (uint8_t *)a + c / 8u : (uint8_t *)&none;
+        j.last = n == 16u ? 0x8000u : 0x80u;
+        j.pixels = 1;
+        if (c % 32u == 0 && a != NULL) {
+            a[c / 32u] = 0;
+            a[c / 32u + j.plane / 4u] = 0;
+        }
+        form(&j);
+        if (n == 8u && a != NULL) { /* they lie in the upper byte of the half */
+            uint16_t *half = (uint16_t *)(void *)j.packed, *other = (uint16_t *)(void *)(j.packed + j.plane);
+            *half = (uint16_t)(*half >> 8);
+            if (other != half) {
+                *other = (uint16_t)(*other >> 8);
+            }
+        }
+    }
+    if (eights != r->channels) {
+        bd_quad_channels(r, x, eights);
+    }
+}
+
+static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    bd_record_row r = bd_quad_row(step, constants, in, out);
+    const uint32_t channels = r.channels, width = step->out_width;
+    const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
+    const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
+    const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
+                      (in[1].rows_held == 0 || in[1].width == width);
+    const form_fn form =
+        forms[whole && planes ? bits + 2 : bits][(r.form & BD_FORM_FITS) != 0][r.form & BD_RES];
+    (void)scratch;
+    for (uint32_t y = y0; y < y0 + rows; y++) {
+        r.at = bd_rows_of(in, out, y);
+        if (whole) {
+            job j;
+            j.first = r.records;
+            j.end = r.records + channels / 2u * r.words;
+            j.acc = r.at.acc;
+            j.residual = r.at.residual;
+            j.trunk = r.at.trunk;
+            j.packed = r.at.packed;
+            j.plane = width * (channels / 8u);
+            j.last = 0x8000u;
+            j.pixels = width;
+            form(&j);
+        } else {
+            for (uint32_t x = 0; x < width; x++) {
+                one_pixel(&r, form, x);
+            }
+        }
+    }
+    return BD_OK;
+}
+
+BD_DEFINE_VARIANT(bd_epilogue_i16__quad, dsp, epilogue)

@@ -1,0 +1,325 @@
+/* Packed epilogue (bd_records.h) channel by channel, Armv6-M: int16 residuals and trunk.
+ *
+ * Channels descend, so that bits shifted in from below end in natural order; 8 of them are one round of a loop in assembly, as
+ * compilers spill and branch on data here. r0 records, r1 bits of the first threshold, r2 accumulators, r4 two residuals,
+ * r7 trunk; r8 and r9 are the distances of accumulators and residual from the trunk, r11 bits of the second threshold. A sign
+ * is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out. Accumulators that are not
+ * of 16 bits in natural order, nor of 8 in order 1, are widened by 32 in front of it. */
+#include "bd_kernels.h"
+#include "bd_records.h"
+
+/* Of channels c and c + 1, c the i-th of 8: where the two accumulators, and then the two residuals are. */
+#define PAIR_WIDE(i)                                                                                         \
+    "subs r7, #4\n\t"                                                                                        \
+    "mov r2, r8\n\t"                                                                                         \
+    "ldr r2, [r2, r7]\n\t"
+#define PAIR_I8(i) "subs r7, #4\n\t"
+#define PAIR_U8(i) "subs r7, #4\n\t"
+#define OTHERS                                                                                               \
+    "mov r4, r9\n\t"                                                                                         \
+    "ldr r4, [r4, r7]\n\t"
+/* An accumulator to r3. */
+#define ACC_WIDE_1(i) "asrs r3, r2, #16\n\t"
+#define ACC_WIDE_0(i) "sxth r3, r2\n\t"
+#define ACC_I8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\tsxtb r3, r3\n\t"
+#define ACC_I8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\tsxtb r3, r3\n\t"
+#define ACC_U8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t"
+#define ACC_U8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\t"
+/* At the begin of 8 channels. */
+#define EIGHT_WIDE
+#define EIGHT_I8 "subs r2, #1\n\t"
+#define EIGHT_U8 EIGHT_I8
+/* A residual to r3 or r6. */
+#define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
+#define OTHER_0(r) "sxth " #r ", r4\n\t"
+
+/* To 16 bits, of a number of 17 in r5; r3 and r6 are lost. */
+#define SATURATE                                                                                             \
+    "asrs r3, r5, #31\n\t"                                                                                   \
+    "asrs r6, r5, #15\n\t"                                                                                   \
+    "eors r6, r3\n\t"                                                                                        \
+    "rsbs r6, r6, #0\n\t"                                                                                    \
+    "bics r5, r6\n\t"                                                                                        \
+    "ands r3, r6\n\t"                                                                                        \
+    "lsrs r6, r6, #17\n\t"                                                                                   \
+    "eors r3, r6\n\t"                                                                                        \
+    "orrs r5, r3\n\t"
+
+/* v in r5, slope - 65536 in r3. */
+#define PRODUCT                                                                                              \
+    "ldmia r0!, {r5}\n\t"                                                                                    \
+    "muls r5, r3, r5\n\t"                                                                                    \
+    "ldmia r0!, {r3, r6}\n\t"                                                                                \
+    "adds r5, r5, r6\n\t"                                                                                    \
+    "asrs r5, r5, #16\n\t"
+#define V_NONE(e)     PRODUCT
+#define V_ONE_FITS(e) PRODUCT OTHER_##e(r6) "adds r5, r5, r6\n\t"
+#define V_ONE(e)                                                                                             \
+    "ldmia r0!, {r5}\n\t"                                                                                    \
+    "muls r5, r3, r5\n\t"                                                                                    \
+    "ldr r6, [r0, #4]\n\t"                                                                                   \
+    "adds r5, r5, r6\n\t"                                                                                    \
+    "asrs r5, r5, #16\n\t" OTHER_##e(r6) "adds r5, r5, r6\n\t" SATURATE "ldmia r0!, {r3, r6}\n\t"
+#define V_WIDE(e)                                                                                            \
+    "ldmia r0!, {r5, r6}\n\t"                                                                                \
+    "muls r5, r3, r5\n\t" OTHER_##e(r3) "muls r6, r3, r6\n\t"                                                \
+                                        "adds r5, r5, r6\n\t"                                                \
+                                        "ldmia r0!, {r3, r6}\n\t"                                            \
+                                        "adds r5, r5, r6\n\t"                                                \
+                                        "asrs r5, r5, #16\n\t"
+#define V_MIXED(e)                                                                                           \
+    "ldmia r0!, {r5, r6}\n\t"                                                                                \
+    "muls r5, r3, r5\n\t" OTHER_##e(r3) "muls r6, r3, r6\n\t"                                                \
+                                        "adds r5, r5, r6\n\t"                                                \
+                                        "ldr r6, [r0, #4]\n\t"                                               \
+                                        "adds r5, r5, r6\n\t"                                                \
+                                        "asrs r5, r5, #16\n\t"                                               \
+                                        "ldr r6, [r0, #8]\n\t"                                               \
+                                        "ands r6, r3\n\t"                                                    \
+                                        "adds r5, r5, r6\n\t" SATURATE "ldmia r0!, {r3, r6}\n\t"             \
+                                        "adds r0, #4\n\t"
+
+/* y in r5, stored as the upper or lower one of two, then compared. */
+#define Y                                                                                                    \
+    "asrs r6, r5, #31\n\t"                                                                                   \
+    "ands r6, r5\n\t"                                                                                        \
+    "muls r6, r3, r6\n\t"                                                                                    \
+    "lsrs r6, r6, #16\n\t"                                                                                   \
+    "adds r5, r5, r6\n\t"
+#define STORE_1    "strh r5, [r7, #2]\n\t"
+#define STORE_0    "strh r5, [r7]\n\t"
+#define COMPARE_NO "adds r0, #4\n\t"
+#define COMPARE_BITS                                                                                         \
+    "ldmia r0!, {r6}\n\t"                                                                                    \
+    "subs r5, r5, r6\n\t"                                                                                    \
+    "lsls r5, r5, #1\n\t"                                                                                    \
+    "adcs r1, r1\n\t"
+#define COMPARE_TRITS                                                                                        \
+    "ldmia r0!, {r3, r6}\n\t"                                                                                \
+    "subs r6, r5, r6\n\t"                                                                                    \
+    "lsls r6, r6, #1\n\t"                                                                                    \
+    "mov r6, r11\n\t"                                                                                        \
+    "adcs r6, r6\n\t"                                                                                        \
+    "mov r11, r6\n\t"                                                                                        \
+    "subs r5, r5, r3\n\t"                                                                                    \
+    "lsls r5, r5, #1\n\t"                                                                                    \
+    "adcs r1, r1\n\t"
+
+#define ELEMENT(v, acc, bits, i, e) ACC_##acc##_##e(i) V_##v(e) Y STORE_##e COMPARE_##bits
+#define LOAD_NONE
+#define LOAD_ONE              OTHERS
+#define LOAD_ONE_FITS         OTHERS
+#define LOAD_WIDE             OTHERS
+#define LOAD_MIXED            OTHERS
+#define PAIR(v, acc, bits, i) PAIR_##acc(i) LOAD_##v ELEMENT(v, acc, bits, i, 1) ELEMENT(v, acc, bits, i, 0)
+#define LAST_NO               "lsls r1, r1, #8\n\t"
+#define LAST_BITS
+#define LAST_TRITS
+#define BEGIN_NO   "ldr r1, [sp, #8]\n\t"
+#define BEGIN_BITS BEGIN_NO
+#define BEGIN_TRITS                                                                                          \
+    BEGIN_NO "ldr r3, [sp, #12]\n\t"                                                                         \
+             "mov r11, r3\n\t"
+#define END_NO
+#define END_BITS                                                                                             \
+    "ldr r3, [sp, #20]\n\t"                                                                                  \
+    "stmia r3!, {r1}\n\t"                                                                                    \
+    "str r3, [sp, #20]\n\t"
+#define END_TRITS                                                                                            \
+    "ldr r3, [sp, #20]\n\t"                                                                                  \
+    "ldr r5, [sp, #16]\n\t"                                                                                  \
+    "mov r6, r11\n\t"                                                                                        \
+    "str r6, [r3, r5]\n\t"                                                                                   \
+    "stmia r3!, {r1}\n\t"                                                                                    \
+    "str r3, [sp, #20]\n\t"
+#define NEXT_WIDE
+#define NEXT_I8 "adds r2, #36\n\t"
+#define NEXT_U8 NEXT_I8
+
+/* Words of a pixel, pixels of a row. */
+#define PIXELS(v, acc, bits)                                                                                 \
+    "1:\n\t" BEGIN_##bits "2:\n\t" EIGHT_##acc PAIR(v, acc, bits, 6) PAIR(v, acc, bits, 4)                   \
+        PAIR(v, acc, bits, 2) PAIR(v, acc, bits, 0) LAST_##bits "bcs 3f\n\t"                                 \
+                                                                "b 2b\n\t"                                   \
+                                                                "3:\n\t" END_##bits NEXT_##acc               \
+        "adds r7, #128\n\t"                                                                                  \
+        "ldr r3, [sp, #4]\n\t"                                                                               \
+        "cmp r0, r3\n\t"                                                                                     \
+        "beq 4f\n\t"                                                                                         \
+        "b 1b\n\t"                                                                                           \
+        "4:\n\t"                                                                                             \
+        "ldr r0, [sp]\n\t"                                                                                   \
+        "ldr r3, [sp, #24]\n\t"                                                                              \
+        "subs r3, #1\n\t"                                                                                    \
+        "str r3, [sp, #24]\n\t"                                                                              \
+        "beq 5f\n\t"                                                                                         \
+        "b 1b\n\t"                                                                                           \
+        "5:\n\t"
+
+/* Up to 32 channels of one pixel, a multiple of 8, or all of several pixels whose operands lie behind one another. The assembly
+ * knows the offsets. */
+typedef struct job {
+    const uint32_t *first, *end; /* records */
+    uint32_t begin,
+        begin_high; /* bits of higher channels of the word; begin: with a bit 2**(32 - channels) */
+    uint32_t plane; /* bytes from a packed word to the one of the second plane */
+    uint32_t *packed;
+    uint32_t pixels;    /* at least 1 */
+    const uint8_t *acc; /* order 1: behind the first byte of each eight; else not read */
+    uint32_t to_acc;    /* from the trunk, bytes */
+    uint32_t to_other;  /* the same of the residual */
+    uint8_t *trunk;     /* behind the channels of the first word */
+} job;
+
+#define FORM(v, acc, bits)                                                                                   \
+    static BD_APART void v##_##acc##_##bits(const job *j) {                                                  \
+        register const job *at __asm__("r0") = j;                                                            \
+        __asm__ volatile("sub sp, #32\n\t"                                                                   \
+                         "ldmia r0!, {r1, r2, r3, r4, r5, r6, r7}\n\t"                                       \
+                         "str r1, [sp]\n\t"                                                                  \
+                         "str r2, [sp, #4]\n\t"                                                              \
+                         "str r3, [sp, #8]\n\t"                                                              \
+                         "str r4, [sp, #12]\n\t"                                                             \
+                         "str r5, [sp, #16]\n\t"                                                             \
+                         "str r6, [sp, #20]\n\t"                                                             \
+                         "str r7, [sp, #24]\n\t"                                                             \
+                         "ldmia r0!, {r2, r3, r4, r7}\n\t"                                                   \
+                         "mov r8, r3\n\t"                                                                    \
+                         "mov r9, r4\n\t"                                                                    \
+                         "mov r0, r1\n\t" PIXELS(v, acc, bits) "add sp, #32"                                 \
+                         : "+r"(at)                                                                          \
+                         :                                                                                   \
+                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r11", "cc", "memory");     \
+    }
+
+#define FORMS(acc_kind, bits_kind)                                                                           \
+    FORM(NONE, acc_kind, bits_kind)                                                                          \
+    FORM(ONE, acc_kind, bits_kind)                                                                           \
+    FORM(ONE_FITS, acc_kind, bits_kind)                                                                      \
+    FORM(MIXED, acc_kind, bits_kind)                                                                         \
+    FORM(WIDE, acc_kind, bits_kind)
+
+FORMS(WIDE, NO)
+FORMS(WIDE, BITS)
+FORMS(WIDE, TRITS)
+FORMS(I8, BITS)
+FORMS(I8, TRITS)
+
+typedef void (*form_fn)(const job *j);
+
+enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE };
+#define ROW(acc_kind, bits_kind)                                                                             \
+    {NONE_##acc_kind##_##bits_kind, ONE_##acc_kind##_##bits_kind, ONE_FITS_##acc_kind##_##bits_kind,         \
+     MIXED_##acc_kind##_##bits_kind, WIDE_##acc_kind##_##bits_kind}
+/* [operands][sum] */
+static const form_fn forms[5][5] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(I8, BITS),
+                                    ROW(I8, TRITS)};
+
+static uint32_t sum_of(uint32_t form) {
+    switch (form & BD_RES) {
+    case BD_RES_NONE:
+        return SUM_NONE;
+    case BD_RES_ONE:
+        return (form & BD_FORM_FITS) != 0 ? SUM_ONE_FITS : SUM_ONE;
+    case BD_RES_MIXED:
+        return SUM_MIXED;
+    default:
+        return SUM_WIDE;
+    }
+}
+
+static uint32_t distance(const void *to, const void *from) {
+    return (uint32_t)(uintptr_t)to - (uint32_t)(uintptr_t)from;
+}
+
+/* One pixel, word by word. */
+static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
+    const int widened = r->in[0].dtype != BD_I16;
+    const uint32_t channels = r->channels, other_pixel = r->in[1].width == 1u ? 0u : x * channels;
+    uint32_t acc[16], unread[16], none = 0;
+    uint32_t *b = NULL, *a = NULL;
+    job j;
+    j.plane = 0;
+    j.acc = NULL;
+    if (channels % 8u != 0) { /* the bits of the last channels, before those below them */
+        bd_word_channels(r, x, channels & ~7u);
+    }
+    if (r->at.packed != NULL) {
+        a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
+        j.plane = b != NULL ? distance(b, a) : 0;
+    }
+    const uint32_t *records = r->records;
+    for (uint32_t c = 0; c < channels; c += 32u) {
+        const uint32_t left = channels - c, all = left < 32u ? left : 32u, n = all & ~7u;
+        const size_t at = (size_t)x * channels + c;
+        const uint32_t word = c / 32u;
+        j.first = records + (all - n) * r->words;
+        records += all * r->words;
+        j.end = records;
+        if (n == 0) {
+            break;
+        }
+        uint8_t *trunk = r->at.trunk != NULL ? r->at.trunk + 2u * at : (uint8_t *)unread;
+        j.begin = 1u << (32u - n);
+        j.begin_high = 0;
+        j.packed = a != NULL ? a + word : &none;
+        if (a != NULL && n != all) {
+            j.begin |= a[word] >> n;
+            j.begin_high = b != NULL ? b[word] >> n : 0;
+        }
+        j.pixels = 1;
+        j.trunk = trunk + 2u * n;
+        j.to_other = distance(r->at.residual + 2u * (other_pixel + c), trunk);
+        j.to_acc = distance(r->at.acc + 2u * at, trunk);
+        if (widened) {
+            for (uint32_t i = 0; i < n; i++) {
+                ((int16_t *)(void *)acc)[i] = (int16_t)bd_record_acc(r, x, c + i);
+            }
+            j.to_acc = distance(acc, trunk);
+        }
+        form(&j);
+    }
+}
+
+static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
+                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
+    bd_record_row r = bd_word_row(step, constants, in, out);
+    const uint32_t channels = r.channels, width = step->out_width;
+    const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
+    const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
+    const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
+                      (in[1].rows_held == 0 || in[1].width == width);
+    const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
+    if (channels % 2u != 0) { /* pairs would not be aligned */
+        return bd_epilogue_i16__word.run(step, constants, in, out, y0, rows, scratch);
+    }
+    for (uint32_t y = y0; y < y0 + rows; y++) {
+        r.at = bd_rows_of(in, out, y);
+        if (whole) {
+            job j;
+            j.first = r.records;
+            j.end = r.records + channels * r.words;
+            j.begin = 1;
+            j.begin_high = 0;
+            j.plane = width * (channels / 8u);
+            j.packed = (uint32_t *)(void *)r.at.packed;
+            j.pixels = width;
+            j.acc = r.at.acc + 4;
+            j.trunk = r.at.trunk + 64;
+            j.to_acc = distance(r.at.acc, r.at.trunk);
+            j.to_other = distance(r.at.residual, r.at.trunk);
+            form(&j);
+        } else {
+            for (uint32_t x = 0; x < width; x++) {
+                one_pixel(&r, form, x);
+            }
+        }
+    }
+    return BD_OK;
+}
+
+#ifndef BD_EPILOGUE_WORD_SET
+#    define BD_EPILOGUE_WORD_SET v6m
+#endif
+#define DEFINE(kernel, set) BD_DEFINE_VARIANT(kernel, set, epilogue)
+DEFINE(bd_epilogue_i16__word, BD_EPILOGUE_WORD_SET)

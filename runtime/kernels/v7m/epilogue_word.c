@@ -1,0 +1,3 @@
+/* The packed epilogue of Armv6-M, whose instructions Armv7-M has too: for processors without packed SIMD. */
+#define BD_EPILOGUE_WORD_SET v7m
+#include "../v6m/epilogue_word.c"
