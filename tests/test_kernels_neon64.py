@@ -26,6 +26,8 @@ OWN = {
     **dict.fromkeys(TILED, tile16_step),
     "bd_dw_bb_i8": depthwise_rows,
     "bd_dw_tb_i8": depthwise_rows,
+    "bd_dw_bb_bit__planes": depthwise_rows,
+    "bd_dw_tb_bit__planes": depthwise_rows,
     "bd_epilogue_i16": usual_epilogue,
     "bd_epilogue_i16__lanes16": lanes16_step,
 }

@@ -13,6 +13,8 @@ class Program:
     A subclass has ``run``, ``read_memory``, ``write_memory`` and ``return_state`` (link register and stack pointer, for faults).
     """
 
+    stack_window = 1 << 16  # bytes that stack_used looks at first
+
     def __init__(self, setup: dict[str, Any]) -> None:
         self.input = bytearray()
         self.input_closed = False
@@ -67,7 +69,7 @@ class Program:
         Looks at a window that doubles while its lower half was written, so an untouched gap of more than half of it hides what
         lies deeper; stack frames of that size do not occur.
         """
-        window = 1 << 16
+        window = self.stack_window
         while True:
             start = max(self.stack_limit, self.stack_top - window)
             data = self.read_memory(start, self.stack_top - start)

@@ -52,6 +52,9 @@ class GdbStub:
     def break_at(self, address: int) -> None:
         self.ask(f"Z0,{address:x},2")
 
+    def remove_break(self, address: int) -> None:
+        self.ask(f"z0,{address:x},2")
+
     def resume(self) -> str:
         """Runs to the next breakpoint; the answer says why it stopped."""
         return self.ask("c")

@@ -55,27 +55,45 @@ static void on_block(unsigned cpu, void *data) {
     counts->other_end = b->other_end;
 }
 
+/* The record of a block, which QEMU may translate again and again. */
+static block *record_of(const block *wanted) {
+    static uint32_t places[2u * BLOCKS]; /* record + 1, or 0 */
+    uint32_t at = (uint32_t)((wanted->start * 2654435761u) ^ (wanted->last * 40503u)) % (2u * BLOCKS);
+    for (; places[at] != 0; at = (at + 1u) % (2u * BLOCKS)) {
+        block *const b = &counts->block[places[at] - 1u];
+        if (b->start == wanted->start && b->last == wanted->last && b->end == wanted->end) {
+            return b;
+        }
+    }
+    if (counts->blocks == BLOCKS) {
+        counts->full = 1;
+        return NULL;
+    }
+    block *const b = &counts->block[counts->blocks++];
+    places[at] = (uint32_t)counts->blocks;
+    *b = *wanted;
+    return b;
+}
+
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     const size_t n = qemu_plugin_tb_n_insns(tb);
+    block b = {0};
     (void)id;
     if (n == 0) {
         return;
     }
-    if (counts->blocks == BLOCKS) {
-        counts->full = 1;
-        return;
-    }
-    block *const b = &counts->block[counts->blocks];
     const struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, n - 1);
-    b->start = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0));
-    b->last = qemu_plugin_insn_vaddr(last);
+    b.start = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, 0));
+    b.last = qemu_plugin_insn_vaddr(last);
     /* Where the next instruction might cross a page, QEMU 7 looks at its first half and counts that as part of this one:
      * 6 bytes are 4 then, and 4 may be 2. */
     const size_t size = qemu_plugin_insn_size(last);
-    b->end = b->last + (size > 4 ? 4 : size);
-    b->other_end = size == 4 && b->end % 1024 == 0 ? b->last + 2 : b->end;
-    counts->blocks++;
-    qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, 0, b);
+    b.end = b.last + (size > 4 ? 4 : size);
+    b.other_end = size == 4 && b.end % 1024 == 0 ? b.last + 2 : b.end;
+    block *const kept = record_of(&b);
+    if (kept != NULL) {
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, 0, kept);
+    }
 }
 
 /* QEMU goes on when the process that started it is killed: end with it. */

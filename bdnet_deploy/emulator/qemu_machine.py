@@ -23,7 +23,7 @@ NOWHERE = -1  # "end of the block before" after a start, and of every block that
 ELSEWHERE = -2  # that of the others
 
 _R0, _R1, _SP, _LR, _PC, _XPSR = 0, 1, 13, 14, 15, 25
-_BKPT = b"\xab\xbe"
+_BKPT, _RETURN = b"\xab\xbe", b"\x70\x47"  # bkpt 0xab, bx lr
 _CFSR, _BFAR = 0xE000ED28, 0xE000ED38
 _HEAD = 32
 _BLOCK = np.dtype([(name, "<u8") for name in ("start", "last", "end", "other_end", "executed", "taken")])
@@ -32,6 +32,8 @@ _ROOM = _HEAD + _BLOCK.itemsize * (1 << 20)  # struct shared of qemu_counter.c
 
 class QemuMachine(Semihosting):
     """Memory, registers, counters and the run loop."""
+
+    stack_window = 1 << 13  # every byte is two characters
 
     def __init__(self, setup: dict[str, Any], blob: bytes) -> None:
         super().__init__(setup)
@@ -78,7 +80,7 @@ class QemuMachine(Semihosting):
                 if at % 2 == 0:
                     self.calls.add(address + at)
                 at = data.find(_BKPT, at + 1)
-        for address in {*self.calls, *self.faults, *self.markers}:
+        for address in {*self.calls, *self.faults}:
             self.gdb.break_at(address)
         self._code = parts[:-1]
         self._spans: dict[int, tuple[int, int]] = {}
@@ -117,15 +119,19 @@ class QemuMachine(Semihosting):
         self._head[1:3] = np.uint64(2**64 - 1)
         self._before = self._snapshot()
         self._left = max_instructions or -1
+        for address in self.markers if count else ():  # else they would only cost time
+            self.gdb.break_at(address)
         try:
             while not self.reason:
-                self._at_stop(self.gdb.register(_PC))
+                self._at_stop(self.gdb.register(_PC), count)
                 if not self.reason and self._left < 0:
                     self.gdb.resume()
                 elif not self.reason:
                     self._step()
         except EOFError as error:
             raise OSError(self._said() or "QEMU ended") from error
+        for address in self.markers if count else ():
+            self.gdb.remove_break(address)
         if self._head[3]:
             raise OSError("this program has more code than the emulator's counters have room for")
         self._settle()
@@ -141,7 +147,7 @@ class QemuMachine(Semihosting):
             }
         return {"reason": self.reason, "exit_code": self.exit_code}
 
-    def _at_stop(self, pc: int) -> None:
+    def _at_stop(self, pc: int, count: bool) -> None:
         """Does what has to be done before the instruction at ``pc`` runs."""
         if pc in self.calls:
             result = self.semihosting(self.gdb.register(_R0), self.gdb.register(_R1))
@@ -149,18 +155,19 @@ class QemuMachine(Semihosting):
                 return  # called again on the next run
             self.gdb.set_register(_R0, result)
             self.gdb.set_register(_PC, pc + 2)
-            tally = self._tallies[self._region].setdefault((pc, pc + 2), [0, 0])
-            tally[0] += 1  # QEMU stopped in front of it
-            tally[1] += int(self._head[1]) not in (pc, 2**64 - 1)
-            self._head[1:3] = np.uint64(pc + 2)
-            self._left -= self._left > 0
+            self._count_here(pc)
         elif pc in self.faults:
             self._read_fault()
             self.stop("fault")
             return
-        elif pc in self.markers:
+        elif pc in self.markers and count:
             kind, argument = self.markers[pc], self.gdb.register(_R0)
-            self._step()  # the marker's own return belongs to what was before
+            # The marker's own return belongs to what was before. A step would make QEMU translate everything again.
+            if self.read_memory(pc, 2) == _RETURN and self._left != 0:
+                self.gdb.set_register(_PC, self.gdb.register(_LR) & ~1)
+                self._count_here(pc)
+            else:
+                self._step()
             if self.reason:
                 return
             if kind == "label":
@@ -172,7 +179,15 @@ class QemuMachine(Semihosting):
         else:
             return
         if not self.reason:
-            self._at_stop(self.gdb.register(_PC))
+            self._at_stop(self.gdb.register(_PC), count)
+
+    def _count_here(self, pc: int) -> None:
+        """Counts an instruction of two bytes that QEMU stopped in front of and will not run."""
+        tally = self._tallies[self._region].setdefault((pc, pc + 2), [0, 0])
+        tally[0] += 1
+        tally[1] += int(self._head[1]) not in (pc, 2**64 - 1)
+        self._head[1:3] = np.uint64(pc + 2)
+        self._left -= self._left > 0
 
     def _step(self) -> None:
         if self._left == 0:

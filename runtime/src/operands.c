@@ -50,7 +50,8 @@ static int has_residual(const bd_model *model, const bd_step *step) {
         return step->kernel == BD_NONE;
     }
     const bd_epilogue *epilogue = (const void *)(model->constants + step->epilogue_at);
-    return epilogue->residual_mul != BD_ABSENT || epilogue->residual_channels != 0; /* its factors may be packed */
+    return epilogue->residual_mul != BD_ABSENT ||
+           epilogue->residual_channels != 0; /* its factors may be packed */
 }
 
 int bd_step_operands(const bd_model *model, const bd_step *step, bd_operands *operands) {

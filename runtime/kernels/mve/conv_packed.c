@@ -1,6 +1,6 @@
 /* Binary convolution on Armv8.1-M vectors, weights in the canonical packing (generic/conv_packed.c).
  *
- * Bytes of x ^ w look up their ones; up to 31 vectors of such counts add up in bytes before the one sum across lanes. Point-wise
+ * Bytes of x ^ w look up their ones; up to 31 vectors of such counts add up in bytes before the sum across lanes. Point-wise
  * layers keep their pixels in registers: two pixels of 128 or 256 channels share the weights' loads, and of 64 channels
  * one vector holds two outputs. Other windows are gathered into scratch once for a pixel, and four outputs share the
  * loads of it. */
@@ -8,7 +8,7 @@
 #include "bd_mve.h"
 #include "bd_window.h"
 
-#define LONGEST 31u /* vectors whose counts, at most 8, add up in bytes */
+#define LONGEST 30u /* vectors whose counts, at most 8, add up in bytes, with one more */
 
 #define T4(n)  n, n + 1, n + 1, n + 2
 #define T16(n) T4(n), T4(n + 1), T4(n + 1), T4(n + 2)
@@ -99,76 +99,152 @@ BD_INLINE void pixels_of_64(uint8_t *const to[2], const uint8_t *const x[2], con
     }
 }
 
-/* Adds the counts of `size` bytes of `outputs` (1 or 4) filters, which lie `step` bytes apart. */
-BD_INLINE void run_of(uint32_t n[4], const uint8_t *x, const uint8_t *w, uint32_t size, uint32_t step,
-                      uint32_t outputs) {
-    while (size != 0) {
-        const uint32_t part = size < 16u * LONGEST ? size : 16u * LONGEST;
-        bytes sum[4];
-        for (uint32_t o = 0; o < outputs; o++) {
-            sum[o] = vdupq_n_u8(0);
+/* What a run of taps reads: `size` bytes of x and of each filter, which lie `step` bytes apart. */
+typedef struct run_of {
+    const uint8_t *x, *w;
+    uint32_t size, step;
+    uint8_t *to;
+    uint32_t outputs, k;
+} run_of;
+
+/* k - 2 n of four outputs at a time, of at least 16 bytes; these share the loads of x. What is left of whole vectors comes
+ * first, as the last bytes of a vector that lies before the end. */
+BD_INLINE void fours(const run_of *r, uint32_t element) {
+    const uint32_t rest = r->size % 16u, vectors = r->size / 16u, step = r->step, k = r->k;
+    const bytes mask = vpselq_u8(vdupq_n_u8(0), vdupq_n_u8(0xff), vctp8q(16u - rest));
+    const uint8_t *const x = r->x, *w = r->w;
+    uint8_t *to = r->to;
+    for (uint32_t left = r->outputs / 4u; left != 0; left--) {
+        const uint8_t *a = w, *b = a + step, *c = b + step, *d = c + step, *at = x;
+        bytes p, q, s, t;
+        if (rest != 0) {
+            const bytes v = vld1q_u8(x + r->size - 16u);
+            const size_t end = r->size - 16u;
+            p = vandq_u8(bd_ones(veorq_u8(v, vld1q_u8(a + end))), mask);
+            q = vandq_u8(bd_ones(veorq_u8(v, vld1q_u8(b + end))), mask);
+            s = vandq_u8(bd_ones(veorq_u8(v, vld1q_u8(c + end))), mask);
+            t = vandq_u8(bd_ones(veorq_u8(v, vld1q_u8(d + end))), mask);
+        } else {
+            p = q = s = t = vdupq_n_u8(0);
         }
-        uint32_t left = part;
-        for (; left >= 16u; left -= 16u, x += 16, w += 16) {
-            const bytes v = vld1q_u8(x);
-            for (uint32_t o = 0; o < outputs; o++) {
-                sum[o] = vaddq_u8(sum[o], bd_ones(veorq_u8(v, vld1q_u8(w + o * step))));
-            }
+        for (uint32_t i = vectors; i != 0; i--) {
+            const bytes v = vld1q_u8(at);
+            at += 16;
+            p = vaddq_u8(p, bd_ones(veorq_u8(v, vld1q_u8(a))));
+            a += 16;
+            q = vaddq_u8(q, bd_ones(veorq_u8(v, vld1q_u8(b))));
+            b += 16;
+            s = vaddq_u8(s, bd_ones(veorq_u8(v, vld1q_u8(c))));
+            c += 16;
+            t = vaddq_u8(t, bd_ones(veorq_u8(v, vld1q_u8(d))));
+            d += 16;
         }
-        if (left != 0) {
-            const bytes v = bd_bytes_at(x, left);
-            for (uint32_t o = 0; o < outputs; o++) {
-                sum[o] = vaddq_u8(sum[o], bd_ones(veorq_u8(v, bd_bytes_at(w + o * step, left))));
-            }
-            x += left;
-            w += left;
-        }
-        for (uint32_t o = 0; o < outputs; o++) {
-            n[o] = vaddvaq_u8(n[o], sum[o]);
-        }
-        size -= part;
+        store(to, 0, k, vaddvq_u8(p), element);
+        store(to, 1, k, vaddvq_u8(q), element);
+        store(to, 2, k, vaddvq_u8(s), element);
+        store(to, 3, k, vaddvq_u8(t), element);
+        to += 4u * element;
+        w += 4u * step;
     }
+}
+
+static BD_APART void fours_i16(const run_of *r) {
+    fours(r, 2);
+}
+
+static BD_APART void fours_i32(const run_of *r) {
+    fours(r, 4);
+}
+
+/* Ones of x ^ w. */
+static BD_APART uint32_t differing(const uint8_t *x, const uint8_t *w, uint32_t size) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < size; i += 16u) {
+        n = vaddvaq_u8(n, bd_ones(veorq_u8(bd_bytes_at(x + i, size - i), bd_bytes_at(w + i, size - i))));
+    }
+    return n;
 }
 
 /* All outputs of a window in scratch. */
 BD_INLINE void window_of(uint8_t *to, const uint8_t *x, const uint8_t *weights, const bd_runs *runs,
                          uint32_t tap, uint32_t filter, uint32_t outputs, uint32_t element) {
-    const uint32_t k = runs->count * runs->taps * tap * 8u, size = runs->taps * tap;
-    for (uint32_t o = 0; o < outputs;) {
-        const uint32_t many = outputs - o >= 4u ? 4u : 1u;
-        uint32_t n[4] = {0, 0, 0, 0};
+    const uint32_t size = runs->taps * tap, k = runs->count * size * 8u;
+    uint32_t o = 0;
+    if (runs->count == 1 && size >= 16u && size < 16u * LONGEST) {
+        const run_of r = {x, weights + runs->first * tap, size, filter, to, outputs, k};
+        if (element == 2u) {
+            fours_i16(&r);
+        } else {
+            fours_i32(&r);
+        }
+        o = outputs / 4u * 4u;
+    }
+    for (; o < outputs; o++) {
+        uint32_t n = 0;
         for (uint32_t r = 0; r < runs->count; r++) {
-            const uint8_t *w = weights + (runs->first + r * runs->step) * tap;
-            if (many == 4u) {
-                run_of(n, x + r * size, w, size, filter, 4);
-            } else {
-                run_of(n, x + r * size, w, size, filter, 1);
-            }
+            const size_t at = (size_t)o * filter + (runs->first + r * runs->step) * tap;
+            n += differing(x + r * size, weights + at, size);
         }
-        for (uint32_t i = 0; i < many; i++) {
-            store(to, o + i, k, n[i], element);
-        }
-        o += many;
-        weights += many * filter;
+        store(to, o, k, n, element);
     }
 }
 
-/* The window's words, row by row; padded taps of a value too. */
-static void gather(uint8_t *to, const bd_step *step, const bd_view *in, const bd_window *w, uint32_t tap) {
-    for (uint32_t ky = w->rows.first; ky < w->rows.end; ky++) {
-        const int32_t y = bd_at(step, w->y + (int32_t)(ky * step->dilation_h), in->height);
-        const int inside = y >= 0 && y < in->height;
-        const uint8_t *row = inside ? bd_row(in, (uint32_t)y) : NULL;
-        for (uint32_t kx = w->columns.first; kx < w->columns.end; kx++, to += tap) {
-            const int32_t x = bd_at(step, w->x + (int32_t)(kx * step->dilation_w), in->width);
-            const int there = inside && x >= 0 && x < in->width;
-            const uint8_t *from = there ? row + (uint32_t)x * tap : to;
-            for (uint32_t i = 0; i < tap; i += 16u) {
-                const mve_pred16_t some = vctp8q(tap - i);
-                const bytes fill = vdupq_n_u8(step->pad_value < 0 ? 0xff : 0);
-                vstrbq_p_u8(to + i, there ? vldrbq_z_u8(from + i, some) : fill, some);
+BD_INLINE void copy(uint8_t *to, const uint8_t *from, uint32_t size) {
+    for (; size >= 16u; size -= 16u, to += 16, from += 16) {
+        vst1q_u8(to, vld1q_u8(from));
+    }
+    if (size != 0) {
+        vstrbq_p_u8(to, bd_bytes_at(from, size), vctp8q(size));
+    }
+}
+
+/* The words of a window that leaves the map, tap by tap; padded taps of a value too. */
+static BD_APART bd_runs gather(uint8_t *to, const bd_step *step, const bd_view *in, uint32_t y, uint32_t x,
+                               uint32_t tap) {
+    const bd_window w = bd_window_at(step, in, y, x);
+    for (uint32_t ky = w.rows.first; ky < w.rows.end; ky++) {
+        const int32_t from_y = bd_at(step, w.y + (int32_t)(ky * step->dilation_h), in->height);
+        const int inside = from_y >= 0 && from_y < in->height;
+        const uint8_t *row = inside ? bd_row(in, (uint32_t)from_y) : NULL;
+        for (uint32_t kx = w.columns.first; kx < w.columns.end; kx++, to += tap) {
+            const int32_t from_x = bd_at(step, w.x + (int32_t)(kx * step->dilation_w), in->width);
+            if (inside && from_x >= 0 && from_x < in->width) {
+                copy(to, row + (uint32_t)from_x * tap, tap);
+            } else {
+                for (uint32_t i = 0; i < tap; i += 4u) {
+                    *(uint32_t *)(void *)(to + i) = step->pad_value < 0 ? 0xffffffffu : 0u;
+                }
             }
         }
+    }
+    return bd_runs_of(step, &w);
+}
+
+/* A row whose windows lie in the map or leave it at the sides. */
+BD_INLINE void windows(uint8_t *to, const bd_step *step, const bd_view *in, const bd_view *out,
+                       const uint8_t *weights, uint32_t y, uint8_t *scratch, uint32_t tap, uint32_t element) {
+    const uint32_t filter = tap * step->kernel_h * step->kernel_w, row = out->channels * element;
+    const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
+    const bd_taps inner = bd_inner_columns(step, in, out);
+    const int whole = top >= 0 && top + (step->kernel_h - 1) * step->dilation_h < in->height;
+    const bd_runs all = {1, (uint32_t)step->kernel_h * step->kernel_w, 0, step->kernel_w};
+    for (uint32_t x = 0; x < out->width; x++, to += row) {
+        if (!whole || x < inner.first || x >= inner.end) {
+            const bd_runs runs = gather(scratch, step, in, y, x, tap);
+            window_of(to, scratch, weights, &runs, tap, filter, out->channels, element);
+            continue;
+        }
+        const uint32_t left = (x * step->stride_w - step->pad_left) * tap, next = step->dilation_w * tap;
+        uint8_t *at = scratch;
+        for (uint32_t ky = 0; ky < step->kernel_h; ky++) {
+            const uint8_t *from = bd_row(in, (uint32_t)top + ky * step->dilation_h) + left;
+            const uint32_t runs = step->dilation_w == 1 ? 1u : step->kernel_w;
+            const uint32_t size = step->dilation_w == 1 ? step->kernel_w * tap : tap;
+            for (uint32_t i = 0; i < runs; i++, at += size, from += next) {
+                copy(at, from, size);
+            }
+        }
+        window_of(to, scratch, weights, &all, tap, filter, out->channels, element);
     }
 }
 
@@ -217,20 +293,15 @@ static int is_for_points(const bd_step *step, const bd_view *in, const bd_view *
 
 BD_INLINE bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[],
                          const bd_view out[], uint32_t y0, uint32_t rows, void *scratch, uint32_t element) {
-    const uint32_t tap = 4u * bd_words(in->channels), filter = tap * step->kernel_h * step->kernel_w;
+    const uint32_t tap = 4u * bd_words(in->channels);
     const uint8_t *weights = constants + step->weights;
     const int direct = is_for_points(step, in, out);
     for (uint32_t y = y0; y < y0 + rows; y++) {
         uint8_t *to = bd_row(out, y);
         if (direct) {
             points(to, bd_row(in, y * step->stride_h), weights, step, tap, out->width, element);
-            continue;
-        }
-        for (uint32_t x = 0; x < out->width; x++, to += out->channels * element) {
-            const bd_window window = bd_window_at(step, in, y, x);
-            const bd_runs runs = bd_runs_of(step, &window);
-            gather(scratch, step, in, &window, tap);
-            window_of(to, scratch, weights, &runs, tap, filter, out->channels, element);
+        } else {
+            windows(to, step, in, out, weights, y, scratch, tap, element);
         }
     }
     return BD_OK;
