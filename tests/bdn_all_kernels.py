@@ -74,7 +74,9 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
         window = {"kernel_h": size, "kernel_w": size, "weight_planes": 1}
         for out, low in ((DType.I16, None), (DType.BIT, np.arange(32))):
             blob = pack_tile16(weights, low)
-            s.add(f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window)
+            s.add(
+                f"bd_conv_bb_{out.value}__tile16", [((3, 4, channels), DType.BIT)], shape, out, weights=blob, **window
+            )
 
 
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
+from bdnet_deploy.graph import DType
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 
@@ -62,3 +63,19 @@ def depthwise_step(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         rows_per_call=int(rng.integers(1, 4)),
     )  # fmt: skip
     return f"{kernel} {x.shape} -> {shape} stride {stride} pad {pad_top} {pad_left}", b.write(), [x]
+
+
+def levels_step(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, list[Array]]:
+    """An epilogue that only compares accumulators with thresholds."""
+    acc = DType.I8 if rng.random() < 0.6 else DType.I16
+    shape = (int(rng.integers(1, 4)), int(rng.integers(1, 6)), int(rng.choice([8, 24, 32, 64, 96, 100])))
+    packed = [DType.BIT, DType.TRIT, DType.UBIT][rng.integers(3)]
+    most = int(rng.choice([10, 127, 128, 32767, 40000]))
+    names = ["low", "high"] if packed is DType.TRIT else ["low"]
+    stages = {n: rng.integers(-most - 1, most, shape[2], endpoint=True).astype(np.int32) for n in names}
+    b = Bdn()
+    x, out = b.tensor(shape, CODES[acc], INPUT), b.tensor(shape, CODES[packed], OUTPUT)
+    at = b.epilogue(CODES[DType.I32], **stages)
+    b.step(None, [x], [None, out], shape, epilogue=kernel, epilogue_at=at, acc_dtype=CODES[DType.I32])
+    values = draw(rng, (1, *shape), acc, str(rng.choice(["random", "random", "low", "high"])))
+    return f"{kernel} {shape} {acc} -> {packed} {most}", b.write(), [values]

@@ -57,7 +57,13 @@ def test_plain_kernel_against_the_reference(kernel: str, channels: int) -> None:
         pytest.skip("whole words only")
     x_type = LETTERS[kernel.split("_")[2][0]]
     rng = np.random.default_rng([channels, *kernel.encode()])
-    for how, pad_value, stride in (("random", 0, 1), ("random", 0, 2), ("random", -1, 1), ("high", 1, 2), ("low", 0, 1)):
+    for how, pad_value, stride in (
+        ("random", 0, 1),
+        ("random", 0, 2),
+        ("random", -1, 1),
+        ("high", 1, 2),
+        ("low", 0, 1),
+    ):
         x = draw(rng, (1, 5, 6, channels), x_type, how)
         w = draw(rng, (channels, 3, 3, 1), DType.BIT, str(rng.choice([how, "random"])))
         op = Conv2d(padding=(1, 1, 1, 1), strides=(stride, stride), groups=channels, pad_value=pad_value)

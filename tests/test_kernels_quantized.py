@@ -77,7 +77,11 @@ def shortcut(kernel: str, rng: np.random.Generator) -> Case:
 def whole(kernel: str, rng: np.random.Generator) -> Case:
     """Sums over whole maps, in several calls."""
     dtype = {"h": DType.I16, "q": DType.I8, "u": DType.U8}[kernel.split("_")[2]]
-    height, width, channels = int(rng.integers(1, 9)), int(rng.integers(1, 9)), int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100]))
+    height, width, channels = (
+        int(rng.integers(1, 9)),
+        int(rng.integers(1, 9)),
+        int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100])),
+    )
     b = Bdn()
     x = b.tensor((height, width, channels), CODES[dtype], INPUT)
     out = b.tensor((1, 1, channels), bdn.DType.I32, OUTPUT)
@@ -116,7 +120,9 @@ def test_bytes_of_the_generic_kernel(
     own = usual(kernel)
     for seed in range(count):
         rng = np.random.default_rng([seed, count, *kernel.encode()])
-        random = own(kernel, rng) if own is not None and (seed % 2 or kernel not in FAMILIES) else case(kernel, 10**7 + seed)
+        random = (
+            own(kernel, rng) if own is not None and (seed % 2 or kernel not in FAMILIES) else case(kernel, 10**7 + seed)
+        )
         if any(4 * x.size > ROOM for x in random.inputs) or len(random.file) > ROOM:
             continue
         assert comparisons(core).different(random.file, random.inputs) == 0, random.what

@@ -31,7 +31,9 @@ class Intervals:
         total: list[Array] = [cast(Array, node.inputs[-1].data).astype(np.int64)] * 2
         for x, factor, shift in zip(node.inputs, node.inputs[op.terms :], op.shifts, strict=False):
             mul = cast(Array, factor.data).astype(np.int64)
-            ends = [np.clip(end << shift if shift >= 0 else end >> -shift, *DType.I16.range) * mul for end in self.of(x)]
+            ends = [
+                np.clip(end << shift if shift >= 0 else end >> -shift, *DType.I16.range) * mul for end in self.of(x)
+            ]
             total = [total[0] + np.minimum(*ends), total[1] + np.maximum(*ends)]
         return total[0] >> FRACTION_BITS, total[1] >> FRACTION_BITS
 

@@ -180,7 +180,9 @@ def _form(step: PlanStep) -> Lanes16 | None:
     if e is None or e.dtype is not DType.I16 or e.bias is not None or e.repeats or e.residual_shift or step.acc_order:
         return None
     channels = step.out_shape[2]
-    if step.acc_dtype not in (DType.I8, DType.I16, DType.I32) or (step.kernel is None and step.inputs[0].dtype.is_packed):
+    if step.acc_dtype not in (DType.I8, DType.I16, DType.I32) or (
+        step.kernel is None and step.inputs[0].dtype.is_packed
+    ):
         return None
     if not (8 if step.acc_dtype is DType.I8 else -15 if step.acc_dtype is DType.I16 else -31) <= e.shift <= 15:
         return None
@@ -188,8 +190,10 @@ def _form(step: PlanStep) -> Lanes16 | None:
     if e.residual_mul is not None:
         residual = step.inputs[-1]
         of = residual.channels
-        if residual.dtype is not DType.I16 or step.acc_dtype is DType.I32 or not (
-            of == channels or (of % LANES == 0 and channels % of == 0) or (of == 8 and channels % LANES == 0)
+        if (
+            residual.dtype is not DType.I16
+            or step.acc_dtype is DType.I32
+            or not (of == channels or (of % LANES == 0 and channels % of == 0) or (of == 8 and channels % LANES == 0))
         ):
             return None
     most = largest(step)

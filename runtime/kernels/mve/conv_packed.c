@@ -24,9 +24,6 @@ BD_INLINE void store(uint8_t *to, uint32_t o, uint32_t k, uint32_t n, uint32_t e
     }
 }
 
-/* Keeps the compiler from merging what made this with what follows: it finds longer ways. */
-#define HIDE(value) __asm__("" : "+r"(value))
-
 /* Point-wise outputs of one or two pixels of `vectors` * 128 channels. */
 BD_INLINE void pixels_of(uint8_t *const to[2], const uint8_t *const x[2], const uint8_t *w, uint32_t outputs,
                          uint32_t vectors, uint32_t pixels, uint32_t element) {
@@ -60,11 +57,8 @@ BD_INLINE void pixels_of(uint8_t *const to[2], const uint8_t *const x[2], const 
 
 /* Counts of two outputs, from one sum. */
 BD_INLINE void store_two(uint8_t *to, uint32_t n, uint32_t element) {
-    uint32_t first = n & 127u, second = n >> 7;
-    HIDE(first);
-    HIDE(second);
-    store(to, 0, 64, first, element);
-    store(to, 1, 64, second, element);
+    store(to, 0, 64, n & 127u, element);
+    store(to, 1, 64, n >> 7, element);
 }
 
 /* The same of 64 channels: two outputs a vector, whose counts, at most 64, one weighted sum keeps apart. */

@@ -14,6 +14,7 @@ typedef struct block {
     int16_t mul[32], residual_mul[32], residual_one[32]; /* one: k */
     int16_t negative[32], low[32], high[32];
     int32_t add[32];
+    int8_t low_bytes[32], high_bytes[32]; /* thresholds, where all fit */
 } block;
 
 typedef struct row_of {
@@ -144,6 +145,25 @@ BD_INLINE void row(const row_of *r, const block *k, uint32_t groups, int form, i
     }
 }
 
+/* Bits of 32 accumulators of 8 bits: a comparison of 16 lanes is 16 bits. */
+static BD_APART void byte_levels(const row_of *r, const block *k) {
+    const int8_t *acc = (const int8_t *)r->acc;
+    const int8x16_t low0 = vld1q_s8(k->low_bytes), low1 = vld1q_s8(k->low_bytes + 16);
+    const int8x16_t high0 = vld1q_s8(k->high_bytes), high1 = vld1q_s8(k->high_bytes + 16);
+    uint32_t *a = r->a, *b = r->b;
+    const uint32_t step = r->step, packed_step = r->packed_step;
+    for (uint32_t left = r->width; left != 0; left--) {
+        const int8x16_t y = vld1q_s8(acc), z = vld1q_s8(acc + 16);
+        *a = (uint32_t)vcmpltq_s8(y, low0) | (uint32_t)vcmpltq_s8(z, low1) << 16;
+        if (b != NULL) {
+            *b = (uint32_t)vcmpltq_s8(y, high0) | (uint32_t)vcmpltq_s8(z, high1) << 16;
+            b += packed_step;
+        }
+        acc += step;
+        a += packed_step;
+    }
+}
+
 /* Of four groups, to int16, as quick as can be; the others share one body. */
 #define ROW(name, form, stages)                                                                              \
     static BD_APART void name(const row_of *r, const block *k) {                                             \
@@ -248,6 +268,17 @@ static int takes(const bd_step *step, const bd_epilogue *e, const bd_view in[], 
            in[0].channels == step->out_channels && (out[0].rows_held == 0 || is_number(&out[0]));
 }
 
+/* 32 thresholds as bytes; whether all fit. */
+static int to_8_bits(int8_t *to, const int16_t *from) {
+    int16x8_t wrong = vdupq_n_s16(0);
+    for (uint32_t i = 0; i < 32u; i += 8u) {
+        const vec v = vld1q_s16(from + i);
+        vstrbq_s16(to + i, v);
+        wrong = vorrq_s16(wrong, veorq_s16(v, vldrbq_s16(to + i)));
+    }
+    return vmaxvq_u16(0, vreinterpretq_u16_s16(wrong)) == 0;
+}
+
 /* All rows of a block of 32 channels; 0 where its parameters are of another kind. */
 static int block_rows(const bd_step *step, const bd_epilogue *e, const uint8_t *constants, const bd_view in[],
                       const bd_view out[], uint32_t y0, uint32_t rows, uint32_t c) {
@@ -259,7 +290,11 @@ static int block_rows(const bd_step *step, const bd_epilogue *e, const uint8_t *
         return 0;
     }
     const int stages = e->mul == BD_ABSENT ? LEVELS : e->positive == BD_ABSENT ? PLAIN : SLOPES;
-    const row_fn run = stages == LEVELS ? levels : ROWS[stages == SLOPES][form];
+    row_fn run = stages == LEVELS ? levels : ROWS[stages == SLOPES][form];
+    if (stages == LEVELS && n == 32u && is_small(&in[0]) && e->low != BD_ABSENT && out[1].rows_held != 0 &&
+        to_8_bits(k.low_bytes, k.low) && (e->high == BD_ABSENT || to_8_bits(k.high_bytes, k.high))) {
+        run = byte_levels;
+    }
     for (uint32_t y = y0; y < y0 + rows; y++) {
         const bd_epilogue_rows from = bd_rows_of(in, out, y);
         row_of r;
