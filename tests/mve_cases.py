@@ -14,7 +14,7 @@ INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
 def conv_step(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, list[Array]]:
     """A point-wise layer of any width, or a window whose rows are a few vectors and a rest."""
     size = int(rng.choice([1, 1, 2, 3, 5]))
-    channels = int(rng.choice([64, 128, 256, 512] if size == 1 else [32, 64, 96, 128, 256, 512]))
+    channels = int(rng.choice([32, 64, 128, 256, 512] if size == 1 else [32, 64, 96, 128, 256, 512]))
     height, width, outputs = (int(n) for n in rng.integers((1, 1, 1), (4, 8, 20)))
     stride, dilation = int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 1, 2]))
     pad = int(rng.integers(0, size))

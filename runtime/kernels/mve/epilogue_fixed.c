@@ -11,8 +11,9 @@ typedef int16x8_t vec;
 
 /* Parameters of 32 channels; addends of 8 channels first even, then odd ones. */
 typedef struct block {
-    int16_t mul[32], residual_mul[32], residual_one[32]; /* one: k */
-    int16_t negative[32], low[32], high[32];
+    int16_t mul[32], residual_mul[32], residual_one[32];                /* one: k */
+    int16_t negative[32], negative_k[32], positive[32], positive_k[32]; /* slopes k * 65536 + m */
+    int16_t low[32], high[32];
     int32_t add[32];
     int8_t low_bytes[32], high_bytes[32]; /* thresholds, where all fit */
 } block;
@@ -28,8 +29,13 @@ typedef struct row_of {
     uint32_t small, small_residual, small_trunk; /* whether these are bytes */
 } row_of;
 
-enum { NONE, ANY, ONE };        /* residual: absent, factor 1 exactly */
-enum { LEVELS, PLAIN, SLOPES }; /* accumulators only compared; affine; and a negative slope */
+enum { NONE, ANY, ONE }; /* residual: absent, factor 1 exactly */
+enum {
+    LEVELS,
+    PLAIN,
+    SLOPES,
+    STEEP
+}; /* only compared; affine; and a negative slope with k = 0; and any slopes */
 
 BD_INLINE vec load_vec(const uint8_t *from, uint32_t at, uint32_t small) {
     return small ? vldrbq_s16((const int8_t *)from + at)
@@ -66,6 +72,15 @@ BD_INLINE vec value(const block *k, uint32_t at, vec acc, vec residual, int32x4_
         const vec n = vld1q_s16(k->negative + at);
         const vec t = upper_halves(vmullbq_int_s16(v, n), vmulltq_int_s16(v, n));
         v = vpselq_s16(t, v, vcmpltq_n_s16(v, 0));
+        v = produced_i8 ? to_bytes(v) : v;
+    }
+    if (stages == STEEP) {
+        const mve_pred16_t below_zero = vcmpltq_n_s16(v, 0);
+        const vec m = vpselq_s16(vld1q_s16(k->negative + at), vld1q_s16(k->positive + at), below_zero);
+        const vec n = vpselq_s16(vld1q_s16(k->negative_k + at), vld1q_s16(k->positive_k + at), below_zero);
+        const int32x4_t e = vaddq_s32(vshrq_n_s32(vmullbq_int_s16(v, m), 16), vmullbq_int_s16(v, n));
+        const int32x4_t o = vaddq_s32(vshrq_n_s32(vmulltq_int_s16(v, m), 16), vmulltq_int_s16(v, n));
+        v = vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), e), o);
         v = produced_i8 ? to_bytes(v) : v;
     }
     return v;
@@ -177,9 +192,14 @@ ROW(plain_one, ONE, PLAIN)
 ROW(slopes_none, NONE, SLOPES)
 ROW(slopes_any, ANY, SLOPES)
 ROW(slopes_one, ONE, SLOPES)
+ROW(steep_none, NONE, STEEP)
+ROW(steep_any, ANY, STEEP)
+ROW(steep_one, ONE, STEEP)
 
 typedef void (*row_fn)(const row_of *r, const block *k);
-static const row_fn ROWS[2][3] = {{plain_none, plain_any, plain_one}, {slopes_none, slopes_any, slopes_one}};
+static const row_fn ROWS[3][3] = {{plain_none, plain_any, plain_one},
+                                  {slopes_none, slopes_any, slopes_one},
+                                  {steep_none, steep_any, steep_one}};
 
 static BD_APART void any_row(const row_of *r, const block *k, int form, int stages, int produced_i8) {
     row(r, k, r->groups, form, stages, produced_i8);
@@ -204,7 +224,7 @@ static int all_equal(const int32_t *from, uint32_t n, int32_t value) {
     return vmaxvq_u32(0, vreinterpretq_u32_s32(wrong)) == 0;
 }
 
-/* Factors k * 65536 + m with k of 0 or 1; whether all are. */
+/* Factors k * 65536 + m; whether k is 0 or 1 everywhere. */
 static int split(int16_t *m, int16_t *k, const int32_t *from, uint32_t n) {
     int32x4_t most = vdupq_n_s32(0);
     for (uint32_t i = 0; i < n; i += 4u) {
@@ -218,7 +238,8 @@ static int split(int16_t *m, int16_t *k, const int32_t *from, uint32_t n) {
 }
 
 /* The parameters of n channels from c on. Returns the residual's form, or -1 where they are of another kind. */
-static int prepare(block *k, const bd_epilogue *e, const uint8_t *constants, uint32_t c, uint32_t n) {
+static int prepare(block *k, const bd_epilogue *e, const uint8_t *constants, uint32_t c, uint32_t n,
+                   int *stages) {
     int form = NONE;
     if (e->mul != BD_ABSENT) {
         const int32_t *add = bd_parameters(constants, e->add, c);
@@ -238,9 +259,15 @@ static int prepare(block *k, const bd_epilogue *e, const uint8_t *constants, uin
             return -1;
         }
     }
-    if (e->positive != BD_ABSENT && (!all_equal(bd_parameters(constants, e->positive, c), n, 65536) ||
-                                     !narrow(k->negative, bd_parameters(constants, e->negative, c), n))) {
-        return -1;
+    *stages = e->mul == BD_ABSENT ? LEVELS : PLAIN;
+    if (e->positive != BD_ABSENT) {
+        const int32_t *positive = bd_parameters(constants, e->positive, c);
+        const int32_t *negative = bd_parameters(constants, e->negative, c);
+        *stages = all_equal(positive, n, 65536) && narrow(k->negative, negative, n) ? SLOPES : STEEP;
+        if (*stages == STEEP) {
+            split(k->positive, k->positive_k, positive, n);
+            split(k->negative, k->negative_k, negative, n);
+        }
     }
     if ((e->low != BD_ABSENT && !narrow(k->low, bd_parameters(constants, e->low, c), n)) ||
         (e->high != BD_ABSENT && !narrow(k->high, bd_parameters(constants, e->high, c), n))) {
@@ -285,12 +312,12 @@ static int block_rows(const bd_step *step, const bd_epilogue *e, const uint8_t *
     const uint32_t channels = step->out_channels, n = channels - c < 32u ? channels - c : 32u;
     const int i8 = e->dtype == BD_I8;
     block k;
-    const int form = prepare(&k, e, constants, c, n);
+    int stages;
+    const int form = prepare(&k, e, constants, c, n, &stages);
     if (form < 0) {
         return 0;
     }
-    const int stages = e->mul == BD_ABSENT ? LEVELS : e->positive == BD_ABSENT ? PLAIN : SLOPES;
-    row_fn run = stages == LEVELS ? levels : ROWS[stages == SLOPES][form];
+    row_fn run = stages == LEVELS ? levels : ROWS[stages - PLAIN][form];
     if (stages == LEVELS && n == 32u && is_small(&in[0]) && e->low != BD_ABSENT && out[1].rows_held != 0 &&
         to_8_bits(k.low_bytes, k.low) && (e->high == BD_ABSENT || to_8_bits(k.high_bytes, k.high))) {
         run = byte_levels;
@@ -327,11 +354,11 @@ BD_INLINE bd_status epilogue(const bd_step *step, const uint8_t *constants, cons
                              const bd_kernel *generic) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     block k;
-    int usual = takes(step, e, in, out);
+    int usual = takes(step, e, in, out), stages;
     /* All blocks or none: the trunk may lie where the residual did. */
     for (uint32_t c = 32; usual && c < step->out_channels; c += 32u) {
         const uint32_t left = step->out_channels - c;
-        usual = prepare(&k, e, constants, c, left < 32u ? left : 32u) >= 0;
+        usual = prepare(&k, e, constants, c, left < 32u ? left : 32u, &stages) >= 0;
     }
     if (!usual || !block_rows(step, e, constants, in, out, y0, rows, 0)) {
         return generic->run(step, constants, in, out, y0, rows, scratch);
