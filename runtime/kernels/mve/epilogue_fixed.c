@@ -21,11 +21,13 @@ typedef struct block {
 typedef struct row_of {
     const uint8_t *acc, *residual;
     uint8_t *trunk;
-    uint32_t *a, *b;      /* the planes of the packed output */
-    uint32_t width, step; /* elements from pixel to pixel */
-    uint32_t packed_step; /* words */
-    uint32_t groups;      /* of 8 channels */
-    int shift;
+    uint32_t *a, *b;                             /* the planes of the packed output */
+    uint32_t width, step;                        /* elements from pixel to pixel */
+    uint32_t residual_step;                      /* the same of a residual whose channels repeat */
+    uint32_t packed_step;                        /* words */
+    uint32_t groups;                             /* of 8 channels */
+    int shift, wide_shift;                       /* to the left */
+    uint32_t wide;                               /* whether accumulators have 32 bits */
     uint32_t small, small_residual, small_trunk; /* whether these are bytes */
 } row_of;
 
@@ -76,10 +78,10 @@ BD_INLINE vec value(const block *k, uint32_t at, vec acc, vec residual, int32x4_
     }
     if (stages == STEEP) {
         const mve_pred16_t below_zero = vcmpltq_n_s16(v, 0);
-        const vec m = vpselq_s16(vld1q_s16(k->negative + at), vld1q_s16(k->positive + at), below_zero);
+        const vec low = vpselq_s16(vld1q_s16(k->negative + at), vld1q_s16(k->positive + at), below_zero);
         const vec n = vpselq_s16(vld1q_s16(k->negative_k + at), vld1q_s16(k->positive_k + at), below_zero);
-        const int32x4_t e = vaddq_s32(vshrq_n_s32(vmullbq_int_s16(v, m), 16), vmullbq_int_s16(v, n));
-        const int32x4_t o = vaddq_s32(vshrq_n_s32(vmulltq_int_s16(v, m), 16), vmulltq_int_s16(v, n));
+        const int32x4_t e = vaddq_s32(vshrq_n_s32(vmullbq_int_s16(v, low), 16), vmullbq_int_s16(v, n));
+        const int32x4_t o = vaddq_s32(vshrq_n_s32(vmulltq_int_s16(v, low), 16), vmulltq_int_s16(v, n));
         v = vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), e), o);
         v = produced_i8 ? to_bytes(v) : v;
     }
@@ -111,7 +113,7 @@ BD_INLINE void row(const row_of *r, const block *k, uint32_t groups, int form, i
     uint8_t *trunk = r->trunk;
     uint32_t *a = r->a, *b = r->b;
     const uint32_t small = r->small, small_residual = r->small_residual, small_trunk = r->small_trunk;
-    const uint32_t step = r->step, packed_step = r->packed_step;
+    const uint32_t step = r->step, packed_step = r->packed_step, residual_step = r->residual_step;
     const int32x4_t shift = vdupq_n_s32(r->shift);
     for (uint32_t left = r->width; left != 0; left--) {
         vec y[4];
@@ -121,6 +123,15 @@ BD_INLINE void row(const row_of *r, const block *k, uint32_t groups, int form, i
                 y[g] = load_vec(acc, 8u * g, 1);
             }
             acc += step;
+        } else if (r->wide) { /* shifted to the right and saturated */
+#pragma GCC unroll 4
+            for (uint32_t g = 0; g < groups; g++) {
+                const int32x4x2_t v = vld2q_s32((const int32_t *)(const void *)acc + 8u * g);
+                const int32x4_t even = vshlq_r_s32(v.val[0], r->wide_shift);
+                const int32x4_t odd = vshlq_r_s32(v.val[1], r->wide_shift);
+                y[g] = vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), even), odd);
+            }
+            acc += 4u * step;
         } else {
 #pragma GCC unroll 4
             for (uint32_t g = 0; g < groups; g++) {
@@ -134,7 +145,7 @@ BD_INLINE void row(const row_of *r, const block *k, uint32_t groups, int form, i
                 const vec other = form != NONE ? load_vec(residual, 8u * g, small_residual) : y[g];
                 y[g] = value(k, 8u * g, y[g], other, shift, form, stages, produced_i8);
             }
-            residual += small_residual ? step : 2u * step;
+            residual += small_residual ? residual_step : 2u * residual_step;
         }
         if (trunk != NULL && small_trunk) {
 #pragma GCC unroll 4
@@ -286,13 +297,17 @@ BD_INLINE int is_number(const bd_view *view) {
 
 static int takes(const bd_step *step, const bd_epilogue *e, const bd_view in[], const bd_view out[]) {
     const int affine = e->mul != BD_ABSENT, residual = e->residual_mul != BD_ABSENT;
+    const int wide = affine && in[0].dtype == BD_I32;
     const int fits =
-        !affine || (e->shift >= 0 &&
+        !affine || ((wide ? e->shift <= 0 : e->shift >= 0) &&
                     (!residual || (e->residual_shift == 0 && is_number(&in[1]) &&
-                                   in[1].channels == step->out_channels && in[1].width == step->out_width)));
-    return fits && is_number(&in[0]) && e->repeats == 0 && step->out_channels % 8u == 0 &&
+                                   (in[1].channels == step->out_channels || in[1].channels % 32u == 0) &&
+                                   in[1].width == step->out_width)));
+    return fits && (wide || is_number(&in[0])) && e->repeats == 0 && step->out_channels % 8u == 0 &&
            (affine || e->positive == BD_ABSENT) && (affine || out[0].rows_held == 0) && in[0].order == 0 &&
-           in[0].channels == step->out_channels && (out[0].rows_held == 0 || is_number(&out[0]));
+           in[0].channels == step->out_channels && (out[0].rows_held == 0 || is_number(&out[0])) &&
+           (!residual || in[1].base != out[0].base || /* in place */
+            (in[1].dtype == out[0].dtype && in[1].channels == out[0].channels));
 }
 
 /* 32 thresholds as bytes; whether all fit. */
@@ -327,13 +342,17 @@ static int block_rows(const bd_step *step, const bd_epilogue *e, const uint8_t *
         row_of r;
         r.width = step->out_width;
         r.step = channels;
+        r.residual_step = form != NONE ? in[1].channels : 0u;
         r.groups = n / 8u;
-        r.shift = e->shift;
+        r.wide = in[0].dtype == BD_I32 ? 1u : 0u;
+        r.shift = r.wide ? 0 : e->shift;
+        r.wide_shift = e->shift;
         r.small = is_small(&in[0]);
         r.small_residual = is_small(&in[1]);
         r.small_trunk = is_small(&out[0]);
-        r.acc = from.acc + (r.small ? c : 2u * c);
-        r.residual = form != NONE ? from.residual + (r.small_residual ? c : 2u * c) : from.acc;
+        r.acc = from.acc + c * (r.small ? 1u : r.wide ? 4u : 2u);
+        r.residual =
+            form != NONE ? from.residual + (c % in[1].channels) * (r.small_residual ? 1u : 2u) : from.acc;
         r.trunk = from.trunk != NULL ? from.trunk + (r.small_trunk ? c : 2u * c) : NULL;
         r.a = r.b = NULL;
         r.packed_step = bd_words(channels);
