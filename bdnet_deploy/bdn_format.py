@@ -170,8 +170,9 @@ def kernel_scratch(
     The generic convolutions gather the window of one pixel and group: packed words of every plane, or 4-byte elements.
     Products of maps with elements gather the channels of one pixel, softmax holds those of one pixel. A ``__tile16``
     convolution holds the rows of a window with their padding, and addends (``runtime/kernels/bd_tile16.h``), a
-    ``__lut7`` one the tables of its first channels, a word for each of these, and where it packs bits the counts of 7 pixels
-    (``runtime/kernels/bd_lut7.h``). A ``__forms3`` one holds forms of columns, sums and a row of bytes, of 32 channels (``runtime/kernels/bd_forms3.h``).
+    ``__lut7`` one the tables of its first channels, a word for each of these, where it packs bits the counts of 7 pixels, and the
+    windows of 7 pixels if they have more taps than one (``runtime/kernels/bd_lut7.h``). A ``__forms3`` one holds forms of columns,
+    sums and a row of bytes, of 32 channels (``runtime/kernels/bd_forms3.h``).
 
     Args:
         kernel: its name.
@@ -185,10 +186,15 @@ def kernel_scratch(
         row = 0 if window[0] == 1 else align(((width - 1) * stride + window[1]) * (channels // 8))
         return 3 * row + 8 * outputs
     if kernel.endswith("__lut7"):
-        slab = next((n for limit, n in ((48, 64), (16, 32), (8, 16)) if channels > limit), 8)
-        return 4 * ((14 if slab >= 32 else 4) * slab + slab) + (14 * outputs if "_bit__" in kernel else 0)
+        taps = window[0] * window[1]
+        each = 8 if channels <= 8 else 16 if channels <= 16 else 32 * words(channels)
+        whole = channels if taps == 1 else taps * each
+        slab = next((n for limit, n in ((48, 64), (16, 32), (8, 16)) if whole > limit), 8)
+        counts, windows = 14 * outputs if "_bit__" in kernel else 0, 0 if taps == 1 else 28 * words(whole)
+        return 4 * ((14 if slab >= 32 else 4) * slab + slab) + counts + windows
     if kernel.endswith(("__forms3", "__forms3n")):
-        return 24 * ((width - 1) * stride + 3) + 48 * width
+        merged = -(-width * channels // 32) if channels in (8, 16) else 0
+        return 24 * ((width - 1) * stride + 3) + 48 * width + 36 * merged
     if kernel.startswith("bd_softmax_") and kernel != "bd_softmax_f32":
         return align(2 * channels, 4)
     if kernel.startswith("bd_matmul_"):

@@ -9,6 +9,7 @@ import numpy as np
 from bdnet_deploy.graph import Affine, Array, Conv2d, DType, Graph, Quant, Sign, Ternarize, TwoSlope, Value
 from bdnet_deploy.lowering import Lowered
 from bdnet_deploy.plan import make_plan
+from bdnet_deploy.plan.packings.lut7 import LUT7
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,14 @@ class Layer:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Outputs that the layer is measured with: its accumulators, or bits by thresholds on them."""
-        return (self.accumulators, "bits")
+        """Outputs that the layer is measured with: its accumulators, bits by thresholds on them, or the counts of mismatches of
+        packings whose affine takes up the difference."""
+        return (self.accumulators, "bits", "counts") if self.window == 1 else (self.accumulators, "bits")
+
+    def alone(self, output: str, sets: tuple[str, ...]) -> bool:
+        """Whether the row counts the functions of the kernel and not the step, in which an epilogue follows: on Cortex-M, where
+        the epilogue decides in which order the sums of a depth-wise layer wait for it."""
+        return self.depthwise and output == self.accumulators and bool({"v7m", "v6m"} & set(sets))
 
     @property
     def macs(self) -> int:
@@ -59,15 +66,21 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A layer with one of its outputs, lowered for a core, the step that it is, and an input."""
+    """A layer with one of its outputs, lowered for a core, the step that it is, and an input. ``counted``: the step stores counts n
+    of products, of sums ``counted - 2 n``."""
 
     lowered: Lowered
     step: int
     x: Array
+    counted: int | None = None
 
 
 def build(layer: Layer, output: str, sets: tuple[str, ...]) -> Case:
-    """The graph packs an int16 map, runs the layer, and where it makes bits reads them as numbers, so that all can be compared."""
+    """The graph packs an int16 map, runs the layer, and where it makes bits reads them as numbers, so that all can be compared.
+
+    Where :meth:`Layer.alone` says so, a residual with its normalization and slopes stand behind the accumulators, as in a
+    network: so the plan chooses the order in which the kernel leaves them.
+    """
     rng = np.random.default_rng(1)
     graph = Graph(layer.name, "fixed16")
     x = graph.input("x", (1, layer.side, layer.side, layer.channels), DType.I16, Quant.of(1.0))
@@ -91,11 +104,18 @@ def build(layer: Layer, output: str, sets: tuple[str, ...]) -> Case:
         one = graph.constant("one", np.full(layer.outputs, 16384), DType.I32)
         half = graph.constant("half", np.zeros(layer.outputs), DType.I32)
         y = graph.add(Affine(terms=1, shifts=(2,), out=DType.I8), [bits, one, half], "numbers", quant=Quant.of(1.0))
+    elif layer.alone(output, sets):
+        rows = {"mul": 3000, "factor": 60000, "add": 20000, "positive": 65536, "negative": 16384}
+        of = {n: graph.constant(n, np.full(layer.outputs, value), DType.I32) for n, value in rows.items()}
+        both = Affine(terms=2, shifts=(8, 0), out=DType.I16)
+        y = graph.add(both, [y, x, of["mul"], of["factor"], of["add"]], "affine")
+        y = graph.add(TwoSlope(out=DType.I16), [y, of["positive"], of["negative"]], "y", quant=Quant.of(1.0))
     graph.outputs = [y]
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
     sample = rng.integers(-1000, 1000, (layer.side, layer.side, layer.channels), dtype=np.int16)
-    return Case(Lowered(graph, plan), step, sample)
+    counted = output == "counts" and LUT7.store_counts(plan.steps[step], sets)
+    return Case(Lowered(graph, plan), step, sample, layer.channels if counted else None)
 
 
 #: What stands behind the accumulators: residual added to the normalized sums (post) or normalized with them (pre), PReLU, an
@@ -114,6 +134,10 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     def numbers(name: str, low: int, high: int, dtype: DType = DType.I32) -> Value:
         return graph.constant(name, rng.integers(low, high, channels, endpoint=True), dtype)
 
+    def even(name: str, low: int, high: int) -> Value:
+        """As the quantizer rounds slopes and a residual's factors."""
+        return graph.constant(name, 2 * rng.integers(low // 2, high // 2, channels, endpoint=True), DType.I32)
+
     def same(name: str, number: int) -> Value:
         return graph.constant(name, np.full(channels, number), DType.I32)
 
@@ -123,10 +147,10 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     x = graph.add(Conv2d(), [bits, w], "accumulators")
     other = Affine(terms=1, shifts=(4,), out=DType.I16)
     residual = graph.add(other, [x, numbers("a", -32768, 32767), numbers("b", -(2**29), 2**29)], "residual")
-    factors = same("factor", 65536) if kind.startswith("post") else numbers("factor", 40000, 90000)
+    factors = same("factor", 65536) if kind.startswith("post") else even("factor", 40000, 65536)
     both = Affine(terms=2, shifts=(8, 0), out=DType.I16)
     v = graph.add(both, [x, residual, numbers("mul", -30000, 30000), factors, numbers("add", -(2**28), 2**28)], "layer")
-    y = graph.add(TwoSlope(out=DType.I16), [v, same("positive", 65536), numbers("negative", -32768, 32767)], "y")
+    y = graph.add(TwoSlope(out=DType.I16), [v, same("positive", 65536), even("negative", -32768, 32767)], "y")
     if kind.endswith("trit"):
         levels = graph.add(Ternarize(), [y, numbers("low", -9000, -1), numbers("high", 0, 9000)], "levels")
     else:
@@ -136,4 +160,6 @@ def build_epilogue(kind: str, sets: tuple[str, ...]) -> Case:
     graph.outputs = [out]
     plan = make_plan(graph, sets=sets)
     step = next(i for i, s in enumerate(plan.steps) if any(n.output.name == "layer" for n in s.nodes))
-    return Case(Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True))
+    return Case(
+        Lowered(graph, plan), step, rng.integers(-64, 64, (*EPILOGUE_SHAPE[:2], 64), dtype=np.int16, endpoint=True)
+    )

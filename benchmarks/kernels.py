@@ -4,6 +4,8 @@
 
 A layer is its whole map with all borders; padded taps count as multiplications (MACs). Counted is everything that its step
 executes, call and epilogue included, and every byte of the output is compared with the reference in ``bdnet_deploy.graph``.
+Accumulators of depth-wise layers on Cortex-M are those that the kernel leaves for an epilogue inside of a network; of these rows
+it is all functions of the kernel's source file, without the epilogue and without the runtime's call.
 ``picked`` is the kernel and the packing of weights that the plan chooses for the core, ``generic`` plain C in the canonical
 packing. Cycles are *estimated* by the core's timing table, where it has one.
 """
@@ -29,8 +31,11 @@ from kernel_layers import EPILOGUE_SHAPE, EPILOGUES, LAYERS, Layer, build, build
 from bdnet_deploy import errors, targets
 from bdnet_deploy._toml import read_toml
 from bdnet_deploy.emulated import EmulatedModel
+from bdnet_deploy.firmware import runtime_includes, runtime_sources
 from bdnet_deploy.graph import evaluate
-from bdnet_deploy.toolchain import zig
+from bdnet_deploy.plan.packings.base import has_variant
+from bdnet_deploy.plan.variants import variants
+from bdnet_deploy.toolchain import compile_objects, zig
 
 #: Names on the command line -> the core that stands for them.
 CORES = {
@@ -74,22 +79,42 @@ def measure(layer: Layer | str, output: str, name: str, variant: str) -> Row:
     units = int(np.prod(EPILOGUE_SHAPE)) if isinstance(layer, str) else layer.macs
     graph, plan = case.lowered.graph, case.lowered.plan
     expected = evaluate(graph, [case.x[None]])[graph.outputs[0].name]
+    if case.counted is not None:
+        expected = (case.counted - expected) // 2
     with EmulatedModel(case.lowered, core) as model:
         found, result = model.count(case.x)
     region = result.by_region[case.step]
     step = plan.steps[case.step]
+    instructions, cycles = region.instructions, region.cycles
+    names = [k for k in (step.kernel, step.epilogue_kernel) if k]
+    if not isinstance(layer, str) and layer.alone(output, core.sets):
+        functions, names, cycles = kernel_functions(names[0], core), names[:1], None
+        instructions = sum(n for name, n in result.by_function.items() if name in functions)
     return Row(
         layer=layer if isinstance(layer, str) else layer.name,
         output=output,
         core=name,
         variant=variant,
-        kernel=" + ".join(k for k in (step.kernel, step.epilogue_kernel) if k),
-        instructions=region.instructions,
+        kernel=" + ".join(names),
+        instructions=instructions,
         macs=units,
-        per_mac=region.instructions / units,
-        cycles_per_mac=None if region.cycles is None else region.cycles / units,
+        per_mac=instructions / units,
+        cycles_per_mac=None if cycles is None else cycles / units,
         equal=bool(np.array_equal(found, expected[0])),
     )
+
+
+def kernel_functions(kernel: str, core: targets.Core) -> set[str]:
+    """Names of all functions in the object that holds a kernel's best implementation for a core."""
+    elffile = errors.require("elftools.elf.elffile", extra="emulate")
+    best = [f"{kernel}_on_{name}" for name in variants().get(kernel, ()) if name in core.sets]
+    sources = runtime_sources(core.sets)
+    for path in compile_objects(sources, core, includes=runtime_includes()):
+        with path.open("rb") as file:
+            symbols = list(elffile.ELFFile(file).get_section_by_name(".symtab").iter_symbols())
+        if any(s.name == [*best, kernel][0] and s["st_shndx"] != "SHN_UNDEF" for s in symbols):
+            return {s.name for s in symbols if s["st_info"]["type"] == "STT_FUNC"}
+    return set()
 
 
 def peers(core: str, layer: str, output: str) -> Iterator[dict[str, Any]]:
@@ -165,6 +190,8 @@ def main(argv: list[str] | None = None) -> int:
             *((a, kind) for a in LAYERS for kind in a.kinds),
             *((e, "i16 + packed") for e in EPILOGUES),
         ]:
+            if output == "counts" and not has_variant("bd_conv_bb_i16__lut7", targets.core(CORES[name]).sets):
+                continue
             if not options.layer or (layer if isinstance(layer, str) else layer.name) in options.layer:
                 rows += [measure(layer, output, name, variant) for variant in options.variant or ["picked"]]
     missing = [n for n, core in CORES.items() if core not in known and not options.core]

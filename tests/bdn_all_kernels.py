@@ -9,8 +9,13 @@ from bdn_cases import CODES, LETTERS, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.forms3 import pack_forms3
+from bdnet_deploy.plan.packings.lanes16 import lanes16, pack_lanes16
 from bdnet_deploy.plan.packings.lut7 import pack_lut7
+from bdnet_deploy.plan.packings.planes import pack_planes
+from bdnet_deploy.plan.packings.records import QUAD, WORD
 from bdnet_deploy.plan.packings.tile16 import pack_tile16
+from bdnet_deploy.plan.plan import Epilogue, PlanStep, PlanTensor
 
 _NAMES = {"f": "f32", "u": "u8", "q": "i8", "h": "i16", "i": "i32"}
 _TYPES = {**LETTERS, "i": DType.I32}
@@ -79,6 +84,13 @@ def _tile16(s: _Steps, rng: np.random.Generator) -> None:
             )
 
 
+def _planes(s: _Steps, rng: np.random.Generator) -> None:
+    window = {"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "weight_planes": 1, "groups": 33}
+    for pair, x in (("bb", DType.BIT), ("tb", DType.TRIT)):
+        blob = pack_planes(draw(rng, (33, 3, 3, 1), DType.BIT), np.arange(33) - 16, trits=x is DType.TRIT)
+        s.add(f"bd_dw_{pair}_bit__planes", [((2, 3, 33), x)], (2, 3, 33), DType.BIT, weights=blob, **window)
+
+
 def _lut7(s: _Steps, rng: np.random.Generator) -> None:
     weights = draw(rng, (32, 1, 1, 110), DType.BIT)
     for out, limits in ((DType.I16, None), (DType.BIT, np.arange(32))):
@@ -87,6 +99,51 @@ def _lut7(s: _Steps, rng: np.random.Generator) -> None:
             f"bd_conv_bb_{out.value}__lut7", [((3, 4, 110), DType.BIT)], (3, 2, 32), out, weights=blob, stride_w=2,
             weight_planes=1,
         )  # fmt: skip
+
+
+def _lanes16(s: _Steps, rng: np.random.Generator) -> None:
+    for acc, shift, residual, levels in (
+        ("q", 8, (2, 3, 24), DType.TRIT),
+        ("h", 2, (2, 3, 8), DType.BIT),
+        ("i", -4, None, None),
+    ):
+        shape = (2, 3, residual[2] * (2 if levels is DType.BIT else 1)) if residual else (2, 3, 20)
+        e = Epilogue(DType.I16, mul=np.full(shape[2], 300), add=np.arange(shape[2]) << 16)
+        xs = [s.map(shape, _TYPES[acc], "in0")]
+        if residual:
+            e.residual_mul, e.residual_channels = rng.integers(0, 98301, shape[2]), residual[2]
+            e.positive, e.negative = np.full(shape[2], 65536), rng.integers(-9000, 60000, shape[2])
+            xs.append(s.map(residual, DType.I16, "in1"))
+        if levels:
+            e.low = np.full(shape[2], -5)
+        if levels is DType.TRIT:
+            e.high = np.full(shape[2], 5)
+        form = lanes16(e, 0x7FFF, e.residual_channels)
+        assert form is not None
+        at = s.b.epilogue(
+            bdn.DType.I16,
+            shift=shift,
+            residual_channels=e.residual_channels,
+            mul=np.frombuffer(pack_lanes16(form), np.uint8),
+        )
+        outs = [s.map(shape, DType.I16, "out"), s.map(shape, levels, "out") if levels else None]
+        s.b.step(
+            None, xs, outs, shape, epilogue="bd_epilogue_i16__lanes16", epilogue_at=at, acc_dtype=CODES[_TYPES[acc]]
+        )  # fmt: skip
+
+
+def _forms3(s: _Steps, rng: np.random.Generator) -> None:
+    weights, low = draw(rng, (32, 3, 3, 1), DType.BIT), rng.integers(-9, 10, 32)
+    shape = (3, 4, 32)
+    window = {"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "weight_planes": 1, "groups": 32}
+    for letter, x in (("b", DType.BIT), ("t", DType.TRIT)):
+        for out, suffix in ((DType.BIT, "forms3"), (DType.I8, "forms3"), (DType.U8, "forms3"), (DType.I8, "forms3n")):
+            blob = pack_forms3(weights, low if out is DType.BIT else None, trits=x is DType.TRIT)
+            y = s.map(shape, out, suffix if out is not DType.BIT else "out")
+            s.b.tensors[y]["order"] = int(out is not DType.BIT and suffix == "forms3")
+            acc = bdn.DType.U8 if out is DType.U8 else bdn.DType.I8
+            kernel = f"bd_dw_{letter}b_{out.value}__{suffix}"
+            s.b.step(kernel, [s.map(shape, x, "in0")], [y], shape, weights=blob, acc_dtype=acc, **window)
 
 
 def _pointwise(s: _Steps, rng: np.random.Generator) -> None:
@@ -173,14 +230,43 @@ def _epilogues(s: _Steps) -> None:
     )  # fmt: skip
 
 
+def _records(s: _Steps) -> None:
+    """Epilogues as records: two outputs and a residual that is one pixel of fewer channels; a residual as a map."""
+    shape, channels = (2, 3, 40), 40
+    for dtype in (DType.I16, DType.I8):
+        for packing in (QUAD, WORD):
+            for own, size, packed in ((20, (1, 1), DType.TRIT), (40, (2, 3), DType.BIT)):
+                maps = [PlanTensor([], 2, 3, channels, DType.I16), PlanTensor([], *size, own, dtype)]
+                ones = {n: np.ones(channels, np.int64) for n in ("mul", "add", "low")}
+                e = Epilogue(dtype, residual_mul=np.full(channels, 40000), residual_channels=own, **ones)
+                e.high = ones["low"] if packed is DType.TRIT else None
+                name = f"bd_epilogue_{dtype.value}"
+                step = PlanStep(None, name, [], maps, None, None, shape, dtype, epilogue=e)
+                blob = np.frombuffer(packing.pack(step), np.uint8)
+                at = s.b.epilogue(CODES[dtype], residual_channels=own, mul=blob)
+                outputs: list[int | None] = [s.map(shape, dtype, "out"), s.map(shape, packed, "out")]
+                inputs = [
+                    s.map(shape, DType.I16, "in0"),
+                    s.map((*size, own), dtype, "in1" if size != (1, 1) else "vector"),
+                ]
+                s.b.step(
+                    None, inputs, outputs, shape, epilogue=f"{name}__{packing.suffix}", epilogue_at=at,
+                    acc_dtype=CODES[dtype],
+                )  # fmt: skip
+
+
 def rest_of_kernels() -> Bdn:
     """One step of every other kernel, from arena to arena."""
     rng = np.random.default_rng(4)
     steps = _Steps()
     _products(steps, rng)
     _tile16(steps, rng)
+    _forms3(steps, rng)
+    _planes(steps, rng)
     _lut7(steps, rng)
+    _lanes16(steps, rng)
     _pointwise(steps, rng)
     _reductions(steps)
     _epilogues(steps)
+    _records(steps)
     return steps.b

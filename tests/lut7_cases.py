@@ -48,23 +48,38 @@ LARGE = (384, 512, 560, 640, 1024)
 def lut7_step(
     kernel: str, rng: np.random.Generator, *, channels: int = 0, ends: bool = False
 ) -> tuple[str, bytes, list[Array]]:
-    """A point-wise convolution; with ``ends`` all signs differ, or none."""
+    """A convolution, mostly point-wise; with ``ends`` all signs differ, or none."""
     packed = "_bit__" in kernel
+    kernel_h, kernel_w = (1, 1) if rng.random() < 0.6 else ((3, 3), (3, 3), (1, 2), (2, 3), (5, 1))[rng.integers(5)]
     channels = channels or int(rng.choice(LARGE if rng.random() < 0.05 else CHANNELS))
-    outputs = 32 * int(rng.integers(1, 3)) if packed else 2 * int(rng.integers(1, 24 if channels < 200 else 8))
+    taps = kernel_h * kernel_w
+    if taps > 1 and channels > 200:
+        kernel_h = kernel_w = taps = 1
+    outputs = (32 if rng.random() < 0.8 else 64) if packed else 2 * int(rng.integers(1, 9))
+    if taps > 1:
+        outputs = -(-outputs // 4) * 4
     stride_h, stride_w = (int(s) for s in rng.choice([1, 1, 1, 2, 3], 2))
-    height, width = int(rng.integers(1, 5)), int(rng.choice([rng.integers(1, 17), 7, 8, 14]))
+    dilation_h, dilation_w = (int(d) for d in rng.choice([1, 1, 1, 2], 2))
+    pad_top, pad_left = (int(rng.integers(0, k)) for k in (kernel_h, kernel_w))
+    height, width = int(rng.integers(1, 4)), int(rng.choice([rng.integers(1, 17), 7, 8, 14]))
     shape = []
     for size, stride in ((height, stride_h), (width, stride_w)):
-        most = (size - 1) // stride + 1
+        most = (size - 1) // stride + 1  # a window may reach far out of the map
         shape.append(most if rng.random() < 0.8 else int(rng.integers(1, most + 1)))
     shape.append(outputs)
     draws = ["low", "high"] if ends else ["random"]
     x = draw(rng, (1, height, width, channels), DType.BIT, str(rng.choice(draws)))
-    weights = draw(rng, (outputs, 1, 1, channels), DType.BIT, str(rng.choice(draws)))
-    spread = int(rng.choice([channels + 2, 40000]))
+    weights = draw(rng, (outputs, kernel_h, kernel_w, channels), DType.BIT, str(rng.choice(draws)))
+    spread = int(rng.choice([taps * channels + 2, 40000]))
     limits = rng.integers(-spread // 4, spread, outputs, endpoint=True) if packed else None
     fields: dict[str, Any] = {
+        "kernel_h": kernel_h,
+        "kernel_w": kernel_w,
+        "dilation_h": dilation_h,
+        "dilation_w": dilation_w,
+        "pad_top": pad_top,
+        "pad_left": pad_left,
+        "pad_value": int(rng.choice([0, 0, 1, -1, 2])),
         "stride_h": stride_h,
         "stride_w": stride_w,
         "rows_per_call": int(rng.integers(1, 5)),

@@ -48,38 +48,50 @@ def test_all_signs_differ(kernel: str, core: Comparison) -> None:
 
 
 def _file(
-    x: np.ndarray, w: np.ndarray, limits: np.ndarray | None, size: tuple[int, int], blob: bytes | None = None
+    x: np.ndarray,
+    w: np.ndarray,
+    limits: np.ndarray | None,
+    size: tuple[int, int],
+    blob: bytes | None = None,
+    **fields: int,
 ) -> bytes:
     b = Bdn()
     shape = (*size, w.shape[0])
     source = b.tensor(x.shape[1:], bdn.DType.BIT, bdn.Place.INPUT)
     target = b.tensor(shape, bdn.DType.I16 if limits is None else bdn.DType.BIT, bdn.Place.OUTPUT)
     b.step(
-        COUNTS if limits is None else BITS, [source], [target], shape, stride_w=2, weight_planes=1,
+        COUNTS if limits is None else BITS, [source], [target], shape, weight_planes=1, kernel_h=w.shape[1], kernel_w=w.shape[2],
         weights=pack_lut7(w, limits) if blob is None else np.frombuffer(blob, np.uint8),
-        acc_dtype=bdn.DType.I16 if limits is None else bdn.DType.I8,
+        acc_dtype=bdn.DType.I16 if limits is None else bdn.DType.I8, **fields,
     )  # fmt: skip
     return b.write()
 
 
-@pytest.mark.parametrize("channels", (*CHANNELS, *LARGE))
+@pytest.mark.parametrize(
+    "window,channels", [*((1, c) for c in (*CHANNELS, *LARGE)), *((3, c) for c in (6, 8, 12, 16, 24, 32, 40, 64, 128))]
+)
 @pytest.mark.parametrize("packed", [False, True])
-def test_plain_kernel_against_the_reference(channels: int, packed: bool) -> None:
-    rng = np.random.default_rng(channels)
-    for how in ("random", "high", "low"):
-        x = draw(rng, (1, 2, 5, channels), LETTERS["b"], how)
-        w = draw(rng, (32, 1, 1, channels), LETTERS["b"], str(rng.choice([how, "random"])))
-        op = Conv2d(strides=(1, 2))
+def test_plain_kernel_against_the_reference(window: int, channels: int, packed: bool) -> None:
+    """Every division into slabs; of windows every border, and sums at their ends."""
+    rng = np.random.default_rng([window, channels])
+    for how, pad_value in (("random", 0), ("random", -1), ("random", 1), ("high", 0), ("low", 0)):
+        x = draw(rng, (1, 3, 5, channels), LETTERS["b"], how)
+        w = draw(rng, (32, window, window, channels), LETTERS["b"], str(rng.choice([how, "random"])))
+        pad = window // 2
+        op = Conv2d(strides=(1, 2), padding=(pad, pad, pad, pad), pad_value=pad_value)
         types = [TensorType(x.shape, DType.BIT), TensorType(w.shape, DType.BIT)]
         out = op.infer(types)
         values = op.reference(types, [x, w], out)
-        expected = (channels - values) // 2
+        products = window**2 * channels
+        assert not ((products - values) % 2).any()
+        expected = (products - values) // 2
         limits = None
         if packed:
-            low = rng.integers(-channels - 2, channels + 2, 32, endpoint=True).astype(np.int32)
+            low = rng.integers(-products - 2, products + 2, 32, endpoint=True).astype(np.int32)
             types = [TensorType(values.shape, DType.I32), TensorType(low.shape, DType.I32)]
-            expected, limits = Sign().reference(types, [values, low], Sign().infer(types)), limits_of(low, channels)
-        np.testing.assert_array_equal(HostModel(_file(x, w, limits, (2, 3))).run(x)[0], expected)
+            expected, limits = Sign().reference(types, [values, low], Sign().infer(types)), limits_of(low, products)
+        file = _file(x, w, limits, (3, 3), stride_w=2, pad_top=pad, pad_left=pad, pad_value=pad_value)
+        np.testing.assert_array_equal(HostModel(file).run(x)[0], expected)
         np.testing.assert_array_equal(unpack_lut7(pack_lut7(w, limits).tobytes(), w.shape), w)
 
 

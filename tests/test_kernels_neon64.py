@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bdn_cases import LETTERS, Bdn, draw
 from emulated_variants import Comparison
+from lanes16_cases import lanes16_step
 from tile16_cases import NINE, POINTWISE, depthwise_rows, tile16_step, usual_epilogue
 from variant_cases import FAMILIES, case
 
@@ -25,7 +26,10 @@ OWN = {
     **dict.fromkeys(TILED, tile16_step),
     "bd_dw_bb_i8": depthwise_rows,
     "bd_dw_tb_i8": depthwise_rows,
+    "bd_dw_bb_bit__planes": depthwise_rows,
+    "bd_dw_tb_bit__planes": depthwise_rows,
     "bd_epilogue_i16": usual_epilogue,
+    "bd_epilogue_i16__lanes16": lanes16_step,
 }
 KERNELS = sorted(k for k, sets in variants().items() if "neon64" in sets)
 

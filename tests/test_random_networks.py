@@ -150,13 +150,14 @@ def operator_of(kernel: str) -> str:
 def test_every_operator_is_reached() -> None:
     """The generator reaches what it is meant to reach: all products, pools and epilogues, and each other kernel family."""
     from bdnet_deploy.plan.kernels import kernel_names
+    from bdnet_deploy.plan.packings import epilogue_packing, packing
 
     plans = [n.plan for n in (lowered_network(*case)[1] for case in CASES) if isinstance(n, Lowered)]
     used = {kernel for plan in plans for kernel in plan.kernels}
     wide = {f"bd_conv_{pair}_i32" for pair in ("bb", "tb", "zb", "bt", "tt", "zt")}  # 32768 taps and more
     rare = {"bd_gap_u_i32", "bd_conv_zf_f32"}  # an image pooled as it is; {0,1} and real weights
     main = ("bd_conv_", "bd_dw_", "bd_avgpool_", "bd_gap_", "bd_group_mean_", "bd_epilogue_", "bd_clamp_")
-    plain = {name for name in kernel_names() if not name.endswith("__tile16")}  # that packing belongs to a core's plan
+    plain = {name for name in kernel_names() if not packing(name) and not epilogue_packing(name)}  # those are a core's
     assert {name for name in plain if name.startswith(main)} - used <= wide | rare
     functions = {f"bd_{name}_f32" for name in FLOAT}
     assert len(used & functions) > 2

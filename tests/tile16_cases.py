@@ -9,6 +9,7 @@ from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
 
 from bdnet_deploy import bdn_format as bdn
 from bdnet_deploy.graph import DType
+from bdnet_deploy.plan.packings.planes import pack_planes
 from bdnet_deploy.plan.packings.tile16 import pack_tile16, tile16
 
 INPUT, OUTPUT = bdn.Place.INPUT, bdn.Place.OUTPUT
@@ -48,7 +49,11 @@ def tile16_step(kernel: str, rng: np.random.Generator, *, ends: bool = False) ->
 
 
 def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, list[Array]]:
-    """A 3x3 depth-wise convolution of 8, 16, 32, 64 channels, or multiples of 128, padded by one pixel at the sides."""
+    """A 3x3 depth-wise convolution of 8, 16, 32, 64 channels, or multiples of 128, padded by one pixel at the sides.
+
+    A ``__planes`` kernel has a few more shapes, and thresholds.
+    """
+    packed = kernel.endswith("__planes")
     x_type = LETTERS[kernel.split("_")[2][0]]
     channels, height = int(rng.choice([8, 16, 32, 64, 128, 256, 384])), int(rng.integers(2, 9))
     pixels = max(128 // channels, 1)  # of a vector; fewer are the plain kernel's
@@ -57,6 +62,8 @@ def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
     if stride_w == 2 and channels < 128 and rng.random() < 0.9:
         width *= 2
     width = max(2, width)
+    if packed and rng.random() < 0.2:
+        channels = int(rng.integers(2, 200))
     rows = (height + pad_top + int(rng.integers(0, 2)) - 3) // stride + 1
     shape = (max(1, rows), (width - 1) // stride_w + 1, channels)
     how = str(rng.choice(["random", "random", "low", "high"]))
@@ -65,9 +72,15 @@ def depthwise_rows(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         rng, (channels, 3, 3, 1), LETTERS[kernel.split("_")[2][1]], str(rng.choice(["random", "low", "high"]))
     )
     b = Bdn()
-    source, target = b.tensor(x.shape[1:], CODES[x_type], INPUT), b.tensor(shape, bdn.DType.I8, OUTPUT)
+    source = b.tensor(x.shape[1:], CODES[x_type], INPUT)
+    target = b.tensor(shape, bdn.DType.BIT if packed else bdn.DType.I8, OUTPUT)
+    blob = conv_weights(kernel, weights)
+    if packed:
+        spread = int(rng.choice([3, 11, 300, 2**31 - 1]))
+        low = rng.integers(-spread, spread, channels, endpoint=True)
+        blob = pack_planes(weights, low, trits=x_type is DType.TRIT)
     b.step(
-        kernel, [source], [target], shape, weights=conv_weights(kernel, weights), groups=channels, kernel_h=3, kernel_w=3,
+        kernel, [source], [target], shape, weights=blob, groups=channels, kernel_h=3, kernel_w=3,
         stride_h=stride, stride_w=stride_w, pad_top=pad_top, pad_left=1, acc_dtype=bdn.DType.I8,
         weight_planes=LETTERS[kernel.split("_")[2][1]].planes, rows_per_call=int(rng.integers(1, 9)),
     )  # fmt: skip
@@ -84,7 +97,7 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
     def numbers(low: int, high: int) -> Array:
         return rng.integers(low, high, channels, dtype=np.int64, endpoint=True).astype(np.int32)
 
-    steep = int(rng.choice([32767, 32767, 98303, 400000]))
+    steep = int(rng.choice([32767, 32767, 98303, 400000, 2**31 - 1]))
     factors = [
         np.full(channels, 65536, np.int32),
         numbers(-32768, 98303),
@@ -99,7 +112,11 @@ def usual_epilogue(kernel: str, rng: np.random.Generator) -> tuple[str, bytes, l
         stages["residual_mul"] = factors[rng.integers(4)]
         inputs.append((shape, DType.I16))
     if rng.random() < 0.8:
-        stages["positive"] = np.full(channels, 65536 if rng.random() < 0.9 else 65535, np.int32)
+        above = [
+            np.full(channels, int(rng.choice([65536, 65536, 65535, 262144])), np.int32),
+            numbers(-steep - 1, steep),
+        ]
+        stages["positive"] = above[int(rng.random() < 0.2)]
         stages["negative"] = numbers(-steep - 1, steep)
     packed = [None, DType.BIT, DType.TRIT, DType.UBIT][rng.integers(4)]
     if packed is not None:

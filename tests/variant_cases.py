@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from bdn_cases import CODES, LETTERS, Array, Bdn, conv_weights, draw
+from lanes16_cases import lanes16_step
 from tile16_cases import tile16_step
 
 from bdnet_deploy import bdn_format as bdn
@@ -296,6 +297,13 @@ def _tile16(kernel: str, rng: np.random.Generator) -> Case:
 
 for _acc in ("i16", "bit"):
     FAMILIES[f"bd_conv_bb_{_acc}__tile16"] = _tile16
+
+
+def _lanes16(kernel: str, rng: np.random.Generator) -> Case:
+    return Case(*lanes16_step(kernel, rng))
+
+
+FAMILIES["bd_epilogue_i16__lanes16"] = _lanes16
 
 
 def case(kernel: str, seed: int) -> Case:

@@ -79,7 +79,7 @@ def _attempt(terms: list[Term], add: Array, scale: Array) -> tuple[FixedAffine |
     for term in terms:
         ratio = np.where(term.magnitude > 0, term.factor / scale, 0.0)  # an input that is always 0 asks for nothing
         if term.whole and not (term.magnitude.max() <= 128 and np.abs(ratio).max() >= 1.5):
-            factor, shift, magnitude = np.rint(ratio * ONE), 0, term.magnitude
+            factor, shift, magnitude = 2 * np.rint(ratio * ONE / 2), 0, term.magnitude  # even: see lanes16
             k = (factor - low_part(factor.astype(np.int64))) / ONE
             bad |= (k != 0) & (k != 1)
         else:
@@ -115,7 +115,8 @@ def fit_affine(terms: list[Term], add: Array, need: Array, *, keep: bool = True)
     scale = need.copy()
     for term in terms:
         if term.whole and keep:
-            fine = (term.factor >= need) & (term.factor <= 1.5 * need)
+            # 8 bits are too few to give some away; of 16 bits a residual that is too fine asks for a coarser scale anyway.
+            fine = (term.factor >= need) & ((term.factor <= 1.5 * need) | (term.magnitude > 128))
             scale = np.where(fine, term.factor, scale)
     for _ in range(400):  # 1.125**400 is 10**20
         with np.errstate(invalid="ignore"):  # factors beyond 64 bits are among the bad ones

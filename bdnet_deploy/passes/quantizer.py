@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from bdnet_deploy.graph import (
     Quantize,
     Sign,
     Ternarize,
+    TwoSlope,
     Value,
 )
 from bdnet_deploy.passes.fixed_point import FixedAffine, Term, fit_affine
@@ -135,6 +136,24 @@ class Quantizer:
         seen = self.range_of(self.kept(value)) * HEADROOM[dtype] / dtype.range[1]
         return np.maximum(seen, max(float(seen.max()) / 256, 1e-12))
 
+    def after_slopes(self, node: Node, dtype: DType) -> Array:
+        """(C,) smallest scales at which the output of a two-slope fits, its bias aside."""
+        bias = cast(Array, node.inputs[3].data)
+        kept = self.kept(node.output).name
+        seen = np.maximum(np.abs(self.ranges.low[kept] - bias), np.abs(self.ranges.high[kept] - bias))
+        loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
+        return np.maximum(seen, loudest / 256) / dtype.range[1]  # as in need(); the zero points stay small, too
+
+    def need_of_slopes(self, value: Value, dtype: DType) -> Array:
+        """(C,) smallest scales at which a two-slope that alone reads a value keeps them for its positive side, so that only the
+        negative one has a factor; 0 elsewhere."""
+        users = self.users.get(value, [])
+        if len(users) != 1 or not isinstance(users[0].op, TwoSlope) or value in self.old.outputs:
+            return np.zeros(value.type.channels)
+        positive = cast(Array, users[0].inputs[1].data)
+        need = self.after_slopes(users[0], dtype)
+        return np.where(positive > 0, need / np.maximum(positive, 1 / 16), 0.0)
+
     def dtype_of(self, value: Value) -> DType:
         """Maps are trunk; vectors are int16, they cost nothing."""
         return self.trunk if len(value.type.shape) == 4 and value not in self.old.outputs else DType.I16
@@ -229,7 +248,7 @@ class Quantizer:
 
     def affine(self, name: str, old: Value, terms: list[Value], muls: list[Array], add: Array, source: str) -> Value:
         dtype = self.dtype_of(old)
-        need = self.need(old, dtype)
+        need = np.maximum(self.need(old, dtype), self.need_of_slopes(old, dtype))
         uniform = old in self.old.outputs
         if uniform:  # one scale for all logits, so that they can be compared
             need = np.full_like(need, need.max())

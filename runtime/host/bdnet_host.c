@@ -6,7 +6,7 @@
 #if defined(BD_WITH_AVX2) || defined(BD_WITH_AVX512)
 #    include <cpuid.h>
 #endif
-#if defined(BD_WITH_DOTPROD) && defined(__linux__)
+#if (defined(BD_WITH_DOTPROD) || defined(BD_WITH_NEON32)) && defined(__linux__)
 #    include <sys/auxv.h>
 #endif
 
@@ -39,8 +39,14 @@
 #    define ROW_neon64(kernel)
 #    define IN_neon64 0
 #endif
-/* Not chosen at run time: sets of microcontrollers, and of 32-bit systems. */
-#define ROW_neon32(kernel)
+#ifdef BD_WITH_NEON32
+#    define ROW_neon32(kernel) &kernel##_on_neon32,
+#    define IN_neon32          1
+#else
+#    define ROW_neon32(kernel)
+#    define IN_neon32 0
+#endif
+/* Not chosen at run time: sets of microcontrollers. */
 #define ROW_mve(kernel)
 #define ROW_dsp(kernel)
 #define ROW_v7m(kernel)
@@ -73,6 +79,10 @@ enum {
     NEON64 = 0
 #define BD_VARIANT(kernel, set) +(IN_neon64 && SET_##set == SET_neon64)
 #include "variants.def"
+    ,
+    NEON32 = 0
+#define BD_VARIANT(kernel, set) +(IN_neon32 && SET_##set == SET_neon32)
+#include "variants.def"
 };
 
 typedef struct level {
@@ -83,7 +93,7 @@ typedef struct level {
 #define FROM(skipped) {rows + (skipped), (uint32_t)(ALL - (skipped))}
 
 static const level levels[] = {
-    {"generic", FROM(AVX512 + AVX2 + DOTPROD + NEON64)},
+    {"generic", FROM(AVX512 + AVX2 + DOTPROD + NEON64 + NEON32)},
 #ifdef BD_WITH_AVX2
     {"avx2", FROM(AVX512)},
 #endif
@@ -95,6 +105,9 @@ static const level levels[] = {
 #endif
 #ifdef BD_WITH_DOTPROD
     {"dotprod", FROM(0)},
+#endif
+#ifdef BD_WITH_NEON32
+    {"neon32", FROM(0)},
 #endif
 };
 
@@ -131,6 +144,10 @@ static uint32_t runs(void) {
 #elif defined(BD_WITH_NEON64)
 static uint32_t runs(void) {
     return 2;
+}
+#elif defined(BD_WITH_NEON32) && defined(__linux__)
+static uint32_t runs(void) {
+    return (getauxval(AT_HWCAP) >> 12 & 1u) != 0 ? 2 : 1; /* HWCAP_NEON */
 }
 #else
 static uint32_t runs(void) {

@@ -35,7 +35,8 @@ static inline uint32_t bd_border_at(const bd_step *step, const uint8_t *constant
 }
 
 /* The numbers of one pixel, for all outputs. */
-static inline const int32_t *bd_border_values(const bd_border *border, uint32_t y, uint32_t x, uint32_t outputs) {
+static inline const int32_t *bd_border_values(const bd_border *border, uint32_t y, uint32_t x,
+                                              uint32_t outputs) {
     const uint32_t class_of = border->rows[y] * border->column_classes + border->columns[x];
     return border->values + (size_t)class_of * outputs;
 }

@@ -34,9 +34,20 @@ static inline uint32_t bd_forms3_columns(const bd_step *step) {
     return ((uint32_t)step->out_width - 1u) * step->stride_w + 3u;
 }
 
-/* Forms of both planes of all columns, sums of one plane of all pixels, a row of one word of channels. */
+/* Pixels that a kernel may put into one word: those of 8 or 16 channels whose bytes stay in natural order. */
+static inline uint32_t bd_forms3_lanes(const bd_step *step, const bd_view out[]) {
+    const uint32_t channels = step->out_channels;
+    return out->dtype == BD_BIT || out->order != 0 || (channels != 8u && channels != 16u) ? 1u
+                                                                                          : 32u / channels;
+}
+
+/* Forms of both planes of all columns, sums of one plane of all pixels, a row of one word of channels; of 8 or 16 channels
+ * also the forms of words of several pixels. */
 static inline uint32_t bd_forms3_scratch(const bd_step *step) {
-    return 24u * bd_forms3_columns(step) + 48u * step->out_width;
+    const uint32_t channels = step->out_channels;
+    const uint32_t lanes = channels == 8u || channels == 16u ? 32u / channels : 0;
+    const uint32_t groups = lanes != 0 ? (step->out_width + lanes - 1u) / lanes : 0;
+    return 24u * bd_forms3_columns(step) + 48u * step->out_width + 36u * groups;
 }
 
 /* Classes of limits; 0 where there are none. */

@@ -7,8 +7,8 @@
  *     s = wrap32(t * mul + add)
  *     v = s >> 16                                                           no residual
  *         sat16((s >> 16) + r)                                              ONE
- *         sat32(s + sat32(2 * r * twice)) >> 16                             TWICE
- *         sat32(wrap32(s + r * once) + sat32(2 * r * twice)) >> 16          BOTH
+ *         sat32(s - sat32(2 * r * twice)) >> 16                             TWICE: minus half of the factor
+ *         sat32(wrap32(s + r * once) - sat32(2 * r * twice)) >> 16          BOTH
  *     p = sat16(2 * v * slope >> 16)
  *     y = v                                                                 no slopes
  *         max(v, p)                                                         EVEN: slope is half of the factor

@@ -1,4 +1,4 @@
-/* The packing "lut7" of point-wise binary convolutions: weights as indices into tables over 7 pixels (the "method of four
+/* The packing "lut7" of binary convolutions: weights as indices into tables over 7 pixels (the "method of four
  * Russians", with the pixels in parallel).
  *
  * A table word has one nibble for each of 7 pixels. The table of a group of g input channels has 2^g words, entry e the number
@@ -12,13 +12,19 @@
  *     slab of 16   4 4 4 4                      64 words
  *     slab of 8    4 4                          32 words
  *
+ * A window of more taps than one is gathered for each of the 7 pixels, and its channels are divided like those of one pixel: a
+ * tap takes 8 or 16 channels, or a multiple of 32.
+ *
  * While more than 48 channels are left the next slab has 64, while more than 16 are left 32, then 16 or 8; channels beyond the
  * last are 0 in weights and maps. An index is a byte and counts words from the start of its block.
  *
  *     weights: uint8 [slab][outputs][indices of the slab]
+ *     borders: uint32 [taps][outputs / 2], windows only: see below
  *     biases:  uint16 [outputs], 0 .. 0x8000, packed outputs only: a bit is bit 15 of mismatches + bias
  *
- * Accumulators are the numbers of mismatches n; the sum of products is channels - 2 n. */
+ * Accumulators are the numbers of mismatches n; the sum of products is taps * channels - 2 n. A padded tap stands in the window
+ * as +1. Where it shall count as 0, half of its channels have to mismatch: a border is channels / 2 less the mismatches of the
+ * tap's weights with +1, of two outputs as one number, first + 65536 * second, modulo 2^32. */
 #ifndef BD_LUT7_H
 #define BD_LUT7_H
 
@@ -27,6 +33,21 @@
 
 #define BD_LUT7_PIXELS 7u
 #define BD_LUT7_MOST   10u /* indices of a slab */
+
+static inline uint32_t bd_lut7_taps(const bd_step *step) {
+    return (uint32_t)step->kernel_h * step->kernel_w;
+}
+
+/* Channels that a tap takes in a window. */
+static inline uint32_t bd_lut7_tap(uint32_t channels) {
+    return channels <= 8u ? 8u : channels <= 16u ? 16u : 32u * bd_words(channels);
+}
+
+/* Channels of the whole window; of one tap only those that the map has. */
+static inline uint32_t bd_lut7_channels(const bd_step *step, uint32_t channels) {
+    const uint32_t taps = bd_lut7_taps(step);
+    return taps == 1u ? channels : taps * bd_lut7_tap(channels);
+}
 
 /* Channels of the next slab. */
 static inline uint32_t bd_lut7_slab(uint32_t left) {
@@ -64,12 +85,28 @@ static inline uint32_t bd_lut7_bytes(uint32_t channels) {
     return bytes;
 }
 
-/* Scratch: the tables of a slab, and a word for each of its channels; packed outputs have counts of 7 pixels behind them. The
- * first slab is the largest. */
+/* Scratch: the tables of a slab, and a word for each of its channels; then, for packed outputs, counts of 7 pixels; then, for
+ * windows, those of 7 pixels. The first slab is the largest. */
 static inline uint32_t bd_lut7_tables(uint32_t channels) {
     const uint32_t slab = bd_lut7_slab(channels);
     return 4u * (bd_lut7_words(slab) + slab);
 }
+
+static inline uint32_t bd_lut7_counts(const bd_view *out) {
+    return out->dtype == BD_BIT ? 2u * BD_LUT7_PIXELS * out->channels : 0;
+}
+
+static inline uint32_t bd_lut7_windows(const bd_step *step, uint32_t channels) {
+    const uint32_t all = bd_lut7_channels(step, channels);
+    return bd_lut7_taps(step) == 1u ? 0 : 4u * BD_LUT7_PIXELS * bd_words(all);
+}
+
+/* The window of output (y, x) as words. */
+void bd_lut7_gather(uint32_t *to, const bd_step *step, const bd_view *in, uint32_t y, uint32_t x);
+
+/* Adds the borders of the taps of output (y, x) that lie outside of the map to the counts of its outputs, two a word. */
+void bd_lut7_add_borders(uint32_t *counts, const uint32_t *borders, const bd_step *step, const bd_view *in,
+                         uint32_t y, uint32_t x);
 
 bd_status bd_lut7_check(const bd_step *step, const uint8_t *constants, const bd_view in[],
                         const bd_view out[], uint32_t dtype, uint32_t *scratch_bytes);

@@ -6,7 +6,7 @@
  *
  * `mul` has the left shift of bd_epilogue.shift in it; accumulators of 32 bits are first shifted to the right and saturated,
  * as bd_epilogue says. The exporter packs epilogues whose positive slopes are 1, others above -1 and up to 1, and whose
- * `mul` has no k part.
+ * `mul` has no k part. Slopes of a steep form may be any (word: between -2 and 2).
  *
  * Array: a word of BD_RES_* and BD_FORM_* bits, three words of 0, then records of words, with those in brackets where the
  * form has them:
@@ -14,7 +14,7 @@
  * quad, records of channels c and c + 1 in ascending order; halves: c in the lower one. An odd channel has a whole record.
  *     mul(c), mul(c + 1), add(c), add(c + 1), [m halves], slope(c), slope(c + 1), [keep halves], low halves, [high halves]
  * word, records of one channel, from the last of every 32 (or of the rest of a pixel) down to the first:
- *     mul, [m], slope - 65536, add, [keep], low, [high] */
+ *     mul, [m], slope - 65536 (steep: its m part), add, [keep], [steep: the slope's k part], low, [high] */
 #ifndef BD_RECORDS_H
 #define BD_RECORDS_H
 
@@ -28,8 +28,9 @@ enum {
     BD_RES_MIXED = 4,
     BD_RES_WIDE = 5, /* word: m is the whole factor, keep is 0; v was proved to fit */
     BD_RES = 7,
-    BD_FORM_FITS = 8,  /* v was proved to fit: it is not saturated */
-    BD_FORM_TRITS = 16 /* a second threshold */
+    BD_FORM_FITS = 8,   /* v was proved to fit: it is not saturated */
+    BD_FORM_TRITS = 16, /* a second threshold */
+    BD_FORM_STEEP = 32  /* slopes beyond that, with a saturation: no residual, or BD_RES_MIXED */
 };
 
 #define BD_RECORD_HEAD 4u /* words in front of the records */

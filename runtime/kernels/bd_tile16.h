@@ -3,11 +3,11 @@
  * of 8, 16 or 32 channels.
  *
  * A window has H = taps * channels / 64 halves of vectors: tap by tap, but with 3x3 taps of 64 channels the last taps of the
- * three rows stand behind all others. Two neighbours make a vector; of an odd number the last is a half that two outputs
- * share. Vectors come in chunks of `vectors`, which lie in one row of the window:
+ * three rows stand behind all others. Two neighbours make a vector; of an odd number the last is a half, and those of two
+ * outputs share a vector. Vectors come in chunks of `vectors`, which lie in one row of the window:
  *
- *     weights:  [outputs / 16][chunk][8 pairs of outputs][2 outputs][vectors][16 bytes], and where there is a shared half
- *               [outputs / 16][8 pairs]{ [2 outputs][vectors][16 bytes], [2 outputs][8 bytes] }
+ *     weights:  [outputs / 16][chunk][16 outputs][vectors][16 bytes], and where there is a shared half
+ *               [outputs / 16][4]{ [4 outputs][vectors][16 bytes], [4 outputs][8 bytes] }, so that loads come in pairs
  *     ones:     uint16 [9][outputs]: the number of -1 among a tap's weights; 3x3 only
  *     low:      int16 [outputs]: the thresholds; packed outputs only
  *

@@ -36,19 +36,17 @@ def two_slope(q: Quantizer, node: Node) -> Value:
     dtype = q.dtype_of(node.output)
     x = q.narrow(node.inputs[0], q.values[node.inputs[0]], dtype, node.source)  # the slopes take 16 bits, bend at q = 0
     positive, negative, bias = (cast(Array, v.data) for v in node.inputs[1:])
-    kept = q.kept(node.output).name
-    low, high = q.ranges.low[kept] - bias, q.ranges.high[kept] - bias
-    seen = np.maximum(np.abs(low), np.abs(high))
-    loudest = max(float(seen.max()), float(np.abs(bias).max()), 1e-12)
-    need = np.maximum(seen, loudest / 256) / dtype.range[1]  # as in _need; the zero points stay small, too
+    need = q.after_slopes(node, dtype)
     scale, _ = q.vectors(x)
-    # The positive slope becomes 1 where the output can take the input's scale times it.
+    # The positive slope becomes 1 where the output can take the input's scale times it: a finer one would only serve the
+    # negative side, and 16 bits have enough.
     natural = scale * positive
     coarser = np.maximum(need, scale * np.abs(positive) / 4)
-    out = np.where((natural >= need) & (natural <= 4 * need), natural, coarser)
+    most = np.inf if dtype is DType.I16 else 4 * need
+    out = np.where((natural >= need * (1 - 1e-9)) & (natural <= most), natural, coarser)
     out = np.maximum(out, scale * np.abs(negative) / 4)
-    slopes = [
-        q.constant(f"{node.name}.{n}", np.rint(s * scale / out * ONE), DType.I32)
+    slopes = [  # even, so that a doubling product of 16-bit numbers does: see lanes16
+        q.constant(f"{node.name}.{n}", 2 * np.rint(s * scale / out * ONE / 2), DType.I32)
         for n, s in (("positive", positive), ("negative", negative))
     ]
     y = q.new.add(TwoSlope(dtype), [x, *slopes], node.name, source=node.source, quant=Quant.of(out, -bias / out))

@@ -41,7 +41,8 @@ def pack_forms3(weights: Array, low: Array | None = None, *, trits: bool = False
             inside = (9, 6, 4) if pad_value == 0 else (9,)
             limits, planes = [(rest - TAPS + taps) >> 1 for taps in inside], 4
         parts.append(np.stack([_limit(k, planes) for k in limits], axis=1).reshape(-1))
-    return np.concatenate(parts).astype("<u4")
+    blob: Array = np.concatenate(parts).astype("<u4")
+    return blob
 
 
 def _limit(largest: Array, planes: int) -> Array:

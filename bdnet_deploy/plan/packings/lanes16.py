@@ -71,19 +71,24 @@ def lanes16(e: Epilogue, most: int, residual_channels: int) -> Lanes16 | None:
     form = Residual.NONE
     if e.residual_mul is not None:
         factor = e.residual_mul.astype(np.int64)
-        twice = np.clip(factor >> 1, -0x7FFF, 0x7FFF)
-        once = factor - 2 * twice
         eight = residual_channels == 8 != channels
+        # The product of a factor of 1 with -32768 ends one below 2**31: that is the same number where the sum before it does
+        # not end in ones, and bits of `add` that no shifted accumulator reaches may be cleared.
+        low = (1 << max(e.shift, 0)) - 1
+        clears = (factor != ONE) | (low > 0)
         if (factor == ONE).all() and not eight:
             form = Residual.ONE
-        elif (once == 0).all() and not eight:
+        elif (factor % 2 == 0).all() and (factor > -ONE).all() and (factor <= ONE).all() and clears.all() and not eight:
             form = Residual.TWICE
+            arrays["twice"] = -(factor >> 1)
+            arrays["add"] = np.where(factor == ONE, add & ~low, add)
         else:
             form = Residual.BOTH
+            twice = np.clip(-(factor >> 1), -0x7FFF, 0x7FFF)
+            once = factor + 2 * twice
             sums = sums + 0x8000 * np.abs(once)
-        if (np.abs(once) > 0x7FFF).any():
-            return None
-        if form is not Residual.ONE:
+            if (np.abs(once) > 0x7FFF).any():
+                return None
             arrays |= {"twice": twice, "once": once}
     if (sums >= 2**31).any():
         return None
@@ -107,24 +112,41 @@ def _slopes(e: Epilogue, arrays: dict[str, Array]) -> Slopes | None:
     if (up < 0).any() or (up > 7).any() or (ONE << up != positive).any() or (negative > positive).any():
         return None  # the larger one of both lines is not the result, or the upper one is no shift
     if (positive == ONE).all():
-        if (negative % 2 == 0).all() and (negative >= -ONE).all():
+        if (negative % 2 == 0).all() and (negative >= -ONE).all() and (negative < ONE).all():
             arrays["slope"] = negative >> 1
             return Slopes.EVEN
         if (np.abs(negative) <= 0x7FFF).all():
             arrays["slope"] = negative
             return Slopes.HALF
-        if (negative >= 0).all() and (negative < ONE).all():
+        if (negative > 0).all() and (negative < ONE).all():
             arrays["slope"] = negative - 0x8000
             return Slopes.ODD
     whole, part = negative >> 16, negative & (ONE - 1)
-    falls = (negative < 0) & (negative >= -0x8000)
+    falls = (negative < 0) & (negative >= -0x7FFF)
     if not (falls | np.isin(whole, (0, 1, 2, 4))).all():
         return None
-    arrays["slope"] = np.where(falls, negative, part - 0x8000)
-    arrays["keep"] = np.where(falls, 0, -1)
+    plain = falls | (part == 0)  # the product alone; -32768 would be a factor that saturates
+    arrays["slope"] = np.where(falls, negative, np.where(plain, 0, part - 0x8000))
+    arrays["keep"] = np.where(plain, 0, -1)
     arrays["grow"] = np.where(falls | (whole == 0), -16, whole >> 1)
     arrays["up"] = up
     return Slopes.ANY
+
+
+def pack_lanes16(form: Lanes16) -> bytes:
+    """The records, as they lie at ``bd_epilogue.mul``."""
+    channels = form.arrays["mul"].size
+    blocks = np.zeros(-(-channels // LANES), _BLOCK)
+    blocks["low"] = blocks["high"] = -0x8000
+    for name, values in form.arrays.items():
+        flat = np.full(blocks.size * LANES, blocks[name].flat[0])
+        flat[:channels] = values
+        if channels == LANES // 2:  # two pixels are computed at once
+            flat[channels:] = values
+        blocks[name] = flat.reshape(-1, LANES)
+    head = np.zeros(LANES, np.uint8)
+    head[:2] = form.residual, form.slopes
+    return head.tobytes() + blocks.tobytes()
 
 
 def largest(step: PlanStep) -> int | None:
@@ -158,18 +180,7 @@ class _Lanes16:
     def pack(self, step: PlanStep) -> bytes:
         form = _form(step)
         assert form is not None
-        channels = step.out_shape[2]
-        blocks = np.zeros(-(-channels // LANES), _BLOCK)
-        blocks["low"] = blocks["high"] = -0x8000
-        for name, values in form.arrays.items():
-            flat = np.full(blocks.size * LANES, blocks[name].flat[0])
-            flat[:channels] = values
-            if channels == LANES // 2:  # two pixels are computed at once
-                flat[channels:] = values
-            blocks[name] = flat.reshape(-1, LANES)
-        head = np.zeros(LANES, np.uint8)
-        head[:2] = form.residual, form.slopes
-        return head.tobytes() + blocks.tobytes()
+        return pack_lanes16(form)
 
 
 LANES16 = _Lanes16()

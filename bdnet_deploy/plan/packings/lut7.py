@@ -1,4 +1,4 @@
-"""``lut7``: weights of point-wise binary convolutions as indices into tables over 7 pixels.
+"""``lut7``: weights of binary convolutions as indices into tables over 7 pixels.
 
 The layout stands in ``runtime/kernels/bd_lut7.h``.
 """
@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
+from bdnet_deploy.bitplanes import words
 from bdnet_deploy.graph import Array, DType
 from bdnet_deploy.plan.packings.base import (
     Site,
@@ -35,6 +36,9 @@ PIXELS = 7
 #: Below so many outputs the tables of 7 pixels cost more than they save.
 FEWEST_OUTPUTS = 12
 
+#: The same of windows of more than 16 channels: plain C counts their words as quickly as those of one pixel.
+FEWEST_OUTPUTS_OF_WINDOWS = 24
+
 #: Accumulators of more rows than necessary may take so many bytes.
 ROOM = 6144
 
@@ -48,46 +52,62 @@ def slabs(channels: int) -> Iterator[int]:
         left -= slab
 
 
+def _tap(channels: int) -> int:
+    """Channels that a tap takes in a window."""
+    return 8 if channels <= 8 else 16 if channels <= 16 else 32 * words(channels)
+
+
 def pack_lut7(weights: Array, limits: Array | None = None) -> Array:
     """The blob of a ``__lut7`` kernel, bytes.
 
     Args:
-        weights: -1 and +1, (O, 1, 1, C).
+        weights: -1 and +1, (O, kh, kw, C), O even.
         limits: per output, the mismatches from which a packed bit is 1; for a kernel that packs.
     """
-    outputs, channels = weights.shape[0], weights.shape[3]
-    bits = np.zeros((outputs, sum(slabs(channels))), np.uint32)
-    bits[:, :channels] = weights.reshape(outputs, channels) < 0
+    outputs, kh, kw, channels = weights.shape
+    taps = kh * kw
+    each = channels if taps == 1 else _tap(channels)
+    negative = (weights < 0).reshape(outputs, taps, channels)
+    window = np.zeros((outputs, taps, each), np.uint32)
+    window[:, :, :channels] = negative
+    bits = np.zeros((outputs, sum(slabs(taps * each))), np.uint32)
+    bits[:, : taps * each] = window.reshape(outputs, -1)
     parts, at = [], 0
-    for slab in slabs(channels):
+    for slab in slabs(taps * each):
         index = []
         for group, start in zip(*SLABS[slab], strict=True):
             index.append((bits[:, at : at + group] << np.arange(group, dtype=np.uint32)).sum(axis=1) + start)
             at += group
         parts.append(np.stack(index, axis=1).astype(np.uint8).tobytes())
+    if taps > 1:
+        border = channels // 2 - negative.sum(axis=2, dtype=np.int64).T
+        parts.append((border[:, ::2] + 65536 * border[:, 1::2]).astype("<i4").tobytes())
     if limits is not None:
         parts.append((0x8000 - np.clip(limits, 0, 0x7FFF)).astype("<u2").tobytes())
     return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def unpack_lut7(blob: bytes, shape: tuple[int, ...]) -> Array:
-    """The weights (O, 1, 1, C) of a blob of :func:`pack_lut7`."""
-    outputs, channels = shape[0], shape[3]
+    """The weights (O, kh, kw, C) of a blob of :func:`pack_lut7`."""
+    outputs, kh, kw, channels = shape
+    each = channels if kh * kw == 1 else _tap(channels)
     octets = np.frombuffer(blob, np.uint8)
     bits, at = [], 0
-    for slab in slabs(channels):
+    for slab in slabs(kh * kw * each):
         groups, starts = SLABS[slab]
         index = octets[at : at + outputs * len(groups)].reshape(outputs, len(groups)).astype(np.int64)
         at += outputs * len(groups)
         for i, (group, start) in enumerate(zip(groups, starts, strict=True)):
             bits.append((index[:, i : i + 1] - start) >> np.arange(group) & 1)
-    levels: Array = (1 - 2 * np.concatenate(bits, axis=1)[:, :channels]).astype(np.int8)
-    return levels.reshape(shape)
+    window = np.concatenate(bits, axis=1)[:, : kh * kw * each].reshape(outputs, kh, kw, each)
+    levels: Array = (1 - 2 * window[..., :channels]).astype(np.int8)
+    return levels
 
 
-def limits_of(low: Array, channels: int) -> Array:
-    """Mismatches n from which ``channels - 2 n < low``."""
-    return (channels - low.astype(np.int64)) // 2 + 1
+def limits_of(low: Array, taps: int) -> Array:
+    """Mismatches n from which ``taps - 2 n < low``."""
+    limits: Array = (taps - low.astype(np.int64)) // 2 + 1
+    return limits
 
 
 def rows_of(height: int, width: int, pixel_bytes: int) -> int:
@@ -110,23 +130,30 @@ class _Lut7:
         found = site(step)
         if found is None or found.x is not DType.BIT or found.w is not DType.BIT or not _fits(found):
             return False
-        outputs, channels = found.weights.shape[0], found.weights.shape[3]
+        outputs = found.weights.shape[0]
         limits = thresholds(step)
         kernel = "bd_conv_bb_bit__lut7"
         if limits is not None and len(limits) == 1 and outputs % 32 == 0 and has_variant(kernel, sets):
-            step.kernel, step.weights = kernel, pack_lut7(found.weights, limits_of(limits[0], channels))
+            step.kernel, step.weights = kernel, pack_lut7(found.weights, limits_of(limits[0], found.taps))
             store_packed(step)
             step.rows_per_call = rows_of(*found.out_size, 0)
             step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on"
             return True
-        kernel = "bd_conv_bb_i16__lut7"
-        if step.acc_dtype is DType.I16 and has_variant(kernel, sets) and can_fold(step) and step.epilogue is not None:
-            step.kernel, step.weights = kernel, pack_lut7(found.weights)
-            fold_counts(step.epilogue, channels, 2)
-            step.rows_per_call = rows_of(*found.out_size, 2 * outputs)
-            step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on; counts are folded into the affine"
-            return True
-        return False
+        if step.epilogue is None or not can_fold(step) or not self.store_counts(step, sets):
+            return False
+        fold_counts(step.epilogue, found.taps, 2)
+        return True
+
+    def store_counts(self, step: PlanStep, sets: Collection[str]) -> bool:
+        """Let the step's accumulators be counts of mismatches, where a core with ``sets`` has a kernel for it; what reads them
+        stays as it is."""
+        found, kernel = site(step), "bd_conv_bb_i16__lut7"
+        if found is None or step.acc_dtype is not DType.I16 or not _fits(found) or not has_variant(kernel, sets):
+            return False
+        step.kernel, step.weights = kernel, pack_lut7(found.weights)
+        step.rows_per_call = rows_of(*found.out_size, 2 * found.weights.shape[0])
+        step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on; counts are folded into the affine"
+        return True
 
     def unpack(self, blob: bytes, shape: tuple[int, ...], step: PlanStep) -> Array:
         return unpack_lut7(blob, shape)
@@ -138,9 +165,15 @@ LUT7 = _Lut7()
 def _fits(found: Site) -> bool:
     """Whether the kernels read this map, and tables pay."""
     outputs, kh, kw, channels = found.weights.shape
-    conv = found.conv
-    if kh != 1 or kw != 1 or conv.groups != 1 or any(conv.padding) or channels > 0x7FFE:
+    conv, pixels = found.conv, found.out_size[0] * found.out_size[1]
+    if conv.groups != 1 or found.taps > 0x7FFE or outputs % 2 or pixels < PIXELS:
         return False
-    if outputs % 2 or outputs < FEWEST_OUTPUTS or found.out_size[0] * found.out_size[1] < PIXELS:
-        return False
-    return all((out - 1) * s < size for size, out, s in zip(found.in_size, found.out_size, conv.strides, strict=True))
+    if kh == kw == 1:
+        inside = zip(found.in_size, found.out_size, conv.strides, strict=True)
+        return (
+            outputs >= FEWEST_OUTPUTS and not any(conv.padding) and all((out - 1) * s < size for size, out, s in inside)
+        )
+    if conv.pad_value == 0 and channels % 2 and any(conv.padding):
+        return False  # half a tap is no number of mismatches
+    indices = outputs * sum(len(SLABS[slab][0]) for slab in slabs(kh * kw * _tap(channels)))
+    return indices % 4 == 0 and outputs >= (FEWEST_OUTPUTS if channels <= 16 else FEWEST_OUTPUTS_OF_WINDOWS)

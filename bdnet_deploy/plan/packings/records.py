@@ -20,7 +20,7 @@ from bdnet_deploy.plan.packings.base import has_variant
 from bdnet_deploy.plan.plan import PlanStep
 
 NO_RESIDUAL, FACTOR_ONE, LOW, ALL, MIXED, WIDE = range(6)
-FITS, TRITS = 8, 16
+FITS, TRITS, STEEP = 8, 16, 32
 _HEAD = 16
 
 
@@ -49,12 +49,10 @@ def _packable(step: PlanStep) -> bool:
         return False
     if e.residual_mul is not None:
         residual = step.inputs[1]
-        same = residual.dtype is e.dtype and residual.channels == channels and e.residual_shift == 0
+        same = residual.dtype is e.dtype and e.residual_shift == 0
         if not same or not set(np.unique(_wide_part(e.residual_mul.astype(np.int64)))) <= {0, 1}:
             return False
-    if e.positive is not None and e.negative is not None:
-        return bool(np.all(e.positive == ONE) and np.all(e.negative > -ONE) and np.all(e.negative <= ONE))
-    return True
+    return e.positive is None or bool(np.all(e.positive == ONE))
 
 
 def _fits(step: PlanStep) -> bool:
@@ -86,6 +84,12 @@ def _thresholds(step: PlanStep, least: int, largest: int) -> list[Array]:
     assert e is not None
     found = [t for t in (e.low, e.high) if t is not None] or [np.full(step.out_shape[2], least)]
     return [np.clip(t.astype(np.int64), least, largest) for t in found]
+
+
+def _steep(step: PlanStep) -> bool:
+    """Whether slopes need a saturation."""
+    slopes = _slopes(step)
+    return bool(np.any(slopes <= -ONE) or np.any(slopes > ONE))
 
 
 def _residual_form(factor: Array | None) -> int:
@@ -128,6 +132,8 @@ class Quad:
         assert e is not None
         form = _residual_form(e.residual_mul)
         trits = TRITS if e.high is not None else 0
+        if _steep(step):
+            return (MIXED if form else NO_RESIDUAL) | trits | STEEP
         return form | (FITS if form in (FACTOR_ONE, ALL) and _fits(step) else 0) | trits
 
     def pack(self, step: PlanStep) -> bytes:
@@ -148,7 +154,8 @@ class Quad:
         if factor is not None and form & 7 == MIXED:
             columns.append(_halves(-_wide_part(factor)))
         columns += [_halves(padded(t)) for t in _thresholds(step, *(int(n) for n in DType.I16.range))]
-        return _head(form) + (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4").tobytes()
+        records: Array = (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4")
+        return _head(form) + bytes(records.tobytes())
 
 
 @dataclass(frozen=True)
@@ -160,13 +167,17 @@ class Word:
     def takes(self, step: PlanStep, sets: Collection[str]) -> str | None:
         """The name of the epilogue for a step on a core with ``sets``; None where it has none that pays."""
         kernel = f"{step.epilogue_kernel}__{self.suffix}"
-        return kernel if has_variant(kernel, sets) and _packable(step) else None
+        if not has_variant(kernel, sets) or not _packable(step):
+            return None
+        return kernel if np.all(np.abs(_slopes(step)) < 2 * ONE) else None
 
     def form(self, step: PlanStep) -> int:
         """The word in front of the records."""
         e = step.epilogue
         assert e is not None
         form = _residual_form(e.residual_mul)
+        if _steep(step):
+            return (MIXED if form else NO_RESIDUAL) | (TRITS if e.high is not None else 0) | STEEP
         fits = (form == LOW and e.dtype is DType.I16) or (form != NO_RESIDUAL and _fits(step))
         if form in (LOW, ALL, MIXED):
             form = WIDE if fits else MIXED
@@ -182,13 +193,16 @@ class Word:
         mixed = factor is not None and form & 7 == MIXED
         if factor is not None and form & 7 in (MIXED, WIDE):
             columns.append(low_part(factor) if mixed else factor)
-        columns += [_slopes(step) - ONE, e.add.astype(np.int64)]
+        slopes = _slopes(step)
+        columns += [low_part(slopes) if form & STEEP else slopes - ONE, e.add.astype(np.int64)]
         if factor is not None and mixed:
             columns.append(-_wide_part(factor))
+        if form & STEEP:
+            columns.append(_wide_part(slopes))
         columns += _thresholds(step, -(2**17), 2**17)
         records = (np.stack(columns, axis=1) & 0xFFFFFFFF).astype("<u4")
         blocks = [records[c : c + 32][::-1] for c in range(0, len(records), 32)]
-        return _head(form) + np.concatenate(blocks).tobytes()
+        return _head(form) + bytes(np.concatenate(blocks).tobytes())
 
 
 QUAD, WORD = Quad(), Word()

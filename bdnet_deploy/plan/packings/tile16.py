@@ -67,8 +67,8 @@ def pack_tile16(weights: Array, low: Array | None = None) -> Array:
     halves = octets.reshape(outputs, -1, form.half)[:, list(form.order)]
     whole = form.chunks * form.vectors
     if form.shared:
-        vectors = halves[:, : 2 * whole].reshape(outputs // 2, -1)
-        blob = np.concatenate([vectors, halves[:, 2 * whole].reshape(outputs // 2, -1)], axis=1)
+        vectors = halves[:, : 2 * whole].reshape(outputs // 4, -1)
+        blob = np.concatenate([vectors, halves[:, 2 * whole].reshape(outputs // 4, -1)], axis=1)
     else:
         blob = halves.reshape(outputs // OUTPUTS, OUTPUTS, form.chunks, -1).transpose(0, 2, 1, 3)
     parts = [blob.tobytes()]
@@ -91,9 +91,9 @@ def unpack_tile16(blob: bytes, shape: tuple[int, ...]) -> Array:
         return 1 - 2 * unpack_plane(padded.view("<u4").reshape(outputs, 1, 1, 1), channels)
     whole = form.chunks * form.vectors
     if form.shared:
-        pairs = octets.reshape(outputs // 2, -1)
-        vectors = pairs[:, : 2 * whole * 16].reshape(outputs, 2 * whole, 8)
-        ordered = np.concatenate([vectors, pairs[:, 2 * whole * 16 :].reshape(outputs, 1, 8)], axis=1)
+        fours = octets.reshape(outputs // 4, -1)
+        vectors = fours[:, : 4 * whole * 16].reshape(outputs, 2 * whole, 8)
+        ordered = np.concatenate([vectors, fours[:, 4 * whole * 16 :].reshape(outputs, 1, 8)], axis=1)
     else:
         ordered = octets.reshape(outputs // OUTPUTS, form.chunks, OUTPUTS, -1).transpose(0, 2, 1, 3)
         ordered = ordered.reshape(outputs, -1, 8)

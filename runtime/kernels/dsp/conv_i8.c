@@ -34,8 +34,8 @@ typedef struct source {
 } source;
 
 /* Bytes of one pixel's taps from tap e of row ky on, `n` elements, which lie in one row of the window. */
-static void copy_row(uint8_t *to, const bd_step *step, const bd_view *in, const source *s, uint32_t ky, uint32_t x,
-                     uint32_t e, uint32_t n) {
+static void copy_row(uint8_t *to, const bd_step *step, const bd_view *in, const source *s, uint32_t ky,
+                     uint32_t x, uint32_t e, uint32_t n) {
     const uint32_t size = s->element_bytes, pixel = in->channels * size;
     const uint8_t *row = s->rows[ky];
     const int32_t left = (int32_t)(x * step->stride_w) - step->pad_left;
@@ -175,22 +175,23 @@ static BD_APART void multiply(const tile *pixels, const int8_t *w, uint32_t taps
         if (add) {
             s0 = to[0], s1 = to[outputs], s2 = to[2u * outputs], s3 = to[3u * outputs];
         }
-        __asm__ volatile("ldr %[n], %[taps]\n"
-                "lsrs %[n], %[n], #3\n"
-                "beq 2f\n"
-                "1:\n" QUAD QUAD "subs %[n], %[n], #1\n"
-                "bne 1b\n"
-                "2:\n"
-                "ldr %[n], %[taps]\n"
-                "lsls %[n], %[n], #30\n" /* carry: a word more; not zero: another that ends with the last tap */
-                "bcc 3f\n" QUAD "3:\n"
-                "beq 4f\n"
-                "add %[w], %[w], %[n], lsr #30\n"
-                "sub.w %[w], %[w], #4\n" QUAD "4:\n"
-                : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(x), [w] "+r"(w),
-                  [a] "=&r"(a), [b] "=&r"(b), [n] "=&r"(n)
-                : [taps] "m"(taps)
-                : "r0", "r1", "r2", "r3", "cc", "memory");
+        __asm__ volatile(
+            "ldr %[n], %[taps]\n"
+            "lsrs %[n], %[n], #3\n"
+            "beq 2f\n"
+            "1:\n" QUAD QUAD "subs %[n], %[n], #1\n"
+            "bne 1b\n"
+            "2:\n"
+            "ldr %[n], %[taps]\n"
+            "lsls %[n], %[n], #30\n" /* carry: a word more; not zero: another that ends with the last tap */
+            "bcc 3f\n" QUAD "3:\n"
+            "beq 4f\n"
+            "add %[w], %[w], %[n], lsr #30\n"
+            "sub.w %[w], %[w], #4\n" QUAD "4:\n"
+            : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [x] "+r"(x), [w] "+r"(w),
+              [a] "=&r"(a), [b] "=&r"(b), [n] "=&r"(n)
+            : [taps] "m"(taps)
+            : "r0", "r1", "r2", "r3", "cc", "memory");
         w += next;
         to[0] = s0, to[outputs] = s1, to[2u * outputs] = s2, to[3u * outputs] = s3;
     } while (++to != end);
@@ -281,7 +282,7 @@ static BD_APART void one(const job *j, const source *s, uint32_t y, uint32_t x, 
 /* Whether this variant takes the step. */
 static int takes(const bd_step *step, const bd_view *in) {
     const int32_t zero = step->zero_point;
-    const int zero_fits = in->dtype == BD_I16 ? zero == 0
+    const int zero_fits = in->dtype == BD_I16  ? zero == 0
                           : in->dtype == BD_I8 ? zero >= INT8_MIN && zero <= INT8_MAX
                                                : zero >= 0 && zero <= UINT8_MAX;
     return zero_fits && step->groups == 1 && step->kernel_h <= ROWS &&

@@ -62,18 +62,37 @@
     FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_##bits "qadd16 r7, r7, r12\n\t" SIGNS_OF_V
 #define V_ALL_FITS(acc, bits)                                                                                \
     FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_##bits "sadd16 r7, r7, r12\n\t"
+#define V_NONE_STEEP(acc, bits)  V_NONE(acc, bits)
+#define V_MIXED_STEEP(acc, bits) V_MIXED(acc, bits)
 #define V_MIXED(acc, bits)                                                                                   \
     FIRST_M acc PRODUCTS RESIDUAL RESIDUAL_PRODUCTS UPPER SECOND_KEEP_##bits                                 \
         "and r12, r12, r9\n\t"                                                                               \
         "qadd16 r7, r7, r12\n\t" SIGNS_OF_V
 
 /* y in r7, stored; its differences from the thresholds, of which the signs are kept. */
-#define Y                                                                                                    \
+#define Y_FLAT                                                                                               \
     "smulwb r5, r5, r7\n\t"                                                                                  \
     "smulwt r6, r6, r7\n\t"                                                                                  \
     "pkhbt r5, r5, r6, lsl #16\n\t"                                                                          \
     "sel r7, r7, r5\n\t"                                                                                     \
     "str r7, [r3], #4\n\t"
+#define Y_STEEP                                                                                              \
+    "smulwb r5, r5, r7\n\t"                                                                                  \
+    "smulwt r6, r6, r7\n\t"                                                                                  \
+    "ssat r5, #16, r5\n\t"                                                                                   \
+    "ssat r6, #16, r6\n\t"                                                                                   \
+    "pkhbt r5, r5, r6, lsl #16\n\t"                                                                          \
+    "sel r7, r7, r5\n\t"                                                                                     \
+    "str r7, [r3], #4\n\t"
+#define Y_NONE        Y_FLAT
+#define Y_ONE         Y_FLAT
+#define Y_ONE_FITS    Y_FLAT
+#define Y_LOW         Y_FLAT
+#define Y_ALL         Y_FLAT
+#define Y_ALL_FITS    Y_FLAT
+#define Y_MIXED       Y_FLAT
+#define Y_NONE_STEEP  Y_STEEP
+#define Y_MIXED_STEEP Y_STEEP
 #define COMPARE_NO
 #define COMPARE_BITS                                                                                         \
     "qsub16 r10, r7, r10\n\t"                                                                                \
@@ -114,7 +133,7 @@
     "it eq\n\t"                                                                                              \
     "addeq r1, r1, #28\n\t"
 
-#define PAIR(v, acc, bits) V_##v(ACC_##acc, bits) Y COMPARE_##bits
+#define PAIR(v, acc, bits) V_##v(ACC_##acc, bits) Y_##v COMPARE_##bits
 #define PIXELS(v, acc, bits)                                                                                 \
     "1:\n\t"                                                                                                 \
     "ldr r4, [sp, #12]\n\t"                                                                                  \
@@ -165,7 +184,9 @@ typedef struct job {
     FORM(LOW, acc_kind, bits_kind)                                                                           \
     FORM(ALL, acc_kind, bits_kind)                                                                           \
     FORM(ALL_FITS, acc_kind, bits_kind)                                                                      \
-    FORM(MIXED, acc_kind, bits_kind)
+    FORM(MIXED, acc_kind, bits_kind)                                                                         \
+    FORM(NONE_STEEP, acc_kind, bits_kind)                                                                    \
+    FORM(MIXED_STEEP, acc_kind, bits_kind)
 
 FORMS(WIDE, NO)
 FORMS(WIDE, BITS)
@@ -175,18 +196,35 @@ FORMS(PLANES, TRITS)
 
 typedef void (*form_fn)(const job *j);
 
-#define ROW(acc_kind, bits_kind)                                                                             \
-    {                                                                                                        \
-        {NONE_##acc_kind##_##bits_kind, ONE_##acc_kind##_##bits_kind, LOW_##acc_kind##_##bits_kind,          \
-         ALL_##acc_kind##_##bits_kind, MIXED_##acc_kind##_##bits_kind},                                      \
-        {                                                                                                    \
-            NONE_##acc_kind##_##bits_kind, ONE_FITS_##acc_kind##_##bits_kind, LOW_##acc_kind##_##bits_kind,  \
-                ALL_FITS_##acc_kind##_##bits_kind, MIXED_##acc_kind##_##bits_kind                            \
-        }                                                                                                    \
+enum {
+    SUM_NONE,
+    SUM_ONE,
+    SUM_LOW,
+    SUM_ALL,
+    SUM_MIXED,
+    SUM_ONE_FITS,
+    SUM_ALL_FITS,
+    SUM_NONE_STEEP,
+    SUM_MIXED_STEEP
+};
+#define ROW(acc, bits)                                                                                       \
+    {NONE_##acc##_##bits,     ONE_##acc##_##bits,        LOW_##acc##_##bits,                                 \
+     ALL_##acc##_##bits,      MIXED_##acc##_##bits,      ONE_FITS_##acc##_##bits,                            \
+     ALL_FITS_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
+/* [operands][sum] */
+static const form_fn forms[5][9] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
+                                    ROW(PLANES, TRITS)};
+
+static uint32_t sum_of(uint32_t form) {
+    const uint32_t residual = form & BD_RES;
+    if ((form & BD_FORM_STEEP) != 0) {
+        return residual == BD_RES_NONE ? SUM_NONE_STEEP : SUM_MIXED_STEEP;
     }
-/* [operands][fits][residual] */
-static const form_fn forms[5][2][5] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
-                                       ROW(PLANES, TRITS)};
+    if ((form & BD_FORM_FITS) != 0 && (residual == BD_RES_ONE || residual == BD_RES_ALL)) {
+        return residual == BD_RES_ONE ? SUM_ONE_FITS : SUM_ALL_FITS;
+    }
+    return residual; /* in the order of BD_RES_* */
+}
 
 /* n <= 16 accumulators of pixel x from channel c. */
 static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint32_t c, uint32_t n) {
@@ -216,10 +254,11 @@ static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint
 static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     const int widened = r->in[0].dtype != BD_I16;
     const uint32_t eights = r->channels & ~7u;
-    int16_t acc[16], unread[16];
+    int16_t acc[16], unread[16], other[16];
     uint32_t *b = NULL, *a = NULL, none = 0;
     job j;
     j.plane = 0;
+    j.residual = NULL;
     if (r->at.packed != NULL) {
         a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
         j.plane = b != NULL ? (uint32_t)((uint8_t *)b - (uint8_t *)a) : 0;
@@ -234,7 +273,19 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
             widen(acc, r, x, c, n);
             j.acc = acc;
         }
-        j.residual = r->at.residual + 2u * (r->in[1].width == 1u ? c : at);
+        if (r->at.residual != NULL) {
+            const uint32_t own = r->in[1].channels, begin = c % own;
+            const int16_t *from =
+                (const int16_t *)(const void *)r->at.residual + (r->in[1].width == 1u ? 0 : x) * own;
+            j.residual = (const uint8_t *)(from + begin);
+            if (begin + n > own) { /* repeated within the 16 */
+                for (uint32_t i = 0, k = begin; i < n; i++) {
+                    other[i] = from[k];
+                    k = k + 1u == own ? 0 : k + 1u;
+                }
+                j.residual = (const uint8_t *)other;
+            }
+        }
         j.trunk = r->at.trunk != NULL ? r->at.trunk + 2u * at : (uint8_t *)unread;
         j.packed = a != NULL ? (uint8_t *)a + c / 8u : (uint8_t *)&none;
         j.last = n == 16u ? 0x8000u : 0x80u;
@@ -264,9 +315,8 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
     const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
     const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
-                      (in[1].rows_held == 0 || in[1].width == width);
-    const form_fn form =
-        forms[whole && planes ? bits + 2 : bits][(r.form & BD_FORM_FITS) != 0][r.form & BD_RES];
+                      (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
+    const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         r.at = bd_rows_of(in, out, y);

@@ -19,11 +19,11 @@ static uint32_t half_at(const bd_step *step, uint32_t channels, uint32_t pixel, 
 
 /* The weights' words of half u of output o. */
 static const uint32_t *weights_at(const uint8_t *weights, const bd_tile16 *t, uint32_t o, uint32_t u) {
-    const uint32_t pair = o % 16u / 2u, second = o % 2u, whole = t->chunks * t->vectors;
+    const uint32_t whole = t->chunks * t->vectors;
     const uint8_t *tile = weights + (size_t)(o / 16u) * t->halves * 128u;
     if (t->shared) {
-        tile += pair * (2u * whole + 1u) * 16u;
-        tile += u < 2u * whole ? second * whole * 16u + u * 8u : 2u * whole * 16u + second * 8u;
+        tile += o % 16u / 4u * (4u * whole + 2u) * 16u;
+        tile += u < 2u * whole ? o % 4u * whole * 16u + u * 8u : 4u * whole * 16u + o % 4u * 8u;
         return (const void *)tile;
     }
     const uint32_t chunk = u / 2u / t->vectors, in_chunk = u - chunk * t->vectors * 2u;

@@ -72,7 +72,7 @@ static int32_t value(const bd_lanes16 *head, const bd_lanes16_block *b, uint32_t
     default:
         break;
     }
-    return saturated_sum(s, doubled_product(r, b->twice[i])) >> 16;
+    return saturated_sum(s, -doubled_product(r, b->twice[i])) >> 16; /* never -(-2**31) */
 }
 
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],

@@ -11,7 +11,7 @@
 
 /* The parameters of one channel. */
 typedef struct values {
-    uint32_t mul, add, m, keep, slope;
+    uint32_t mul, add, m, keep, slope, slope_k; /* slope_k: word, steep */
     int32_t low, high;
 } values;
 
@@ -28,7 +28,7 @@ static uint32_t quad_words(uint32_t form) {
 }
 
 static uint32_t word_words(uint32_t form) {
-    return 4u + has_m(form) + has_keep(form) + ((form & BD_FORM_TRITS) != 0);
+    return 4u + has_m(form) + has_keep(form) + ((form & BD_FORM_TRITS) != 0) + ((form & BD_FORM_STEEP) != 0);
 }
 
 static uint32_t half(uint32_t word, uint32_t c) {
@@ -63,6 +63,7 @@ static void word_values(const bd_record_row *r, uint32_t c, values *to) {
     to->slope = *at++;
     to->add = *at++;
     to->keep = has_keep(r->form) ? *at++ : whole_keep(r->form);
+    to->slope_k = (r->form & BD_FORM_STEEP) != 0 ? *at++ : 0;
     to->low = to->high = (int32_t)*at++;
     if ((r->form & BD_FORM_TRITS) != 0) {
         to->high = (int32_t)*at;
@@ -91,7 +92,7 @@ static int32_t residual_of(const bd_record_row *row, uint32_t x, uint32_t c) {
     if (row->at.residual == NULL) {
         return 0;
     }
-    const size_t at = (size_t)(view->width == 1 ? 0 : x) * view->channels + c;
+    const size_t at = (size_t)(view->width == 1 ? 0 : x) * view->channels + c % view->channels;
     const void *residual = row->at.residual;
     return view->dtype == BD_I8 ? ((const int8_t *)residual)[at] : ((const int16_t *)residual)[at];
 }
@@ -106,12 +107,21 @@ static int32_t saturate(const bd_record_row *row, int32_t sum) {
     return row->narrow ? bd_clamp(sum, INT8_MIN, INT8_MAX) : bd_saturate16(sum);
 }
 
+/* v * (k * 65536 + m) >> 16, saturated. */
+static int32_t sloped(const bd_record_row *row, uint32_t v, uint32_t m, uint32_t k) {
+    return saturate(row, (int32_t)((uint32_t)((int32_t)(v * m) >> 16) + v * k));
+}
+
 /* In lanes of 16 bits. */
 static int32_t quad_value(const bd_record_row *row, const values *v, int32_t acc, int32_t residual) {
     const int fits = (row->form & BD_FORM_FITS) != 0;
     const int32_t sum = sum_of(v, acc, residual);
     const int32_t value = fits ? (int32_t)half((uint32_t)sum, 0) : saturate(row, sum);
-    const int32_t other = (int32_t)half(((uint32_t)value * v->slope) >> 16, 0);
+    int32_t other = (int32_t)half(((uint32_t)value * v->slope) >> 16, 0);
+    if ((row->form & BD_FORM_STEEP) != 0) {
+        const uint32_t k = (uint32_t)((int32_t)(v->slope + 0x8000u) >> 16);
+        other = sloped(row, (uint32_t)value, half(v->slope, 0), k);
+    }
     return bd_select(value, other, bd_negative_mask(fits ? sum : value));
 }
 
@@ -120,6 +130,9 @@ static int32_t word_value(const bd_record_row *row, const values *v, int32_t acc
     const int32_t sum = sum_of(v, acc, residual);
     const int32_t value = (row->form & BD_FORM_FITS) != 0 ? sum : saturate(row, sum);
     const uint32_t below = (uint32_t)(value & bd_negative_mask(value));
+    if ((row->form & BD_FORM_STEEP) != 0) {
+        return value - (int32_t)below + sloped(row, below, v->slope, v->slope_k);
+    }
     return (int32_t)((uint32_t)value + ((below * v->slope) >> 16));
 }
 
@@ -224,14 +237,17 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
                    channels = step->out_channels;
     const uint64_t bytes = head + 4u * (uint64_t)((channels + pair - 1u) / pair) * words(form);
     const int bytewise = acc->dtype == BD_U8 || acc->dtype == BD_I8;
-    int fits = form <= (BD_RES | BD_FORM_FITS | BD_FORM_TRITS) && ((forms >> (form & BD_RES)) & 1u) != 0;
+    int fits = form <= (BD_RES | BD_FORM_FITS | BD_FORM_TRITS | BD_FORM_STEEP) &&
+               ((forms >> (form & BD_RES)) & 1u) != 0;
     fits = fits && (uint64_t)e->mul + bytes <= constants_size && e->repeats == 0;
     fits = fits && (acc->order == 0 || (acc->order == 1 && bytewise && channels % 32u == 0));
     fits = fits && (acc->dtype != BD_I32 || e->shift <= 0);
     fits = fits && bd_is_absent(residual) == ((form & BD_RES) == BD_RES_NONE);
+    if ((form & BD_FORM_STEEP) != 0) {
+        fits = fits && ((form & BD_RES) == BD_RES_NONE || (form & BD_RES) == BD_RES_MIXED);
+    }
     if (!bd_is_absent(residual)) {
-        fits =
-            fits && residual->dtype == produced && residual->channels == channels && e->residual_shift == 0;
+        fits = fits && residual->dtype == produced && e->residual_shift == 0;
     }
     if (!bd_is_absent(packed)) {
         fits = fits && (packed->dtype == BD_TRIT) == ((form & BD_FORM_TRITS) != 0);

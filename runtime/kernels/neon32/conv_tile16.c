@@ -32,8 +32,7 @@ typedef struct row_of {
 
 /* Sums of neighbours, of a and behind them of b. */
 BD_INLINE bytes pairs(bytes a, bytes b) {
-    return vcombine_u8(vpadd_u8(vget_low_u8(a), vget_high_u8(a)),
-                       vpadd_u8(vget_low_u8(b), vget_high_u8(b)));
+    return vcombine_u8(vpadd_u8(vget_low_u8(a), vget_high_u8(a)), vpadd_u8(vget_low_u8(b), vget_high_u8(b)));
 }
 
 BD_INLINE uint16x8_t pairs_16(uint16x8_t a, uint16x8_t b) {
@@ -276,7 +275,7 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 
 /* One vector of a pixel and of two outputs: q15 is free, x is lost. */
 #define VECTOR(x, w0, w1, sum0, sum1)                                                                        \
-    "veor q15, " x ", " w0 "\n veor " x ", " x ", " w1 "\n vcnt.8 q15, q15\n vcnt.8 " x ", " x                 \
+    "veor q15, " x ", " w0 "\n veor " x ", " x ", " w1 "\n vcnt.8 q15, q15\n vcnt.8 " x ", " x               \
     "\n vpadal.u8 " sum0 ", q15\n vpadal.u8 " sum1 ", " x "\n"
 
 /* Some vectors of a pixel. */
@@ -289,8 +288,8 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 
 /* Four sums of 16 bits of a pixel, two of each output. */
 #define SUM(a, b, c, d, to)                                                                                  \
-    "vadd.i16 " a ", " a ", " b "\n vadd.i16 " c ", " c ", " d "\n vpadd.i16 " a ", " a ", " c "\n vst1.16 {" a  \
-    "}, [" to "]\n"
+    "vadd.i16 " a ", " a ", " b "\n vadd.i16 " c ", " c ", " d "\n vpadd.i16 " a ", " a ", " c               \
+    "\n vst1.16 {" a "}, [" to "]\n"
 
 #define ZERO(q) "vmov.i32 " q ", #0\n"
 
@@ -304,26 +303,25 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
                         const uint8_t *w, uint32_t step) {                                                   \
         const uint8_t *a, *b, *c;                                                                            \
         uint32_t left;                                                                                       \
-        __asm__ volatile(                                                                                    \
-            zero "1:\n" get "mov %[left], %[chunks]\n"                                                      \
-                 "2:\n" load chunk "subs %[left], %[left], #1\n bne 2b\n"                                   \
-                 "subs %[height], %[height], #1\n bne 1b\n" sum                                             \
-            : [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [left] "=&r"(left), [w] "+&r"(w),                    \
-              [rows] "+&r"(rows), [height] "+&r"(height)                                                     \
-            : [chunks] "r"(chunks), [step] "r"(step), [to] "r"(to)                                           \
-            : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11",      \
-              "q12", "q13", "q14", "q15");                                                                   \
+        __asm__ volatile(zero "1:\n" get "mov %[left], %[chunks]\n"                                          \
+                              "2:\n" load chunk "subs %[left], %[left], #1\n bne 2b\n"                       \
+                              "subs %[height], %[height], #1\n bne 1b\n" sum                                 \
+                         : [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [left] "=&r"(left), [w] "+&r"(w),       \
+                           [rows] "+&r"(rows), [height] "+&r"(height)                                        \
+                         : [chunks] "r"(chunks), [step] "r"(step), [to] "r"(to)                              \
+                         : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9",       \
+                           "q10", "q11", "q12", "q13", "q14", "q15");                                        \
     }
 
-#define GET_1 "ldr %[a], [%[rows]], #12\n"
-#define GET_2 "ldr %[b], [%[rows], #4]\n" GET_1
-#define GET_3 "ldr %[c], [%[rows], #8]\n" GET_2
-#define ZERO_1 ZERO("q0") ZERO("q1")
-#define ZERO_2 ZERO_1 ZERO("q2") ZERO("q3")
-#define ZERO_3 ZERO_2 ZERO("q4") ZERO("q5")
-#define SUM_1 "ldr %[a], [%[to]]\n" SUM("d0", "d1", "d2", "d3", "%[a]")
-#define SUM_2 SUM_1 "ldr %[a], [%[to], #4]\n" SUM("d4", "d5", "d6", "d7", "%[a]")
-#define SUM_3 SUM_2 "ldr %[a], [%[to], #8]\n" SUM("d8", "d9", "d10", "d11", "%[a]")
+#define GET_1           "ldr %[a], [%[rows]], #12\n"
+#define GET_2           "ldr %[b], [%[rows], #4]\n" GET_1
+#define GET_3           "ldr %[c], [%[rows], #8]\n" GET_2
+#define ZERO_1          ZERO("q0") ZERO("q1")
+#define ZERO_2          ZERO_1 ZERO("q2") ZERO("q3")
+#define ZERO_3          ZERO_2 ZERO("q4") ZERO("q5")
+#define SUM_1           "ldr %[a], [%[to]]\n" SUM("d0", "d1", "d2", "d3", "%[a]")
+#define SUM_2           SUM_1 "ldr %[a], [%[to], #4]\n" SUM("d4", "d5", "d6", "d7", "%[a]")
+#define SUM_3           SUM_2 "ldr %[a], [%[to], #8]\n" SUM("d8", "d9", "d10", "d11", "%[a]")
 #define PIXELS_1(pixel) pixel("%[a]", "q0", "q1")
 #define PIXELS_2(pixel) PIXELS_1(pixel) pixel("%[b]", "q2", "q3")
 #define PIXELS_3(pixel) PIXELS_2(pixel) pixel("%[c]", "q4", "q5")
@@ -331,8 +329,10 @@ BD_INLINE void tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t shar
 /* Weights of a chunk of one and of three vectors, and of four in two halves. */
 #define LOAD_1 "vldmia %[w], {d12-d15}\n add %[w], %[w], %[step]\n"
 #define LOAD_3 "vldmia %[w], {d12-d23}\n add %[w], %[w], %[step]\n"
-#define LOAD_4 "vldmia %[w]!, {d12-d15}\n add %[w], %[w], #32\n vldmia %[w], {d16-d19}\n sub %[w], %[w], #32\n"
-#define LOAD_4_NEXT "vldmia %[w], {d12-d15}\n add %[w], %[w], #64\n vldmia %[w], {d16-d19}\n add %[w], %[w], %[step]\n"
+#define LOAD_4                                                                                               \
+    "vldmia %[w]!, {d12-d15}\n add %[w], %[w], #32\n vldmia %[w], {d16-d19}\n sub %[w], %[w], #32\n"
+#define LOAD_4_NEXT                                                                                          \
+    "vldmia %[w], {d12-d15}\n add %[w], %[w], #64\n vldmia %[w], {d16-d19}\n add %[w], %[w], %[step]\n"
 #define CHUNK_4(pixels) pixels(PIXEL_2) LOAD_4_NEXT pixels(PIXEL_2)
 
 WINDOW(window_1_1, LOAD_1, ZERO_1, GET_1, PIXELS_1(PIXEL_1), SUM_1)
@@ -364,8 +364,11 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
     if (vectors == v && pixels == p) {                                                                       \
         window_##v##_##p(to, rows[0], r->rows, r->chunks_per_row, w, step);                                  \
     }
-            CASE(1, 1) CASE(1, 2) CASE(1, 3) CASE(3, 1) CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2) CASE(4, 3)
-            for (uint32_t i = 0; i < pixels; i++) {
+            CASE(1, 1)
+            CASE(1, 2)
+            CASE(1, 3)
+            CASE(3, 1)
+            CASE(3, 2) CASE(3, 3) CASE(4, 1) CASE(4, 2) CASE(4, 3) for (uint32_t i = 0; i < pixels; i++) {
                 to[i] += 4;
             }
         }
@@ -384,6 +387,108 @@ BD_INLINE void long_tile(const row_of *r, tile_of *t, uint32_t vectors, uint32_t
             t->at[i] += 32;
         }
         if (kind == BITS) {
+            store_bits(t->to, mask, places(), pixels);
+        }
+    }
+}
+
+/* Counts of 16 outputs for three pixels of 256 channels, or two of 512, which stay in registers: x in q0-q7, weights behind
+ * them. As C, a fifth of the instructions moves and reloads registers.
+ *
+ * FOLD: one output of one pixel in eight bytes; SUMS: of four outputs, in four bytes each, the sums in 16 bits. */
+#define FOLD_2(x0, x1, w0, w1, to)                                                                           \
+    "veor q10, " x0 ", " w0 "\n veor q11, " x1 ", " w1 "\n vcnt.8 q10, q10\n vcnt.8 q11, q11\n"              \
+    "vadd.i8 q10, q10, q11\n vadd.i8 " to ", d20, d21\n"
+#define PAIR_2(x0, x1, to)                                                                                   \
+    FOLD_2(x0, x1, "q6", "q7", to) FOLD_2(x0, x1, "q8", "q9", "d20") "vpadd.i8 " to ", " to ", d20\n"
+#define FOLD_4(x0, x1, x2, x3, to)                                                                           \
+    "veor q12, " x0 ", q8\n veor q13, " x1 ", q9\n vcnt.8 q12, q12\n vcnt.8 q13, q13\n"                      \
+    "vadd.i8 q12, q12, q13\n veor q13, " x2 ", q10\n vcnt.8 q13, q13\n vadd.i8 q12, q12, q13\n"              \
+    "veor q13, " x3 ", q11\n vcnt.8 q13, q13\n vadd.i8 q12, q12, q13\n vadd.i8 " to ", d24, d25\n"
+#define PAIR_4(a, b)                                                                                         \
+    "vldmia %[w]!, {d16-d23}\n" FOLD_4("q0", "q1", "q2", "q3", a)                                            \
+        FOLD_4("q4", "q5", "q6", "q7", b) "vldmia %[w]!, {d16-d23}\n" FOLD_4(                                \
+            "q0", "q1", "q2", "q3", "d24") "vpadd.i8 " a ", " a                                              \
+                                           ", d24\n" FOLD_4("q4", "q5", "q6", "q7", "d24") "vpadd.i8 " b     \
+                                                                                           ", " b ", d24\n"
+#define SUMS(q, low, high, to)                                                                               \
+    "vpaddl.u8 " q ", " q "\n vpadd.i16 " low ", " low ", " high "\n vst1.16 {" low "}, [" to "]!\n"
+
+#define ADD(to, from) "vpadd.i8 " to ", " to ", " from "\n"
+#define VALUE(q)      "vpaddl.u8 " q ", " q "\n vshl.i16 " q ", " q ", #1\n vsub.i16 " q ", q10, " q "\n"
+
+/* Eight outputs a turn: counts, or with `value` k - 2 counts, of three pixels. Returns the weights behind. */
+BD_INLINE const uint8_t *outputs_of_256(const uint8_t *const x[MOST], uint8_t *to[MOST], const uint8_t *w,
+                                        uint32_t turns, uint32_t k, int value) {
+#define TURN(finish)                                                                                         \
+    __asm__ volatile(                                                                                        \
+        "vldmia %[x], {d0-d3}\n vldmia %[y], {d4-d7}\n vldmia %[z], {d8-d11}\n"                              \
+        "1:\n vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d24") PAIR_2("q2", "q3", "d26")                 \
+            PAIR_2("q4", "q5", "d28") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")                  \
+                PAIR_2("q2", "q3", "d27") PAIR_2("q4", "q5", "d29") ADD("d24", "d25") ADD("d26", "d27")      \
+                    ADD("d28", "d29") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d25")                  \
+                        PAIR_2("q2", "q3", "d27")                                                            \
+                            PAIR_2("q4", "q5", "d29") "vldmia %[w]!, {d12-d19}\n" PAIR_2("q0", "q1", "d30")  \
+                                PAIR_2("q2", "q3", "d31") PAIR_2("q4", "q5", "d12") ADD("d25", "d30")        \
+                                    ADD("d27", "d31") ADD("d29", "d12") finish                               \
+        "vst1.16 {d24-d25}, [%[a]]!\n vst1.16 {d26-d27}, [%[b]]!\n vst1.16 {d28-d29}, [%[c]]!\n"             \
+        "subs %[turns], %[turns], #1\n bne 1b\n"                                                             \
+        : [w] "+&r"(w), [a] "+&r"(to[0]), [b] "+&r"(to[1]), [c] "+&r"(to[2]), [turns] "+&r"(turns)           \
+        : [x] "r"(x[0]), [y] "r"(x[1]), [z] "r"(x[2]), [k] "r"(k)                                            \
+        : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q12",   \
+          "q13", "q14", "q15")
+    if (value) {
+        TURN("vdup.16 q10, %[k]\n" VALUE("q12") VALUE("q13") VALUE("q14"));
+    } else {
+        TURN("vpaddl.u8 q12, q12\n vpaddl.u8 q13, q13\n vpaddl.u8 q14, q14\n");
+    }
+#undef TURN
+    return w;
+}
+
+BD_INLINE const uint8_t *sixteen_of_512(uint16_t counts[3][32], const uint8_t *const x[MOST],
+                                        const uint8_t *w) {
+    uint16_t *a = counts[0], *b = counts[1];
+    uint32_t left;
+    __asm__ volatile("vldmia %[x], {d0-d7}\n vldmia %[y], {d8-d15}\n mov %[left], #4\n"
+                     "1:\n" PAIR_4("d28", "d30") PAIR_4("d29", "d31") SUMS("q14", "d28", "d29", "%[a]")
+                         SUMS("q15", "d30", "d31", "%[b]") "subs %[left], %[left], #1\n bne 1b\n"
+                     : [w] "+&r"(w), [a] "+&r"(a), [b] "+&r"(b), [left] "=&r"(left)
+                     : [x] "r"(x[0]), [y] "r"(x[1])
+                     : "cc", "memory", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10",
+                       "q11", "q12", "q13", "q14", "q15");
+    return w;
+}
+
+/* All outputs of three pixels of 256 channels or two of 512. */
+BD_INLINE void held_tile(const row_of *r, tile_of *t, uint32_t vectors, output kind) {
+    const uint8_t *w = r->weights;
+    const uint32_t pixels = vectors == 2u ? 3u : 2u;
+    const int16x8_t k = vdupq_n_s16(r->k);
+    uint16_t counts[3][32];
+    if (vectors == 2u && kind != BITS) {
+        (void)outputs_of_256(t->x, t->to, w, r->outputs / 8u, (uint32_t)r->k, 1);
+        return;
+    }
+    for (uint32_t left = r->outputs / 16u; left != 0; left--) {
+        bytes mask[MOST];
+        if (vectors == 2u) {
+            uint8_t *to[MOST] = {(void *)counts[0], (void *)counts[1], (void *)counts[2]};
+            w = outputs_of_256(t->x, to, w, 2, 0, 0);
+        } else {
+            w = sixteen_of_512(counts, t->x, w);
+        }
+        UNROLLED
+        for (uint32_t i = 0; i < pixels; i++) {
+            const uint16x8x2_t c = vld1q_u16_x2(counts[i]);
+            if (kind == BITS) {
+                mask[i] = below(c.val[0], c.val[1], t->at[0]);
+            } else {
+                t->to[i] = store(t->to[i], value(k, c.val[0]), value(k, c.val[1]));
+            }
+        }
+        if (kind == BITS) {
+            t->at[0] += 32;
             store_bits(t->to, mask, places(), pixels);
         }
     }
@@ -412,7 +517,9 @@ BD_INLINE uint32_t next(const row_of *r, const pixels_of *p, uint32_t x, const u
         *from += p->x_step;
         *to += p->to_step;
     }
-    if (one_chunk) {
+    if (one_chunk && shared == 0 && ((vectors == 2u && pixels == 3u) || (vectors == 4u && pixels == 2u))) {
+        held_tile(r, &t, vectors, kind);
+    } else if (one_chunk) {
         tile(r, &t, vectors, shared, nine, pixels, kind);
     } else {
         long_tile(r, &t, vectors, pixels, kind);

@@ -9,8 +9,9 @@
  * Planes become bytes by two rounds of exchanged bits; channel 8 i + q of byte i of the planes then lies in byte i of
  * vector q, and one round of zips with vst4 puts channels in order.
  *
- * For strides of 1 to the right, one column of padding with zeros on either side, and channels in multiples of 128; anything
- * else is the plain kernel's. */
+ * Of fewer than 128 channels, the upper half of a vector is the other plane of trits. For channels in multiples of 32 and
+ * padding with zeros of one pixel at most; anything else is the plain kernel's. With a stride to the right all pixels are
+ * counted, and some expanded. */
 #include "bd_bits.h"
 #include "bd_kernels.h"
 #include "neon32.h"
@@ -52,11 +53,25 @@ typedef struct sums {
     bytes one, two, also_two, four;
 } sums;
 
-BD_INLINE column load_column(const uint8_t *const rows[3], uint32_t at, uint32_t height) {
-    const bytes x0 = vld1q_u8(rows[0] + at), x1 = vld1q_u8(rows[1] + at);
+/* `channels` bits; of fewer than 128, those at b in the upper half. */
+BD_INLINE bytes load(const uint8_t *a, const uint8_t *b, uint32_t channels) {
+    if (channels == 128u) {
+        return vld1q_u8(a);
+    }
+    if (channels == 64u) {
+        return vcombine_u8(vld1_u8(a), vld1_u8(b));
+    }
+    return vcombine_u8(vreinterpret_u8_u32(vld1_dup_u32((const void *)a)),
+                       vreinterpret_u8_u32(vld1_dup_u32((const void *)b)));
+}
+
+BD_INLINE column load_column(const uint8_t *const rows[3], size_t at, size_t plane, uint32_t height,
+                             uint32_t channels) {
+    const bytes x0 = load(rows[0] + at, rows[0] + at + plane, channels);
+    const bytes x1 = load(rows[1] + at, rows[1] + at + plane, channels);
     column f = {x0, x1, x1};
     if (height == 3u) {
-        const bytes x2 = vld1q_u8(rows[2] + at);
+        const bytes x2 = load(rows[2] + at, rows[2] + at + plane, channels);
         f.u = veorq_u8(x0, x1);
         f.v = veorq_u8(x0, x2);
         f.s = veorq_u8(f.u, x2);
@@ -132,8 +147,8 @@ BD_INLINE bytes look_up(uint8x8x2_t table, bytes at) {
     return vcombine_u8(vtbl2_u8(table, vget_low_u8(at)), vtbl2_u8(table, vget_high_u8(at)));
 }
 
-/* Values of 128 channels. */
-BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits) {
+/* Values of the channels. */
+BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits, uint32_t channels) {
     const bytes ones = vdupq_n_u8(0x55), twos = vdupq_n_u8(0x33);
     const bytes a = n->p[0], b = n->p[1], c = n->p[2], d = n->p[3];
     const bytes e0 = select(ones, a, vshlq_n_u8(b, 1)), e1 = select(ones, vshrq_n_u8(a, 1), b);
@@ -183,28 +198,34 @@ BD_INLINE void expand(int8_t *to, const planes *n, uint32_t taps, uint32_t trits
         low.val[j] = z.val[0];
         high.val[j] = z.val[1];
     }
+    if (channels == 32u) {
+        const uint8x8x4_t first = {{vget_low_u8(low.val[0]), vget_low_u8(low.val[1]), vget_low_u8(low.val[2]),
+                                    vget_low_u8(low.val[3])}};
+        vst4_u8((uint8_t *)to, first);
+        return;
+    }
     vst4q_u8((uint8_t *)to, low);
-    vst4q_u8((uint8_t *)to + 64, high);
+    if (channels == 128u) {
+        vst4q_u8((uint8_t *)to + 64, high);
+    }
 }
 
-/* A row of one block of 128 channels. */
+/* A row of one block of channels. */
 typedef struct row_of {
     const uint8_t *x[3];            /* rows of the window inside of the map */
     const uint8_t *w[3];            /* their weights' first tap */
     size_t plane;                   /* bytes from a trit's plane to its other one */
     uint32_t width, pixel, outputs; /* bytes of a pixel, and channels */
+    uint32_t first, stride, pixels; /* the middle column of the first output; outputs of a row */
     uint32_t count; /* rows with the same rows of the window, and bytes from one to the next */
     size_t x_down, to_down;
     int8_t *to;
 } row_of;
 
-/* Reads the column at `at` of one plane; ends a pixel unless it is the first. */
-BD_INLINE sums next_column(open *o, const uint8_t *const rows[3], uint32_t at, const uint8_t *w,
-                           uint32_t height) {
-    const column x = load_column(rows, at, height);
+/* Counts a column with the weights of its three places; what it ends is returned. */
+BD_INLINE sums next_column(open *o, column x, const uint8_t *w, uint32_t height) {
     HIDE(w);
-    pair last = count_column(&x, &w, height);
-    sums done = end(o, last);
+    sums done = end(o, count_column(&x, &w, height));
     IN_ORDER(done.one);
     IN_ORDER(done.two);
     IN_ORDER(done.also_two);
@@ -222,20 +243,37 @@ BD_INLINE sums next_column(open *o, const uint8_t *const rows[3], uint32_t at, c
     return done;
 }
 
-BD_INLINE void store_pixel(int8_t *to, const sums *a, const sums *b, uint32_t taps, uint32_t trits) {
-    const planes n = trits ? count_trits(a, b) : count_bits(a);
-    expand(to, &n, taps, trits);
+BD_INLINE bytes upper(bytes v) {
+    return vcombine_u8(vget_high_u8(v), vget_high_u8(v));
 }
 
-BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits) {
+/* b: of the second plane of 128 trits; of fewer, they are the upper half of a. */
+BD_INLINE void store_pixel(int8_t *to, const sums *a, const sums *b, uint32_t taps, uint32_t trits,
+                           uint32_t channels) {
+    planes n;
+    if (!trits) {
+        n = count_bits(a);
+    } else if (channels == 128u) {
+        n = count_trits(a, b);
+    } else {
+        const sums second = {upper(a->one), upper(a->two), upper(a->also_two), upper(a->four)};
+        n = count_trits(a, &second);
+    }
+    expand(to, &n, taps, trits, channels);
+}
+
+/* dense: every column is the middle of an output. */
+BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits, uint32_t channels, int dense) {
     const uint8_t *rows[3] = {o->x[0], o->x[1], o->x[2]}, *other[3];
     const uint32_t width = o->width, each = o->pixel, outputs = o->outputs;
+    const uint32_t second = trits && channels == 128u; /* a plane of its own */
+    const size_t plane = trits ? o->plane : 0;
     uint8_t forms[9 * 16], *form = forms;
     const bytes zero = vdupq_n_u8(0);
     const pair none = {zero, zero};
     const open closed = {none, {zero, zero}, {zero, zero}};
     for (uint32_t kx = 3; kx-- != 0;) { /* in the order in which a column meets them */
-        const column w = load_column(o->w, kx * o->pixel, height);
+        const column w = load_column(o->w, kx * each, 0, height, channels);
         vst1q_u8(form, w.u);
         vst1q_u8(form + 16, w.v);
         vst1q_u8(form + 32, w.s);
@@ -245,49 +283,72 @@ BD_INLINE void row(const row_of *o, uint32_t height, uint32_t trits) {
         int8_t *to = o->to + y * o->to_down;
         open p = closed, q = closed;
         sums a, b;
-        uint32_t at = 0, taps = 2u * height;
+        uint32_t at = 0, taps = 2u * height, next = o->first, left = o->pixels;
         for (uint32_t i = 0; i < 3u; i++) {
             other[i] = rows[i] + o->plane;
         }
-        a = next_column(&p, rows, at, forms, height);
-        b = trits ? next_column(&q, other, at, forms, height) : a;
+        a = next_column(&p, load_column(rows, at, plane, height, channels), forms, height);
+        b = second ? next_column(&q, load_column(other, at, 0, height, channels), forms, height) : a;
         for (uint32_t x = 1; x < width; x++) {
             at += each;
-            a = next_column(&p, rows, at, forms, height);
-            b = trits ? next_column(&q, other, at, forms, height) : a;
-            store_pixel(to, &a, &b, taps, trits);
-            to += outputs;
+            a = next_column(&p, load_column(rows, at, plane, height, channels), forms, height);
+            b = second ? next_column(&q, load_column(other, at, 0, height, channels), forms, height) : a;
+            if (dense || (next == x - 1u && left != 0)) {
+                store_pixel(to, &a, &b, taps, trits, channels);
+                to += outputs;
+                next += o->stride;
+                left--;
+            }
             taps = 3u * height;
         }
-        a = end(&p, none);
-        b = trits ? end(&q, none) : a;
-        store_pixel(to, &a, &b, 2u * height, trits);
+        if (dense || (next == width - 1u && left != 0)) {
+            a = end(&p, none);
+            b = second ? end(&q, none) : a;
+            store_pixel(to, &a, &b, 2u * height, trits, channels);
+        }
         for (uint32_t i = 0; i < 3u; i++) {
             rows[i] += o->x_down;
         }
     }
 }
 
-static BD_APART void row_bits_3(const row_of *o) {
-    row(o, 3, 0);
-}
+#define ROW(name, channels, dense)                                                                           \
+    static BD_APART void bits_3_##name(const row_of *o) {                                                    \
+        row(o, 3, 0, channels, dense);                                                                       \
+    }                                                                                                        \
+    static BD_APART void bits_2_##name(const row_of *o) {                                                    \
+        row(o, 2, 0, channels, dense);                                                                       \
+    }                                                                                                        \
+    static BD_APART void trits_3_##name(const row_of *o) {                                                   \
+        row(o, 3, 1, channels, dense);                                                                       \
+    }                                                                                                        \
+    static BD_APART void trits_2_##name(const row_of *o) {                                                   \
+        row(o, 2, 1, channels, dense);                                                                       \
+    }
 
-static BD_APART void row_bits_2(const row_of *o) {
-    row(o, 2, 0);
-}
+ROW(dense, 128, 1)
+ROW(128, 128, 0)
+ROW(64, 64, 0)
+ROW(32, 32, 0)
 
-static BD_APART void row_trits_3(const row_of *o) {
-    row(o, 3, 1);
-}
+typedef void (*row_fn)(const row_of *o);
 
-static BD_APART void row_trits_2(const row_of *o) {
-    row(o, 2, 1);
-}
+#define KINDS(name)                                                                                          \
+    {                                                                                                        \
+        {bits_2_##name, bits_3_##name}, {                                                                    \
+            trits_2_##name, trits_3_##name                                                                   \
+        }                                                                                                    \
+    }
 
+/* By channels, trits, and rows of the window. */
+static row_fn const kinds[4][2][2] = {KINDS(dense), KINDS(128), KINDS(64), KINDS(32)};
+
+/* Windows whose middle lies in the map, and no more than one tap to any side of it. */
 static int is_for_rows(const bd_step *step, const bd_view *in, const bd_view *out) {
-    return step->kernel_h == 3 && step->kernel_w == 3 && step->stride_w == 1 && step->dilation_h == 1 &&
-           step->dilation_w == 1 && step->pad_left == 1 && step->pad_top <= 1 && step->pad_value == 0 &&
-           in->channels % 128u == 0 && in->width >= 2 && out->width == in->width && in->height >= 2 &&
+    return step->kernel_h == 3 && step->kernel_w == 3 && step->dilation_h == 1 && step->dilation_w == 1 &&
+           step->pad_left <= 1 && step->pad_top <= 1 && step->pad_value == 0 && in->channels % 32u == 0 &&
+           in->width >= 2 && in->height >= 2 &&
+           (uint32_t)(out->width - 1) * step->stride_w + 2u <= (uint32_t)in->width + step->pad_left &&
            (uint32_t)(out->height - 1) * step->stride_h + 2u <= (uint32_t)in->height + step->pad_top;
 }
 
@@ -304,9 +365,10 @@ static uint32_t inner_rows(const bd_step *step, const bd_view *in, uint32_t y, u
     return n;
 }
 
-BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
-                       uint32_t y0, uint32_t rows, uint32_t trits) {
+static bd_status dw(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
+                    uint32_t y0, uint32_t rows, uint32_t trits) {
     const uint32_t bytes_each = in->channels / 8u;
+    const int dense = step->stride_w == 1 && step->pad_left == 1 && out->width == in->width;
     uint32_t count = 1;
     for (uint32_t y = y0; y < y0 + rows; y += count) {
         const int32_t top = (int32_t)(y * step->stride_h) - step->pad_top;
@@ -320,22 +382,24 @@ BD_INLINE bd_status dw(const bd_step *step, const uint8_t *constants, const bd_v
         o.width = in->width;
         o.pixel = bytes_each;
         o.outputs = out->channels;
+        o.first = 1u - step->pad_left;
+        o.stride = step->stride_w;
+        o.pixels = out->width;
         o.to = (void *)bd_row(out, y);
         count = end - first == 3u && is_whole(in) && is_whole(out) ? inner_rows(step, in, y, y0 + rows) : 1u;
         o.count = count;
         o.x_down = (size_t)step->stride_h * in->row_stride;
         o.to_down = out->row_stride;
-        for (uint32_t c = 0; c < in->channels; c += 128u) {
-            if (end - first == 3u) {
-                (trits ? row_trits_3 : row_bits_3)(&o);
-            } else {
-                (trits ? row_trits_2 : row_bits_2)(&o);
-            }
+        for (uint32_t left = in->channels; left != 0;) {
+            const uint32_t channels = left >= 128u ? 128u : left >= 64u ? 64u : 32u;
+            const uint32_t kind = channels == 128u ? (dense ? 0u : 1u) : channels == 64u ? 2u : 3u;
+            kinds[kind][trits][end - first == 3u](&o);
             for (uint32_t i = 0; i < 3u; i++) {
-                o.x[i] += 16;
-                o.w[i] += 16;
+                o.x[i] += channels / 8u;
+                o.w[i] += channels / 8u;
             }
-            o.to += 128;
+            o.to += channels;
+            left -= channels;
         }
     }
     return BD_OK;

@@ -11,6 +11,9 @@
 
 #define MOST 4u /* pixels of a tile */
 
+/* Offsets of pairs of loads end at 1008 bytes: from here on they count from a pointer of its own. */
+#define FROM_HERE(pointer) __asm__("" : "+r"(pointer))
+
 /* Ends the work on `value` here: interleaved, the sums of 16 outputs may take more registers than there are. */
 #define IN_ORDER(value) __asm__ volatile("" : "+w"(value))
 
@@ -33,8 +36,8 @@ typedef struct row_of {
 #define COUNT(x, w) vcntq_u8(veorq_u8(x, w))
 
 /* x[i][k] for one chunk. */
-BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], uint32_t offset,
-                          uint32_t vectors, uint32_t pixels) {
+BD_INLINE void load_chunk(bytes x[MOST][5], const uint8_t *const from[MOST], size_t offset, uint32_t vectors,
+                          uint32_t pixels) {
     for (uint32_t i = 0; i < pixels; i++) {
         for (uint32_t k = 0; k < vectors; k++) {
             x[i][k] = vld1q_u8(from[i] + offset + 16u * k);
@@ -64,9 +67,9 @@ BD_INLINE void load_window(bytes x[MOST][5], const uint8_t *const from[MOST], co
     }
 }
 
-/* Counts of two outputs, eight bytes each. */
+/* Counts of the whole vectors of two outputs, eight bytes each. */
 BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
-                             uint32_t shared, uint32_t pixels, int tie) {
+                             uint32_t pixels, int tie) {
     bytes first[MOST], second[MOST];
     for (uint32_t k = 0; k < vectors; k++) {
         const bytes v = vld1q_u8(w + 16u * k), u = vld1q_u8(w + 16u * (vectors + k));
@@ -76,31 +79,37 @@ BD_INLINE const uint8_t *two(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w
             second[i] = k == 0 ? b : vaddq_u8(second[i], b);
         }
     }
-    w += 32u * vectors;
-    for (uint32_t i = 0; i < pixels && vectors != 0; i++) {
+    for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = vpaddq_u8(first[i], second[i]);
-    }
-    if (shared) {
-        const bytes v = vld1q_u8(w);
-        for (uint32_t i = 0; i < pixels; i++) {
-            const bytes a = COUNT(x[i][vectors], v);
-            sum[i] = vectors == 0 ? a : vaddq_u8(sum[i], a);
+        if (tie) {
+            IN_ORDER(sum[i]);
         }
-        w += 16;
     }
-    for (uint32_t i = 0; i < pixels && tie; i++) {
-        IN_ORDER(sum[i]);
-    }
-    return w;
+    return w + 32u * vectors;
 }
 
+/* Counts of four outputs, four bytes each: those of the halves are added where there are eight. */
 BD_INLINE const uint8_t *four(bytes sum[MOST], bytes x[MOST][5], const uint8_t *w, uint32_t vectors,
                               uint32_t shared, uint32_t pixels, int tie) {
     bytes a[MOST], b[MOST];
-    w = two(a, x, w, vectors, shared, pixels, tie);
-    w = two(b, x, w, vectors, shared, pixels, tie);
+    if (vectors != 0) {
+        w = two(a, x, w, vectors, pixels, tie);
+        w = two(b, x, w, vectors, pixels, tie);
+    }
+    if (shared) {
+        const bytes v = vld1q_u8(w), u = vld1q_u8(w + 16);
+        for (uint32_t i = 0; i < pixels; i++) {
+            const bytes c = COUNT(x[i][vectors], v), d = COUNT(x[i][vectors], u);
+            a[i] = vectors == 0 ? c : vaddq_u8(a[i], c);
+            b[i] = vectors == 0 ? d : vaddq_u8(b[i], d);
+        }
+        w += 32;
+    }
     for (uint32_t i = 0; i < pixels; i++) {
         sum[i] = vpaddq_u8(a[i], b[i]);
+        if (tie && shared) {
+            IN_ORDER(sum[i]);
+        }
     }
     return w;
 }
@@ -144,6 +153,7 @@ BD_INLINE void store(uint8_t *to, uint16x8_t low, uint16x8_t high, const uint8_t
 /* 16 bits of each pixel. */
 BD_INLINE void store_bits(uint8_t *to[MOST], const bytes mask[MOST], bytes place, uint32_t pixels) {
     bytes v[MOST];
+    IN_ORDER(place); /* where it lies on the stack, it is loaded once */
     for (uint32_t i = 0; i < pixels; i++) {
         v[i] = vandq_u8(mask[i], place);
     }
@@ -201,7 +211,7 @@ BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16
         a[i] = b[i] = c[i] = d[i] = vdupq_n_u16(0);
     }
     for (uint32_t row = 0; row < rows; row++) {
-        uint32_t offset = one_chunk ? 0u : r->at[row];
+        size_t offset = one_chunk ? 0u : r->at[row];
         for (uint32_t k = 0; k < chunks; k++, offset += 16u * vectors) {
             if (!one_chunk) {
                 load_chunk(x, t->x, offset, vectors, pixels);
@@ -212,6 +222,9 @@ BD_INLINE const uint8_t *sixteen(bytes small[MOST], uint16x8_t low[MOST], uint16
             } else {
                 w = part(a, x, w, vectors, shared, one_chunk, pixels, tie, 4);
                 w = part(b, x, w, vectors, shared, one_chunk, pixels, tie, 4);
+                if (quad > 128u) {
+                    FROM_HERE(w);
+                }
                 w = part(c, x, w, vectors, shared, one_chunk, pixels, tie, 4);
                 w = part(d, x, w, vectors, shared, one_chunk, pixels, tie, 4);
             }
@@ -390,18 +403,22 @@ static void addends(uint8_t *to, const bd_step *step, const uint16_t *ones, cons
     const uint32_t y_missing = rows == 0 ? 0u : rows == 3u ? 2u : 1u;
     const uint32_t x_missing = columns == 0 ? 0u : columns == 3u ? 2u : 1u;
     const uint32_t seen = (side - y_missing) * (side - x_missing) * channels;
+    const uint16_t *padded[9];
+    uint32_t count = 0;
+    for (uint32_t ky = 0; ky < side && (rows | columns) != 0; ky++) {
+        const uint32_t outside = ky == 0 ? rows & 1u : ky == 2u ? rows & 2u : 0u;
+        for (uint32_t kx = 0; kx < side; kx++) {
+            if ((outside | (kx == 0 ? columns & 1u : kx == 2u ? columns & 2u : 0u)) != 0) {
+                padded[count++] = ones + (ky * 3u + kx) * (size_t)outputs;
+            }
+        }
+    }
     for (uint32_t o = 0; o < outputs; o += 16u) {
         uint16x8_t a = vdupq_n_u16((uint16_t)seen), b = a;
-        for (uint32_t ky = 0; ky < side && (rows | columns) != 0; ky++) {
-            const uint32_t outside = ky == 0 ? rows & 1u : ky == 2u ? rows & 2u : 0u;
-            for (uint32_t kx = 0; kx < side; kx++) {
-                if ((outside | (kx == 0 ? columns & 1u : kx == 2u ? columns & 2u : 0u)) == 0) {
-                    continue;
-                }
-                const uint16_t *n = ones + (ky * 3u + kx) * (size_t)outputs + o;
-                a = vmlaq_n_u16(a, vld1q_u16(n), 2);
-                b = vmlaq_n_u16(b, vld1q_u16(n + 8), 2);
-            }
+        for (uint32_t i = 0; i < count; i++) {
+            const uint16_t *n = padded[i] + o;
+            a = vmlaq_n_u16(a, vld1q_u16(n), 2);
+            b = vmlaq_n_u16(b, vld1q_u16(n + 8), 2);
         }
         int16x8_t u = vreinterpretq_s16_u16(a), v = vreinterpretq_s16_u16(b);
         if (low != NULL) {

@@ -1,7 +1,7 @@
 /* Fixed-point epilogues with parameters in the packing of bd_lanes16.h on AArch64: for 16 channels after 16, a row of pixels
  * with the parameters in registers.
  *
- * What the form saves: a sum that ends at 32 bits (`sqdmlal`) needs only its upper halves, `uzp2`, and `sqdmulh` is a product
+ * What the form saves: a sum that ends at 32 bits (`sqdmlsl`) needs only its upper halves, `uzp2`, and `sqdmulh` is a product
  * of two slopes' bits and its upper half in one. Sums begin at `add` in memory where they are accumulated, since a copy of a
  * register would cost as many instructions as it saves. Bits of four pixels are added up together. */
 #include <arm_neon.h>
@@ -81,9 +81,9 @@ BD_INLINE void load_residual(row_of *r, int form, vec to[2]) {
     r->residual += r->residual_step;
 }
 
-/* vqdmlal_high_s16: for constant factors the compiler takes two instructions. */
+/* vqdmlsl_high_s16: for constant factors the compiler takes two instructions. */
 BD_INLINE int32x4_t double_high(int32x4_t sum, vec a, vec b) {
-    __asm__("sqdmlal2 %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
+    __asm__("sqdmlsl2 %0.4s, %1.8h, %2.8h" : "+w"(sum) : "w"(a), "w"(b));
     return sum;
 }
 
@@ -103,7 +103,7 @@ BD_INLINE vec affine(const block *k, uint32_t h, int form, vec t, vec r, int32x4
         first = vmlal_s16(first, vget_low_s16(r), vget_low_s16(k->once[h]));
         second = vmlal_high_s16(second, r, k->once[h]);
     }
-    first = vqdmlal_s16(first, vget_low_s16(r), vget_low_s16(k->twice[h]));
+    first = vqdmlsl_s16(first, vget_low_s16(r), vget_low_s16(k->twice[h]));
     second = double_high(second, r, k->twice[h]);
     return upper_halves(first, second);
 }
@@ -145,6 +145,21 @@ BD_INLINE uint8_t *pack4(uint8_t *to, size_t step, const uint8x16_t bits[4]) {
     STORE_LANE(to, step, v, 1);
     STORE_LANE(to, step, v, 2);
     STORE_LANE(to, step, v, 3);
+    return to;
+}
+
+BD_INLINE uint8_t *pack8(uint8_t *to, size_t step, const uint8x16_t bits[8]) {
+    const uint8x16_t low = vpaddq_u8(vpaddq_u8(bits[0], bits[1]), vpaddq_u8(bits[2], bits[3]));
+    const uint8x16_t high = vpaddq_u8(vpaddq_u8(bits[4], bits[5]), vpaddq_u8(bits[6], bits[7]));
+    const uint8x16_t v = vpaddq_u8(low, high);
+    STORE_LANE(to, step, v, 0);
+    STORE_LANE(to, step, v, 1);
+    STORE_LANE(to, step, v, 2);
+    STORE_LANE(to, step, v, 3);
+    STORE_LANE(to, step, v, 4);
+    STORE_LANE(to, step, v, 5);
+    STORE_LANE(to, step, v, 6);
+    STORE_LANE(to, step, v, 7);
     return to;
 }
 
@@ -209,9 +224,23 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
         row_of next = from;
         for (uint32_t rows = from.rows; rows != 0; rows--) {
             row_of r = next;
-            uint8x16_t first[4], second[4];
+            uint8x16_t first[8], second[8];
 #define PIXEL(i) first[i] = pixel(&r, &k, b, acc, form, slopes, trits, place, shift, &second[i])
-            for (uint32_t left = r.pixels / 4u; left != 0; left--) {
+            uint32_t pixels = r.pixels;
+            if (!trits && slopes <= EVEN) { /* registers for the bits of eight pixels */
+                for (; pixels >= 8u; pixels -= 8u) {
+                    PIXEL(0);
+                    PIXEL(1);
+                    PIXEL(2);
+                    PIXEL(3);
+                    PIXEL(4);
+                    PIXEL(5);
+                    PIXEL(6);
+                    PIXEL(7);
+                    r.a = pack8(r.a, r.packed_step, first);
+                }
+            }
+            for (; pixels >= 4u; pixels -= 4u) {
                 PIXEL(0);
                 PIXEL(1);
                 PIXEL(2);
@@ -221,7 +250,7 @@ BD_INLINE void blocks_of(const row_of *row, const bd_lanes16_block *b, uint32_t 
                     r.b = pack4(r.b, r.packed_step, second);
                 }
             }
-            for (uint32_t left = r.pixels % 4u; left != 0; left--) {
+            for (; pixels != 0; pixels--) {
                 PIXEL(0);
                 r.a = pack1(r.a, r.packed_step, first[0]);
                 if (trits) {
@@ -283,6 +312,7 @@ typedef struct whole {
     uint32_t channels;
     uint32_t run_channels; /* of one call: after so many the residual begins again */
     uint32_t acc_size;     /* bytes of an accumulator */
+    int trits;             /* a second plane */
     row_of steps;          /* without its addresses */
 } whole;
 
@@ -309,7 +339,9 @@ static BD_APART void tail(const whole *w, const row_of *row, const bd_lanes16_bl
         w->run(&one, b, 1);
         copy(r.trunk, trunk, r.trunk_step != 0 ? 2u * n : 0);
         copy(r.a, bits[0], (n + 7u) / 8u);
-        copy(r.b, bits[1], (n + 7u) / 8u);
+        if (w->trits) {
+            copy(r.b, bits[1], (n + 7u) / 8u);
+        }
         r.acc += r.acc_step;
         r.trunk += r.trunk_step;
         r.a += r.packed_step;
@@ -350,6 +382,15 @@ static void spread(uint8_t *to, const uint8_t *from, uint32_t n) {
     }
 }
 
+static void clear(uint8_t *row, size_t bytes) {
+    for (; bytes >= 16u; bytes -= 16u, row += 16) {
+        vst1q_u8(row, vdupq_n_u8(0));
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        row[i] = 0;
+    }
+}
+
 #define PAIRS 32u /* at once */
 
 /* A row of 8 channels: two pixels make 16. */
@@ -374,7 +415,7 @@ static void pairs_of(const whole *w, row_of r) {
         if (planes != 0) {
             const size_t done = 8u * (row.pixels / 2u - left - n);
             spread(row.a + done, bits[0], 2u * n);
-            if (row.b != row.a) {
+            if (w->trits) {
                 spread(row.b + done, bits[1], 2u * n);
             }
         }
@@ -388,16 +429,11 @@ static void pairs_of(const whole *w, row_of r) {
         one.a += last * row.packed_step;
         one.b += last * row.packed_step;
         one.pixels = 1;
+        clear(one.a, row.packed_step);
+        if (w->trits) {
+            clear(one.b, row.packed_step);
+        }
         tail(w, &one, w->blocks, 8);
-    }
-}
-
-static void clear(uint8_t *row, size_t bytes) {
-    for (; bytes >= 16u; bytes -= 16u, row += 16) {
-        vst1q_u8(row, vdupq_n_u8(0));
-    }
-    for (size_t i = 0; i < bytes; i++) {
-        row[i] = 0;
     }
 }
 
@@ -441,6 +477,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     w.run = forms[acc][form][head->slopes][trits];
     w.channels = channels;
     w.run_channels = residual && form != EIGHT && in[1].channels >= 16u ? in[1].channels : 0x10000u;
+    w.trits = trits;
     w.acc_size = acc == I8 ? 1u : acc == I16 ? 2u : 4u;
     uint8_t nowhere[48];
     row_of r;
@@ -462,7 +499,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         r.residual = at.residual;
         r.trunk = trunk ? at.trunk : nowhere;
         r.a = packed ? at.packed : nowhere + 32;
-        r.b = trits ? at.packed + plane : packed ? at.packed : nowhere + 32;
+        r.b = trits ? at.packed + plane : r.a; /* not written without trits */
         r.rows = y0 + rows - y;
         for (uint32_t i = 0; i < 2u; i++) {
             r.rows = before_end(&in[i], y, r.rows);
@@ -470,8 +507,8 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
         }
         r.pixels = in->width;
         const uint32_t done = r.rows;
-        if (packed && !pairs && channels % 32u - 1u < 16u) {
-            for (uint32_t i = 0; i < done; i++) { /* blocks write 16 bits of the last word */
+        if (packed && !pairs && channels % 32u - 1u < 24u) {
+            for (uint32_t i = 0; i < done; i++) { /* of the last word not all bytes are written */
                 clear(r.a + i * r.packed_stride, trits ? 2u * plane : plane);
             }
         }

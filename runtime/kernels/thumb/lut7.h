@@ -1,4 +1,4 @@
-/* Point-wise binary convolution by tables over 7 pixels (bd_lut7.h) on Cortex-M: what all of its cores share. A core's file
+/* Binary convolution by tables over 7 pixels (bd_lut7.h) on Cortex-M: what all of its cores share. A core's file
  * defines `fill_tables` before it includes this one.
  *
  * Two or three look-ups add up to 13 at most, so that their nibbles do not carry. The sum is collected as a whole, carries and
@@ -89,8 +89,13 @@ static void build(uint32_t *t, const uint32_t *x, uint32_t stride, uint32_t slab
 }
 
 typedef struct sums {
-    uint32_t even, odd; /* bytes: pixels 0 2 4 6, and 1 3 5 */
+    uint32_t even; /* bytes: pixels 0 2 4 6 */
+    uint32_t all;  /* even + 16 times the bytes of pixels 1 3 5 */
 } sums;
+
+BD_INLINE uint32_t odd(sums s) {
+    return (s.all - s.even) >> 4;
+}
 
 /* The next block of the tables. Compilers must not turn the sum into an offset: there is none beside an index. */
 BD_INLINE const uint32_t *next_block(const uint32_t *t) {
@@ -106,8 +111,8 @@ BD_INLINE const uint32_t *next_block(const uint32_t *t) {
         even += pair & EVEN;                                                                                 \
     } while (0)
 
-BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab, uint32_t even, uint32_t odd) {
-    uint32_t all = even + (odd << 4);
+BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab) {
+    uint32_t even = 0, all = 0;
     if (slab == 64u) {
         PAIR(t[index[0]], t[index[1]]);
         const uint32_t third = t[index[2]];
@@ -131,7 +136,7 @@ BD_INLINE sums look_up(const uint32_t *t, const uint8_t *index, uint32_t slab, u
     } else {
         PAIR(t[index[0]], t[index[1]]);
     }
-    const sums result = {even, (all - even) >> 4};
+    const sums result = {even, all};
     return result;
 }
 
@@ -158,31 +163,31 @@ BD_INLINE void outputs_of(const uint32_t *t, const uint8_t *index, uint32_t *to,
     const uint32_t *const end = to + words;
     const uint32_t indices = bd_lut7_indices(slab);
     do {
-        sums x = look_up(t, index, slab, 0, 0), y = look_up(t, index + indices, slab, 0, 0);
+        sums x = look_up(t, index, slab), y = look_up(t, index + indices, slab);
         index += 2u * indices;
         if (mode == MIDDLE) {
             x.even += to[0];
-            x.odd += to[words];
+            x.all += to[words];
             y.even += to[2u * words];
-            y.odd += to[3u * words];
+            y.all += to[3u * words];
         }
         if (mode == FIRST || mode == MIDDLE) {
             to[0] = x.even;
-            to[words] = x.odd;
+            to[words] = x.all;
             to[2u * words] = y.even;
-            to[3u * words] = y.odd;
+            to[3u * words] = y.all;
             to++;
             continue;
         }
         uint32_t x04 = bytes02(x.even), y04 = bytes02(y.even), x26 = bytes13(x.even), y26 = bytes13(y.even);
-        uint32_t x15 = bytes02(x.odd), y15 = bytes02(y.odd), x3 = bytes13(x.odd), y3 = bytes13(y.odd);
+        uint32_t x15 = bytes02(odd(x)), y15 = bytes02(odd(y)), x3 = bytes13(odd(x)), y3 = bytes13(odd(y));
         if (mode == LAST) {
             x.even = to[0];
-            x.odd = to[words];
+            x.all = to[words];
             y.even = to[2u * words];
-            y.odd = to[3u * words];
+            y.all = to[3u * words];
             x04 += bytes02(x.even), y04 += bytes02(y.even), x26 += bytes13(x.even), y26 += bytes13(y.even);
-            x15 += bytes02(x.odd), y15 += bytes02(y.odd), x3 += bytes13(x.odd), y3 += bytes13(y.odd);
+            x15 += bytes02(odd(x)), y15 += bytes02(odd(y)), x3 += bytes13(odd(x)), y3 += bytes13(odd(y));
         }
         const uint32_t counts[BD_LUT7_PIXELS] = {
             low_halves(x04, y04),  low_halves(x15, y15),  low_halves(x26, y26), low_halves(x3, y3),
@@ -296,35 +301,68 @@ static void pack_counts(uint32_t *to, const uint32_t *counts, const uint32_t *bi
     }
 }
 
+/* The windows of `pixels` pixels from number `first` on of the rows from y0 on. */
+static BD_APART void gather(uint32_t *to, const bd_step *step, const bd_view *in, uint32_t y0, uint32_t first,
+                            uint32_t pixels, uint32_t words) {
+    uint32_t y = y0 + first / step->out_width, x = first % step->out_width;
+    for (; pixels != 0; pixels--, to += words) {
+        bd_lut7_gather(to, step, in, y, x);
+        x++;
+        y += x == step->out_width;
+        x = x == step->out_width ? 0 : x;
+    }
+}
+
+static BD_APART void add_borders(uint32_t *counts, const uint32_t *borders, const bd_step *step,
+                                 const bd_view *in, uint32_t y0, uint32_t first, uint32_t pixels) {
+    uint32_t y = y0 + first / step->out_width, x = first % step->out_width;
+    for (; pixels != 0; pixels--, counts += step->out_channels / 2u) {
+        bd_lut7_add_borders(counts, borders, step, in, y, x);
+        x++;
+        y += x == step->out_width;
+        x = x == step->out_width ? 0 : x;
+    }
+}
+
 /* Both kinds of outputs; of bits the counts of 7 pixels wait behind the tables. */
 BD_INLINE bd_status conv_lut7(const bd_step *step, const uint8_t *constants, const bd_view in[],
                               const bd_view out[], uint32_t y0, uint32_t rows, void *scratch, int packed) {
     const uint8_t *const index = constants + step->weights;
-    const uint32_t channels = in->channels, outputs = step->out_channels;
-    const uint32_t *const biases = (const void *)(index + outputs * bd_lut7_bytes(channels));
+    const uint32_t taps = bd_lut7_taps(step), channels = bd_lut7_channels(step, in->channels);
+    const uint32_t outputs = step->out_channels;
+    const uint32_t *const borders = (const void *)(index + outputs * bd_lut7_bytes(channels));
+    const uint32_t *const biases = borders + (taps == 1u ? 0 : taps * outputs / 2u);
     uint32_t *const counts = (void *)((uint8_t *)scratch + bd_lut7_tables(channels));
-    const uint32_t words = bd_words(channels), x_step = words * step->stride_w;
+    uint32_t *const windows = counts + (packed ? BD_LUT7_PIXELS * outputs / 2u : 0);
+    const uint32_t words = bd_words(channels), x_step = taps == 1u ? words * step->stride_w : words;
     const uint32_t to_step = packed ? outputs / 32u : outputs / 2u;
     uint32_t pixels = step->out_width;
-    /* Rows that lie one behind the other in both maps are one. */
-    if (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
-        in->row_stride == pixels * words * 4u && out->row_stride == pixels * to_step * 4u &&
-        bd_row(in, y0) <= bd_row(in, y0 + rows - 1u) && bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
+    /* Rows that lie one behind the other are one: in the output, and where no windows are gathered in the input. */
+    if ((taps != 1u ||
+         (step->stride_h == 1 && step->stride_w == 1 && pixels == in->width &&
+          in->row_stride == pixels * words * 4u && bd_row(in, y0) <= bd_row(in, y0 + rows - 1u))) &&
+        out->row_stride == pixels * to_step * 4u && bd_row(out, y0) <= bd_row(out, y0 + rows - 1u)) {
         pixels *= rows;
         rows = 1;
     }
     const uint32_t each = pixels < BD_LUT7_PIXELS ? pixels : BD_LUT7_PIXELS;
     for (uint32_t y = y0; y < y0 + rows; y++) {
-        const uint32_t *const x = (const void *)bd_row(in, y * step->stride_h);
+        const uint32_t *const x = taps == 1u ? (const void *)bd_row(in, y * step->stride_h) : windows;
         uint32_t *const to = (void *)bd_row(out, y);
         for (uint32_t at = 0; at < pixels; at += each) { /* the last may overlap those before it */
             const uint32_t first = at < pixels - each ? at : pixels - each;
-            const uint32_t *const from = x + first * x_step;
+            const uint32_t *const from = taps == 1u ? x + first * x_step : windows;
             uint32_t *const here = packed ? counts : to + first * to_step;
+            if (taps != 1u) {
+                gather(windows, step, in, y, first, each, words);
+            }
             if (each < BD_LUT7_PIXELS) {
                 few_pixels(scratch, index, from, x_step, here, outputs, channels, each);
             } else {
                 seven_pixels(scratch, index, from, x_step, here, outputs, channels);
+            }
+            if (taps != 1u) {
+                add_borders(here, borders, step, in, y, first, each);
             }
             if (packed) {
                 pack_counts(to + first * to_step, counts, biases, outputs, each);

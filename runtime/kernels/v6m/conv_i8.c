@@ -17,8 +17,7 @@
     "add %[s3], r3\n"                                                                                        \
     "adds %[i], #1\n"
 
-#define SUMS_OF_TAPS                                                                                         \
-    [s0] "+h"(s0), [s1] "+h"(s1), [s2] "+h"(s2), [s3] "+h"(s3), [x] "+l"(x), [i] "+l"(i)
+#define SUMS_OF_TAPS [s0] "+h"(s0), [s1] "+h"(s1), [s2] "+h"(s2), [s3] "+h"(s3), [x] "+l"(x), [i] "+l"(i)
 
 static inline __attribute__((always_inline)) void multiply_four(int32_t sum[4], const int32_t (*pixels)[4],
                                                                 const int8_t *w, uint32_t taps) {

@@ -2,8 +2,8 @@
  *
  * They are assembly because they need all registers, and ldm. r0 is the next column, r8 and r9 keep a column's sums, r10 the
  * pointer to the columns, r11 where to store, r12 the forms of the weights, lr the sums of plane a. */
-#define FORMS3_TAPS(taps) (taps)
-#include "../cortexm/forms3.h"
+#define FORMS3_TAPS(taps) (9u - (taps))
+#include "../thumb/forms3.h"
 
 #define ENTER                                                                                                \
     ".syntax unified\n"                                                                                      \
@@ -21,8 +21,8 @@
     "str r7, [sp, #12]\n"                                                                                    \
     "ldr r3, [r0]\n"                                                                                         \
     "str r3, [sp, #16]\n"                                                                                    \
-    "adds r0, #4\n"                                                                                          \
-    "mov r12, r0\n"                                                                                          \
+    "ldr r3, [r0, #4]\n"                                                                                     \
+    "mov r12, r3\n"                                                                                          \
     "mov r11, r2\n"                                                                                          \
     "mov lr, r6\n"                                                                                           \
     "mov r0, r1\n"                                                                                           \
@@ -203,9 +203,48 @@ static NAKED void bits_to_bits(UNUSED const forms3_job *job) {
                                                      "str r4, [r1]\n" NEXT LEAVE);
 }
 
-FORMS3_KERNEL(bb_u8__forms3, v6m, NULL, bits_to_bytes, 0, 1)
-FORMS3_KERNEL(bb_i8__forms3n, v6m, NULL, bits_to_bytes, 0, 1)
-FORMS3_KERNEL(bb_bit__forms3, v6m, NULL, bits_to_bits, 0, 1)
-FORMS3_KERNEL(tb_u8__forms3, v6m, sum, trits_to_bytes, 0, 1)
-FORMS3_KERNEL(tb_i8__forms3n, v6m, sum, trits_to_bytes, 0, 1)
-FORMS3_KERNEL(tb_bit__forms3, v6m, sum, trits_to_bits, 0, 1)
+/* To natural order, as values. */
+#define EXCHANGE_HALVES(x, y, t)                                                                             \
+    "lsrs " #t ", " #x ", #16\n"                                                                             \
+    "eors " #t ", " #y "\n"                                                                                  \
+    "uxth " #t ", " #t "\n"                                                                                  \
+    "eors " #y ", " #t "\n"                                                                                  \
+    "lsls " #t ", " #t ", #16\n"                                                                             \
+    "eors " #x ", " #t "\n"
+#define PLACE_FOUR(at0, at1, at2, at3)                                                                       \
+    "ldm r0!, {r4, r5, r6, r7}\n"                                                                            \
+    "ldr r3, =0x89898989\n"                                                                                  \
+    "subs r4, r3, r4\n"                                                                                      \
+    "subs r5, r3, r5\n"                                                                                      \
+    "subs r6, r3, r6\n"                                                                                      \
+    "subs r7, r3, r7\n"                                                                                      \
+    "ldr r3, =0x80808080\n"                                                                                  \
+    "eors r4, r3\n"                                                                                          \
+    "eors r5, r3\n"                                                                                          \
+    "eors r6, r3\n"                                                                                          \
+    "eors r7, r3\n" EXCHANGE_HALVES(r4, r6, r3) EXCHANGE_HALVES(r5, r7, r3) EXCHANGE(r4, r5, 8, r2, r3)      \
+        EXCHANGE(r6, r7, 8, r2, r3) "str r4, [r1, #" #at0 "]\n"                                              \
+                                    "str r5, [r1, #" #at1 "]\n"                                              \
+                                    "str r6, [r1, #" #at2 "]\n"                                              \
+                                    "str r7, [r1, #" #at3 "]\n"
+
+static NAKED void place(UNUSED const uint32_t *from, UNUSED void *to, UNUSED uint32_t each,
+                        UNUSED const uint32_t *end) {
+    __asm__(".syntax unified\n"
+            "push {r4, r5, r6, r7, lr}\n"
+            "mov r12, r3\n"
+            "mov lr, r2\n"
+            "ldr r2, =0x00ff00ff\n"
+            "1:\n" PLACE_FOUR(0, 8, 16, 24) PLACE_FOUR(4, 12, 20, 28) "add r1, lr\n"
+                                                                      "cmp r0, r12\n"
+                                                                      "bne 1b\n"
+                                                                      "pop {r4, r5, r6, r7, pc}\n"
+                                                                      ".pool\n");
+}
+
+FORMS3_KERNEL(bb_u8__forms3, v6m, NULL, bits_to_bytes, 0, NULL)
+FORMS3_KERNEL(bb_i8__forms3n, v6m, NULL, bits_to_bytes, 0, place)
+FORMS3_KERNEL(bb_bit__forms3, v6m, NULL, bits_to_bits, 0, NULL)
+FORMS3_KERNEL(tb_u8__forms3, v6m, sum, trits_to_bytes, 0, NULL)
+FORMS3_KERNEL(tb_i8__forms3n, v6m, sum, trits_to_bytes, 0, place)
+FORMS3_KERNEL(tb_bit__forms3, v6m, sum, trits_to_bits, 0, NULL)

@@ -8,27 +8,36 @@
 #include "bd_kernels.h"
 #include "bd_records.h"
 
+/* Accumulators in order 1 are the counts of the depth-wise kernels of Armv6-M, elsewhere their values. */
+#ifndef BD_EPILOGUE_WORD_SET
+#    define BD_EPILOGUE_WORD_SET    v6m
+#    define BD_EPILOGUE_WORD_COUNTS 1
+#endif
+
 /* Of channels c and c + 1, c the i-th of 8: where the two accumulators, and then the two residuals are. */
 #define PAIR_WIDE(i)                                                                                         \
     "subs r7, #4\n\t"                                                                                        \
     "mov r2, r8\n\t"                                                                                         \
     "ldr r2, [r2, r7]\n\t"
-#define PAIR_I8(i) "subs r7, #4\n\t"
-#define PAIR_U8(i) "subs r7, #4\n\t"
+#define PAIR_PLANES(i) "subs r7, #4\n\t"
 #define OTHERS                                                                                               \
     "mov r4, r9\n\t"                                                                                         \
     "ldr r4, [r4, r7]\n\t"
 /* An accumulator to r3. */
 #define ACC_WIDE_1(i) "asrs r3, r2, #16\n\t"
 #define ACC_WIDE_0(i) "sxth r3, r2\n\t"
-#define ACC_I8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\tsxtb r3, r3\n\t"
-#define ACC_I8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\tsxtb r3, r3\n\t"
-#define ACC_U8_1(i)   "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t"
-#define ACC_U8_0(i)   "ldrb r3, [r2, #(4 * " #i ")]\n\t"
+#if BD_EPILOGUE_WORD_COUNTS
+#    define PLANES_DTYPE BD_U8
+#    define EXTENDED
+#else
+#    define PLANES_DTYPE BD_I8
+#    define EXTENDED     "sxtb r3, r3\n\t"
+#endif
+#define ACC_PLANES_1(i) "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t" EXTENDED
+#define ACC_PLANES_0(i) "ldrb r3, [r2, #(4 * " #i ")]\n\t" EXTENDED
 /* At the begin of 8 channels. */
 #define EIGHT_WIDE
-#define EIGHT_I8 "subs r2, #1\n\t"
-#define EIGHT_U8 EIGHT_I8
+#define EIGHT_PLANES "subs r2, #1\n\t"
 /* A residual to r3 or r6. */
 #define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
 #define OTHER_0(r) "sxth " #r ", r4\n\t"
@@ -67,7 +76,7 @@
                                         "ldmia r0!, {r3, r6}\n\t"                                            \
                                         "adds r5, r5, r6\n\t"                                                \
                                         "asrs r5, r5, #16\n\t"
-#define V_MIXED(e)                                                                                           \
+#define V_MIXED_STEEP(e)                                                                                     \
     "ldmia r0!, {r5, r6}\n\t"                                                                                \
     "muls r5, r3, r5\n\t" OTHER_##e(r3) "muls r6, r3, r6\n\t"                                                \
                                         "adds r5, r5, r6\n\t"                                                \
@@ -76,19 +85,44 @@
                                         "asrs r5, r5, #16\n\t"                                               \
                                         "ldr r6, [r0, #8]\n\t"                                               \
                                         "ands r6, r3\n\t"                                                    \
-                                        "adds r5, r5, r6\n\t" SATURATE "ldmia r0!, {r3, r6}\n\t"             \
-                                        "adds r0, #4\n\t"
+                                        "adds r5, r5, r6\n\t" SATURATE
+#define V_MIXED(e) V_MIXED_STEEP(e) "ldmia r0!, {r3, r6}\n\tadds r0, #4\n\t"
+#define V_NONE_STEEP(e)                                                                                      \
+    "ldmia r0!, {r5}\n\t"                                                                                    \
+    "muls r5, r3, r5\n\t"                                                                                    \
+    "ldr r6, [r0, #4]\n\t"                                                                                   \
+    "adds r5, r5, r6\n\t"                                                                                    \
+    "asrs r5, r5, #16\n\t"
 
 /* y in r5, stored as the upper or lower one of two, then compared. */
-#define Y                                                                                                    \
+#define Y_FLAT                                                                                               \
     "asrs r6, r5, #31\n\t"                                                                                   \
     "ands r6, r5\n\t"                                                                                        \
     "muls r6, r3, r6\n\t"                                                                                    \
     "lsrs r6, r6, #16\n\t"                                                                                   \
     "adds r5, r5, r6\n\t"
-#define STORE_1    "strh r5, [r7, #2]\n\t"
-#define STORE_0    "strh r5, [r7]\n\t"
-#define COMPARE_NO "adds r0, #4\n\t"
+/* From r0 on: m of the slope, add, [keep], k of the slope at `k`, and then the thresholds. */
+#define Y_STEEP_AT(k)                                                                                        \
+    "asrs r6, r5, #31\n\t"                                                                                   \
+    "ands r6, r5\n\t"                                                                                        \
+    "subs r5, r5, r6\n\t"                                                                                    \
+    "ldr r3, [r0]\n\t"                                                                                       \
+    "muls r3, r6, r3\n\t"                                                                                    \
+    "asrs r3, r3, #16\n\t"                                                                                   \
+    "adds r5, r5, r3\n\t"                                                                                    \
+    "ldr r3, [r0, #" #k "]\n\t"                                                                              \
+    "muls r6, r3, r6\n\t"                                                                                    \
+    "adds r5, r5, r6\n\t" SATURATE "adds r0, #(4 + " #k ")\n\t"
+#define Y_NONE        Y_FLAT
+#define Y_ONE         Y_FLAT
+#define Y_ONE_FITS    Y_FLAT
+#define Y_WIDE        Y_FLAT
+#define Y_MIXED       Y_FLAT
+#define Y_NONE_STEEP  Y_STEEP_AT(8)
+#define Y_MIXED_STEEP Y_STEEP_AT(12)
+#define STORE_1       "strh r5, [r7, #2]\n\t"
+#define STORE_0       "strh r5, [r7]\n\t"
+#define COMPARE_NO    "adds r0, #4\n\t"
 #define COMPARE_BITS                                                                                         \
     "ldmia r0!, {r6}\n\t"                                                                                    \
     "subs r5, r5, r6\n\t"                                                                                    \
@@ -105,11 +139,13 @@
     "lsls r5, r5, #1\n\t"                                                                                    \
     "adcs r1, r1\n\t"
 
-#define ELEMENT(v, acc, bits, i, e) ACC_##acc##_##e(i) V_##v(e) Y STORE_##e COMPARE_##bits
+#define ELEMENT(v, acc, bits, i, e) ACC_##acc##_##e(i) V_##v(e) Y_##v STORE_##e COMPARE_##bits
 #define LOAD_NONE
-#define LOAD_ONE              OTHERS
-#define LOAD_ONE_FITS         OTHERS
-#define LOAD_WIDE             OTHERS
+#define LOAD_ONE      OTHERS
+#define LOAD_ONE_FITS OTHERS
+#define LOAD_WIDE     OTHERS
+#define LOAD_NONE_STEEP
+#define LOAD_MIXED_STEEP      OTHERS
 #define LOAD_MIXED            OTHERS
 #define PAIR(v, acc, bits, i) PAIR_##acc(i) LOAD_##v ELEMENT(v, acc, bits, i, 1) ELEMENT(v, acc, bits, i, 0)
 #define LAST_NO               "lsls r1, r1, #8\n\t"
@@ -133,8 +169,7 @@
     "stmia r3!, {r1}\n\t"                                                                                    \
     "str r3, [sp, #20]\n\t"
 #define NEXT_WIDE
-#define NEXT_I8 "adds r2, #36\n\t"
-#define NEXT_U8 NEXT_I8
+#define NEXT_PLANES "adds r2, #36\n\t"
 
 /* Words of a pixel, pixels of a row. */
 #define PIXELS(v, acc, bits)                                                                                 \
@@ -197,25 +232,30 @@ typedef struct job {
     FORM(ONE, acc_kind, bits_kind)                                                                           \
     FORM(ONE_FITS, acc_kind, bits_kind)                                                                      \
     FORM(MIXED, acc_kind, bits_kind)                                                                         \
-    FORM(WIDE, acc_kind, bits_kind)
+    FORM(WIDE, acc_kind, bits_kind)                                                                          \
+    FORM(NONE_STEEP, acc_kind, bits_kind)                                                                    \
+    FORM(MIXED_STEEP, acc_kind, bits_kind)
 
 FORMS(WIDE, NO)
 FORMS(WIDE, BITS)
 FORMS(WIDE, TRITS)
-FORMS(I8, BITS)
-FORMS(I8, TRITS)
+FORMS(PLANES, BITS)
+FORMS(PLANES, TRITS)
 
 typedef void (*form_fn)(const job *j);
 
-enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE };
-#define ROW(acc_kind, bits_kind)                                                                             \
-    {NONE_##acc_kind##_##bits_kind, ONE_##acc_kind##_##bits_kind, ONE_FITS_##acc_kind##_##bits_kind,         \
-     MIXED_##acc_kind##_##bits_kind, WIDE_##acc_kind##_##bits_kind}
+enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE, SUM_NONE_STEEP, SUM_MIXED_STEEP };
+#define ROW(acc, bits)                                                                                       \
+    {NONE_##acc##_##bits, ONE_##acc##_##bits,        ONE_FITS_##acc##_##bits,   MIXED_##acc##_##bits,        \
+     WIDE_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
 /* [operands][sum] */
-static const form_fn forms[5][5] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(I8, BITS),
-                                    ROW(I8, TRITS)};
+static const form_fn forms[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
+                                    ROW(PLANES, TRITS)};
 
 static uint32_t sum_of(uint32_t form) {
+    if ((form & BD_FORM_STEEP) != 0) {
+        return (form & BD_RES) == BD_RES_NONE ? SUM_NONE_STEEP : SUM_MIXED_STEEP;
+    }
     switch (form & BD_RES) {
     case BD_RES_NONE:
         return SUM_NONE;
@@ -235,18 +275,23 @@ static uint32_t distance(const void *to, const void *from) {
 /* One pixel, word by word. */
 static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     const int widened = r->in[0].dtype != BD_I16;
-    const uint32_t channels = r->channels, other_pixel = r->in[1].width == 1u ? 0u : x * channels;
-    uint32_t acc[16], unread[16], none = 0;
+    const uint32_t channels = r->channels;
+    uint32_t acc[16], unread[16], other[16], none = 0;
     uint32_t *b = NULL, *a = NULL;
     job j;
     j.plane = 0;
     j.acc = NULL;
-    if (channels % 8u != 0) { /* the bits of the last channels, before those below them */
-        bd_word_channels(r, x, channels & ~7u);
-    }
+    j.to_other = 0;
     if (r->at.packed != NULL) {
         a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
         j.plane = b != NULL ? distance(b, a) : 0;
+    }
+    if (channels % 8u != 0) { /* the last channels, whose bits go in front of those below them */
+        if (a != NULL) {
+            a[channels / 32u] = 0;
+            a[channels / 32u + j.plane / 4u] = 0;
+        }
+        bd_word_channels(r, x, channels & ~7u);
     }
     const uint32_t *records = r->records;
     for (uint32_t c = 0; c < channels; c += 32u) {
@@ -269,7 +314,20 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
         }
         j.pixels = 1;
         j.trunk = trunk + 2u * n;
-        j.to_other = distance(r->at.residual + 2u * (other_pixel + c), trunk);
+        if (r->at.residual != NULL) {
+            const uint32_t own = r->in[1].channels, begin = c % own;
+            const int16_t *from =
+                (const int16_t *)(const void *)r->at.residual + (r->in[1].width == 1u ? 0 : x) * own;
+            const void *residual = from + begin;
+            if (begin + n > own || own % 2u != 0) { /* repeated within the word, or not aligned */
+                for (uint32_t i = 0, k = begin; i < n; i++) {
+                    ((int16_t *)(void *)other)[i] = from[k];
+                    k = k + 1u == own ? 0 : k + 1u;
+                }
+                residual = other;
+            }
+            j.to_other = distance(residual, trunk);
+        }
         j.to_acc = distance(r->at.acc + 2u * at, trunk);
         if (widened) {
             for (uint32_t i = 0; i < n; i++) {
@@ -286,9 +344,9 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     bd_record_row r = bd_word_row(step, constants, in, out);
     const uint32_t channels = r.channels, width = step->out_width;
     const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
-    const int planes = in[0].order == 1 && in[0].dtype == BD_I8 && bits != 0;
+    const int planes = in[0].order == 1 && in[0].dtype == PLANES_DTYPE && bits != 0;
     const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
-                      (in[1].rows_held == 0 || in[1].width == width);
+                      (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
     const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
     if (channels % 2u != 0) { /* pairs would not be aligned */
         return bd_epilogue_i16__word.run(step, constants, in, out, y0, rows, scratch);
@@ -318,8 +376,5 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     return BD_OK;
 }
 
-#ifndef BD_EPILOGUE_WORD_SET
-#    define BD_EPILOGUE_WORD_SET v6m
-#endif
 #define DEFINE(kernel, set) BD_DEFINE_VARIANT(kernel, set, epilogue)
 DEFINE(bd_epilogue_i16__word, BD_EPILOGUE_WORD_SET)
