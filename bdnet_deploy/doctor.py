@@ -55,7 +55,7 @@ _PROGRAMS = (
     ("cc", "compile firmware for this machine; build the package"),
     ("arm-none-eabi-gcc", "second compiler for Cortex-M"),
     ("aarch64-linux-gnu-gcc", "second compiler for AArch64"),
-    ("qemu-system-arm", "second opinion on Cortex-M"),
+    ("qemu-system-arm", "emulate Cortex-M55; second opinion on Cortex-M"),
     ("qemu-aarch64", "second opinion on AArch64"),
     ("qemu-arm", "second opinion on Armv7-A"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from emulated_variants import Comparison
-from mve_cases import conv_step, depthwise_step
+from mve_cases import conv_step, depthwise_step, epilogue_step, levels_step
 from variant_cases import FAMILIES, case, edge
 
 from bdnet_deploy import targets
@@ -24,6 +24,9 @@ OWN = {
     "bd_conv_bb_i32": conv_step,
     "bd_dw_bb_i8": depthwise_step,
     "bd_dw_tb_i8": depthwise_step,
+    "bd_epilogue_i32": levels_step,
+    "bd_epilogue_i16": epilogue_step,
+    "bd_epilogue_i8": epilogue_step,
 }
 KERNELS = sorted(k for k, sets in variants().items() if "mve" in sets)
 

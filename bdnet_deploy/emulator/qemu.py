@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from .. import errors
 from ..targets import Core
@@ -103,9 +104,10 @@ def _vectors_at_zero(image: Path, scratch: Path) -> list[str]:
     from elftools.elf.elffile import ELFFile
 
     with image.open("rb") as stream:
-        text = ELFFile(stream).get_section_by_name(".text").data()
+        code: Any = ELFFile(stream).get_section_by_name(".text")  # begins with the table
+        vectors = code.data()[:64]
     table = scratch / "vectors.bin"
-    table.write_bytes(text[:64])
+    table.write_bytes(vectors)
     return ["-device", f"loader,file={table},addr=0,force-raw=on"]
 
 

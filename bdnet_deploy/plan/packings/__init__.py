@@ -15,6 +15,7 @@ from bdnet_deploy.plan.packings.lut7 import LUT7
 from bdnet_deploy.plan.packings.planes import PLANES
 from bdnet_deploy.plan.packings.tile16 import TILE16
 from bdnet_deploy.plan.plan import Plan, PlanStep
+from bdnet_deploy.plan.variants import variants
 
 #: In the order in which a plan asks them.
 PACKINGS: tuple[Packing, ...] = (LUT7, TILE16, FORMS3, FORMS3N, PLANES)
@@ -29,12 +30,18 @@ def packing(kernel: str | None) -> Packing | None:
 def choose_packings(plan: Plan, sets: Collection[str]) -> None:
     """Choose kernels with packings for a core with these instruction sets; without any the plan stays as it is."""
     for step in plan.steps if sets else ():
-        for candidate in PACKINGS:
+        for candidate in () if _has_vectors(step.kernel, sets) else PACKINGS:
             if candidate.take(step, sets):
                 break
-        if step.epilogue is not None:
+        if step.epilogue is not None and not _has_vectors(step.epilogue_kernel, sets):
             names = (p.takes(step, sets) for p in EPILOGUES)
             step.epilogue_kernel = next((name for name in names if name), step.epilogue_kernel)
+
+
+def _has_vectors(kernel: str | None, sets: Collection[str]) -> bool:
+    """Whether ``kernel`` has a variant for the vectors of Armv8.1-M, which read canonical arrays. They are ahead of the packed
+    kernels for the DSP extension, which such a core has too."""
+    return kernel is not None and "mve" in sets and "mve" in variants().get(kernel, ())
 
 
 #: Bytes of accumulators that may wait for an epilogue on a processor with caches.

@@ -1,8 +1,8 @@
 /* Binary convolution on Armv8.1-M vectors, weights in the canonical packing (generic/conv_packed.c).
  *
  * Bytes of x ^ w look up their ones; up to 31 vectors of such counts add up in bytes before the sum across lanes. Point-wise
- * layers keep their pixels in registers: two pixels of 128 or 256 channels share the weights' loads, and of 64 channels
- * one vector holds two outputs. Other windows are gathered into scratch once for a pixel, and four outputs share the
+ * layers keep their pixels in registers: two pixels of 128 or 256 channels share the weights' loads, and of 64 or 32
+ * channels one vector holds two or four outputs. Other windows are gathered into scratch once for a pixel, and four outputs share the
  * loads of it. */
 #include "bd_kernels.h"
 #include "bd_mve.h"
@@ -24,8 +24,30 @@ BD_INLINE void store(uint8_t *to, uint32_t o, uint32_t k, uint32_t n, uint32_t e
     }
 }
 
-/* Keeps the compiler from merging what made this with what follows: it finds longer ways. */
-#define HIDE(value) __asm__("" : "+r"(value))
+/* Point-wise outputs of one or two pixels of 32 channels: four outputs a vector, in lanes of 32 bits. */
+BD_INLINE void pixels_of_32(uint8_t *const to[2], const uint8_t *const x[2], const uint8_t *w,
+                            uint32_t outputs, uint32_t pixels, uint32_t element) {
+    const int32x4_t minus = vdupq_n_s32(-2);
+    for (uint32_t left = outputs, o = 0; left != 0; w += 16, o += 4u) {
+        const uint32_t many = left < 4u ? left : 4u;
+        const mve_pred16_t some = vctp32q(many);
+        const bytes f = bd_bytes_at(w, 4u * many);
+        left -= many;
+#pragma GCC unroll 2
+        for (uint32_t p = 0; p < pixels; p++) {
+            uint32_t word;
+            __builtin_memcpy(&word, x[p], sizeof(word));
+            const bytes ones = bd_ones(veorq_u8(f, vreinterpretq_u8_u32(vdupq_n_u32(word))));
+            const uint32x4_t n = vshrq_n_u32(vmulq_n_u32(vreinterpretq_u32_u8(ones), 0x01010101u), 24);
+            const int32x4_t value = vmlasq_n_s32(vreinterpretq_s32_u32(n), minus, 32);
+            if (element == 2u) {
+                vstrhq_p_s32((int16_t *)(void *)to[p] + o, value, some);
+            } else {
+                vstrwq_p_s32((int32_t *)(void *)to[p] + o, value, some);
+            }
+        }
+    }
+}
 
 /* Point-wise outputs of one or two pixels of `vectors` * 128 channels. */
 BD_INLINE void pixels_of(uint8_t *const to[2], const uint8_t *const x[2], const uint8_t *w, uint32_t outputs,
@@ -60,11 +82,8 @@ BD_INLINE void pixels_of(uint8_t *const to[2], const uint8_t *const x[2], const 
 
 /* Counts of two outputs, from one sum. */
 BD_INLINE void store_two(uint8_t *to, uint32_t n, uint32_t element) {
-    uint32_t first = n & 127u, second = n >> 7;
-    HIDE(first);
-    HIDE(second);
-    store(to, 0, 64, first, element);
-    store(to, 1, 64, second, element);
+    store(to, 0, 64, n & 127u, element);
+    store(to, 1, 64, n >> 7, element);
 }
 
 /* The same of 64 channels: two outputs a vector, whose counts, at most 64, one weighted sum keeps apart. */
@@ -255,7 +274,13 @@ BD_INLINE void points(uint8_t *to, const uint8_t *x, const uint8_t *w, const bd_
         const int two = left >= 2u && tap <= 32u;
         const uint8_t *const xs[2] = {x, x + (two ? next : 0u)};
         uint8_t *const tos[2] = {to, to + (two ? row : 0u)};
-        if (tap == 8u) {
+        if (tap == 4u) {
+            if (two) {
+                pixels_of_32(tos, xs, w, outputs, 2, element);
+            } else {
+                pixels_of_32(tos, xs, w, outputs, 1, element);
+            }
+        } else if (tap == 8u) {
             if (two) {
                 pixels_of_64(tos, xs, w, outputs, 2, element);
             } else {
@@ -288,7 +313,7 @@ static int is_for_points(const bd_step *step, const bd_view *in, const bd_view *
     return step->kernel_h == 1 && step->kernel_w == 1 && step->pad_top == 0 && step->pad_left == 0 &&
            (uint32_t)(out->width - 1) * step->stride_w < in->width &&
            (uint32_t)(out->height - 1) * step->stride_h < in->height &&
-           (c == 64 || c == 128 || c == 256 || c == 512);
+           (c == 32 || c == 64 || c == 128 || c == 256 || c == 512);
 }
 
 BD_INLINE bd_status conv(const bd_step *step, const uint8_t *constants, const bd_view in[],
