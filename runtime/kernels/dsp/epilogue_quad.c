@@ -11,6 +11,10 @@
 
 #include <arm_acle.h>
 
+#if defined(__GNUC__)
+#    pragma GCC diagnostic ignored "-Woverlength-strings" /* a loop is one string */
+#endif
+
 /* Two accumulators to r10 and r11. Of order 1, the channels of 8 are 4 bytes apart and the next 8 begin one byte on. */
 #define ACC_WIDE_0                                                                                           \
     "ldrsh r10, [r1], #2\n\t"                                                                                \
@@ -313,10 +317,10 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
         }
         form(&j);
         if (n == 8u && a != NULL) { /* they lie in the upper byte of the half */
-            uint16_t *half = (uint16_t *)(void *)j.packed, *other = (uint16_t *)(void *)(j.packed + j.plane);
+            uint16_t *half = (uint16_t *)(void *)j.packed, *second = (uint16_t *)(void *)(j.packed + j.plane);
             *half = (uint16_t)(*half >> 8);
-            if (other != half) {
-                *other = (uint16_t)(*other >> 8);
+            if (second != half) {
+                *second = (uint16_t)(*second >> 8);
             }
         }
     }

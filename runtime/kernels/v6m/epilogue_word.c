@@ -8,6 +8,10 @@
 #include "bd_kernels.h"
 #include "bd_records.h"
 
+#if defined(__GNUC__)
+#    pragma GCC diagnostic ignored "-Woverlength-strings" /* a loop is one string */
+#endif
+
 /* Accumulators in order 1 are the counts of the depth-wise kernels of Armv6-M, elsewhere their values. */
 #ifndef BD_EPILOGUE_WORD_SET
 #    define BD_EPILOGUE_WORD_SET    v6m
