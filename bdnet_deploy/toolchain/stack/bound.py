@@ -24,8 +24,10 @@ ENTRIES = (
     "bd_run",
     "bd_self_test",
 )
-#: The only functions of the runtime that call through a pointer: which member of a kernel it is, and its offset in ``bd_kernel``.
+#: Functions of the runtime that call through a pointer: which member of a kernel it is, and its offset in ``bd_kernel``.
 _KERNEL_CALLERS = {"bd_run_rows": ("run", 4), "bd_check_model": ("check", 8)}
+#: Functions of kernels that choose one of the loops in their constant table ``bd_loops_<packing>``.
+_LOOP_CALLERS = ("epilogue", "one_pixel")
 
 
 class StackError(errors.BdnetError):
@@ -91,7 +93,8 @@ def analyse_stack(
     """Bounds the stack of an image for a Cortex-M.
 
     Every function that an entry can reach is followed through its Thumb code (:mod:`.frames`). A kernel call of the runtime may
-    reach the ``run`` function of every kernel that is linked, a check of the loader every ``check`` function. Any other call
+    reach the ``run`` function of every kernel that is linked, a check of the loader every ``check`` function, a kernel with a
+    table of loops each of them. Any other call
     through a pointer whose target cannot be read off the code must be described by ``indirect``, or there is no bound.
 
     What exceptions push is not counted, nor what their handlers need.
@@ -142,6 +145,7 @@ class _Graph:
             program.entries[caller]: [program.entries[n] for n in callees] for caller, callees in indirect.items()
         }
         self._kernels = kernels(program)
+        self._loops = loops(program)
 
     def explore(self, entries: Iterable[int]) -> None:
         """Walks everything that the entries reach.
@@ -186,6 +190,8 @@ class _Graph:
         if frame.address in self._indirect:
             return self._indirect[frame.address]
         name = re.sub(r"\..*", "", frame.name)  # GCC calls a piece of f "f.part.0"
+        if self._loops and name.partition(" ")[0] in _LOOP_CALLERS:
+            return self._loops
         member, offset = _KERNEL_CALLERS.get(name, ("", None))
         if call.field not in (offset, None) or not self._kernels.get(member):
             return None
@@ -265,3 +271,12 @@ def kernels(program: Program) -> Mapping[str, Sequence[int]]:
             found["run"].add(words[1] & ~1)
             found["check"].add(words[2] & ~1)
     return {member: sorted(addresses) for member, addresses in found.items()}
+
+
+def loops(program: Program) -> Sequence[int]:
+    """Addresses of the functions in constant tables ``bd_loops_*``: what kernels with many forms of one loop call."""
+    found: set[int] = set()
+    for symbol, (address, size) in program.objects.items():
+        if symbol.startswith("bd_loops_"):
+            found |= {word & ~1 for word in program.words(address, size // 4) or ()}
+    return sorted(found)

@@ -231,9 +231,9 @@ enum {
     {NONE_##acc##_##bits,     ONE_##acc##_##bits,        LOW_##acc##_##bits,                                 \
      ALL_##acc##_##bits,      MIXED_##acc##_##bits,      ONE_FITS_##acc##_##bits,                            \
      ALL_FITS_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
-/* [operands][sum] */
-static const form_fn forms[6][9] = {ROW(WIDE, NO),     ROW(WIDE, BITS),    ROW(WIDE, TRITS),
-                                    ROW(PLANES, BITS), ROW(PLANES, TRITS), ROW(BYTES, BITS)};
+/* [operands][sum]; the name tells the analysis of the stack what is called. */
+static const form_fn bd_loops_quad[6][9] = {ROW(WIDE, NO),     ROW(WIDE, BITS),    ROW(WIDE, TRITS),
+                                            ROW(PLANES, BITS), ROW(PLANES, TRITS), ROW(BYTES, BITS)};
 
 static uint32_t sum_of(uint32_t form) {
     const uint32_t residual = form & BD_RES;
@@ -341,7 +341,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     const int whole = (in[0].dtype == BD_I16 || planes || bytes) && ends && out[0].rows_held != 0 &&
                       (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
     const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
-    const form_fn form = forms[operands][sum_of(r.form)];
+    const form_fn form = bd_loops_quad[operands][sum_of(r.form)];
     (void)scratch;
     for (uint32_t y = y0; y < y0 + rows; y++) {
         r.at = bd_rows_of(in, out, y);

@@ -23,12 +23,10 @@ static uint32_t has_keep(uint32_t form) {
     return (form & BD_RES) == BD_RES_MIXED;
 }
 
-static uint32_t quad_words(uint32_t form) {
-    return 7u + has_m(form) + has_keep(form) + ((form & BD_FORM_TRITS) != 0);
-}
-
-static uint32_t word_words(uint32_t form) {
-    return 4u + has_m(form) + has_keep(form) + ((form & BD_FORM_TRITS) != 0) + ((form & BD_FORM_STEEP) != 0);
+/* Words of a record of `pair` channels: 2 in quad, 1 in word. */
+static uint32_t record_words(uint32_t form, uint32_t pair) {
+    const uint32_t steep = pair == 1u && (form & BD_FORM_STEEP) != 0;
+    return (pair == 1u ? 4u : 7u) + has_m(form) + has_keep(form) + ((form & BD_FORM_TRITS) != 0) + steep;
 }
 
 static uint32_t half(uint32_t word, uint32_t c) {
@@ -171,7 +169,7 @@ void bd_word_channels(const bd_record_row *row, uint32_t x, uint32_t first) {
 }
 
 static bd_record_row row_of(const bd_step *step, const uint8_t *constants, const bd_view in[],
-                            const bd_view out[], uint32_t (*words)(uint32_t)) {
+                            const bd_view out[], uint32_t pair) {
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const uint32_t *array = (const void *)(constants + e->mul);
     bd_record_row row = {0};
@@ -179,7 +177,7 @@ static bd_record_row row_of(const bd_step *step, const uint8_t *constants, const
     row.out = out;
     row.records = array + BD_RECORD_HEAD;
     row.form = array[0];
-    row.words = words(row.form);
+    row.words = record_words(row.form, pair);
     row.channels = step->out_channels;
     row.shift = e->shift < 0 ? e->shift : 0;
     row.narrow = e->dtype == BD_I8;
@@ -188,12 +186,12 @@ static bd_record_row row_of(const bd_step *step, const uint8_t *constants, const
 
 bd_record_row bd_quad_row(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[]) {
-    return row_of(step, constants, in, out, quad_words);
+    return row_of(step, constants, in, out, 2);
 }
 
 bd_record_row bd_word_row(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[]) {
-    return row_of(step, constants, in, out, word_words);
+    return row_of(step, constants, in, out, 1);
 }
 
 static bd_status quad(const bd_step *step, const uint8_t *constants, const bd_view in[], const bd_view out[],
@@ -225,7 +223,7 @@ static bd_status word(const bd_step *step, const uint8_t *constants, const bd_vi
 /* `forms`: a set of BD_RES_*; `pair`: channels of a record. */
 static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t constants_size,
                        const bd_view in[], const bd_view out[], uint32_t produced, uint32_t forms,
-                       uint32_t pair, uint32_t (*words)(uint32_t)) {
+                       uint32_t pair) {
     const bd_view *acc = &in[0], *residual = &in[1], *packed = &out[1];
     const uint32_t head = 4u * BD_RECORD_HEAD;
     if (bd_check_packed_epilogue(step, constants, constants_size, in, out, ACCUMULATORS, acc->order,
@@ -235,7 +233,7 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
     const bd_epilogue *e = (const void *)(constants + step->epilogue_at);
     const uint32_t form = *(const uint32_t *)(const void *)(constants + e->mul),
                    channels = step->out_channels;
-    const uint64_t bytes = head + 4u * (uint64_t)((channels + pair - 1u) / pair) * words(form);
+    const uint64_t bytes = head + 4u * (uint64_t)((channels + pair - 1u) / pair) * record_words(form, pair);
     const int bytewise = acc->dtype == BD_U8 || acc->dtype == BD_I8;
     int fits = form <= (BD_RES | BD_FORM_FITS | BD_FORM_TRITS | BD_FORM_STEEP) &&
                ((forms >> (form & BD_RES)) & 1u) != 0;
@@ -260,15 +258,15 @@ static bd_status check(const bd_step *step, const uint8_t *constants, uint32_t c
      (1u << BD_RES_MIXED))
 #define WORD ((1u << BD_RES_NONE) | (1u << BD_RES_ONE) | (1u << BD_RES_MIXED) | (1u << BD_RES_WIDE))
 
-#define EPILOGUE(name, run, forms, pair, words, produced)                                                    \
+#define EPILOGUE(name, run, forms, pair, produced)                                                           \
     static bd_status check_##name(const bd_step *step, const uint8_t *constants, uint32_t constants_size,    \
                                   const bd_view in[], const bd_view out[], uint32_t *scratch_bytes) {        \
         (void)scratch_bytes;                                                                                 \
-        return check(step, constants, constants_size, in, out, produced, forms, pair, words);                \
+        return check(step, constants, constants_size, in, out, produced, forms, pair);                       \
     }                                                                                                        \
     BD_DEFINE_KERNEL(bd_epilogue_##name, run, check_##name)
 
-EPILOGUE(i16__quad, quad, QUAD, 2u, quad_words, BD_I16)
-EPILOGUE(i8__quad, quad, QUAD, 2u, quad_words, BD_I8)
-EPILOGUE(i16__word, word, WORD, 1u, word_words, BD_I16)
-EPILOGUE(i8__word, word, WORD, 1u, word_words, BD_I8)
+EPILOGUE(i16__quad, quad, QUAD, 2u, BD_I16)
+EPILOGUE(i8__quad, quad, QUAD, 2u, BD_I8)
+EPILOGUE(i16__word, word, WORD, 1u, BD_I16)
+EPILOGUE(i8__word, word, WORD, 1u, BD_I8)

@@ -246,11 +246,21 @@ static void seven_pixels(uint32_t *t, const uint8_t *index, const uint32_t *x, u
         if (slab == 64u) {
             slab_of_64(t, index, to, words, at / 64u, many);
         } else if (slab == 32u) {
-            (at == 0 ? set_32 : add_32)(t, index, to, words);
+            if (at == 0) { /* direct calls: the depth of the stack is known */
+                set_32(t, index, to, words);
+            } else {
+                add_32(t, index, to, words);
+            }
         } else if (slab == 16u) {
-            (at == 0 ? set_16 : add_16)(t, index, to, words);
+            if (at == 0) {
+                set_16(t, index, to, words);
+            } else {
+                add_16(t, index, to, words);
+            }
+        } else if (at == 0) {
+            set_8(t, index, to, words);
         } else {
-            (at == 0 ? set_8 : add_8)(t, index, to, words);
+            add_8(t, index, to, words);
         }
         index += outputs * bd_lut7_indices(slab);
         at += slab;
@@ -272,7 +282,15 @@ static void few_pixels(uint32_t *t, const uint8_t *index, const uint32_t *x, uin
         build(t, here, 2, slab);
         for (uint32_t o = 0; o < words; o++, index += 2u * indices) {
             uint32_t counts[8];
-            (slab == 64u ? set_64 : slab == 32u ? set_32 : slab == 16u ? set_16 : set_8)(t, index, counts, 1);
+            if (slab == 64u) {
+                set_64(t, index, counts, 1);
+            } else if (slab == 32u) {
+                set_32(t, index, counts, 1);
+            } else if (slab == 16u) {
+                set_16(t, index, counts, 1);
+            } else {
+                set_8(t, index, counts, 1);
+            }
             for (uint32_t i = 0; i < pixels; i++) {
                 to[i * words + o] = at == 0 ? counts[i] : to[i * words + o] + counts[i];
             }

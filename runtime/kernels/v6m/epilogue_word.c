@@ -253,8 +253,8 @@ enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE, SUM_NONE_STEEP, SUM
     {NONE_##acc##_##bits, ONE_##acc##_##bits,        ONE_FITS_##acc##_##bits,   MIXED_##acc##_##bits,        \
      WIDE_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
 /* [operands][sum] */
-static const form_fn forms[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS), ROW(PLANES, BITS),
-                                    ROW(PLANES, TRITS)};
+static const form_fn bd_loops_word[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS),
+                                            ROW(PLANES, BITS), ROW(PLANES, TRITS)};
 
 static uint32_t sum_of(uint32_t form) {
     if ((form & BD_FORM_STEEP) != 0) {
@@ -370,7 +370,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     const int planes = in[0].order == 1 && in[0].dtype == PLANES_DTYPE && bits != 0;
     const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
                       (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
-    const form_fn form = forms[whole && planes ? bits + 2 : bits][sum_of(r.form)];
+    const form_fn form = bd_loops_word[whole && planes ? bits + 2 : bits][sum_of(r.form)];
     if (channels % 2u != 0) { /* pairs would not be aligned */
         return bd_epilogue_i16__word.run(step, constants, in, out, y0, rows, scratch);
     }
