@@ -172,7 +172,7 @@ def export_model(
     if firmware is not None:
         from bdnet_deploy.updates import plan_for
 
-        lowered, least_ram = plan_for(lowered, firmware, ram=ram, cache=cache, push_rows=push_rows)
+        lowered, least_ram = plan_for(lowered, firmware, ram=ram, cache=cache, push_rows=push_rows, sets=sets)
     elif ram is not None or cache is not None or push_rows or sets:
         lowered = lowered.replanned(ram=ram, cache=cache, push_rows=push_rows, sets=sets)
     meta = provenance(model, target, numerics=numerics)

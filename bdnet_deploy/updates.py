@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bdnet_deploy import bdn_format
@@ -185,6 +186,7 @@ def plan_for(
     ram: int | None = None,
     cache: int | None = None,
     push_rows: bool = False,
+    sets: Collection[str] = (),
 ) -> tuple[Lowered, int | None]:
     """A plan for the arena of a firmware, streamed where it must be.
 
@@ -194,6 +196,7 @@ def plan_for(
         ram: the user's own limit, instead of the firmware's.
         cache: a wish that comes after the limit, as in :func:`bdnet_deploy.plan.memory.choose_layout`.
         push_rows: the input comes row by row.
+        sets: instruction sets of the firmware's core, where its kernels were chosen for one.
 
     Returns:
         The plan, and None; or where no plan fits, one that does not, and the bytes of tensors and scratch that the
@@ -203,15 +206,15 @@ def plan_for(
         DoesNotFitError: no plan fits into ``ram``.
     """
     if ram is not None:
-        return lowered.replanned(ram=ram, cache=cache, push_rows=push_rows), None
-    plain = lowered.replanned(push_rows=push_rows) if push_rows else lowered
+        return lowered.replanned(ram=ram, cache=cache, push_rows=push_rows, sets=sets), None
+    plain = lowered.replanned(push_rows=push_rows, sets=sets) if push_rows or sets else lowered
     needed = plain.plan.tensor_bytes + plain.plan.scratch_bytes
     tables = {b: _tables(plain, b) for b in manifest.arena_bytes}
     limit = min(size - tables[b] for b, size in manifest.arena_bytes.items())
     if needed <= limit and cache is None:
         return plain, None
     try:
-        return lowered.replanned(ram=max(limit, 0), cache=cache, push_rows=push_rows), None
+        return lowered.replanned(ram=max(limit, 0), cache=cache, push_rows=push_rows, sets=sets), None
     except DoesNotFitError:
         return plain, _least_ram(lowered, push_rows, max(limit, 0), needed)
 

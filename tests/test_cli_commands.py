@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bdnet_deploy import backends, bdn_format, load
+from bdnet_deploy import backends, bdn_format, load, targets
 from bdnet_deploy.cli import app, console
 from bdnet_deploy.export.bdn import write_bdn
 from bdnet_deploy.export.c import c_identifier
@@ -323,7 +323,8 @@ def test_slices_add_up(options: tuple[str, ...]) -> None:
     facts, slices = parsed["facts"], parsed["tables"]["slices"]["rows"]
     model = load(MODEL)
     kilobytes = int(options[1][:-1]) * 1024 if "--ram" in options else None
-    plan = model.lowered("fixed8").replanned(ram=kilobytes, push_rows="--push-rows" in options).plan
+    sets = targets.core("cortex-m4").sets
+    plan = model.lowered("fixed8").replanned(ram=kilobytes, push_rows="--push-rows" in options, sets=sets).plan
     assert facts["execution"] == plan.execution
     _, count = HostModel(write_bdn(plan)).run_rows(np.zeros((8, 8, 1), np.uint8))
     assert facts["slices"] == count == sum(row["slices"] for row in slices)

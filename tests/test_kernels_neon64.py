@@ -9,6 +9,7 @@ import pytest
 from bdn_cases import LETTERS, Bdn, draw
 from emulated_variants import Comparison
 from lanes16_cases import lanes16_step
+from test_kernels_quantized import FAMILY as QUANTIZED
 from tile16_cases import NINE, POINTWISE, depthwise_rows, tile16_step, usual_epilogue
 from variant_cases import FAMILIES, case
 
@@ -31,7 +32,7 @@ OWN = {
     "bd_epilogue_i16": usual_epilogue,
     "bd_epilogue_i16__lanes16": lanes16_step,
 }
-KERNELS = sorted(k for k, sets in variants().items() if "neon64" in sets)
+KERNELS = sorted(OWN)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,11 @@ def test_bytes_of_the_generic_kernel(kernel: str, count: int, a72: Comparison) -
         for seed in range(count // 2):
             random = case(kernel, 5 * 10**6 + seed)
             assert a72.different(random.file, random.inputs) == 0, random.what
+
+
+def test_all_kernels_are_here_or_with_the_quantized() -> None:
+    rest = {k for k, sets in variants().items() if "neon64" in sets} - set(OWN)
+    assert all(name.startswith(QUANTIZED) for name in rest)
 
 
 @pytest.mark.parametrize("kernel", TILED)

@@ -167,7 +167,7 @@ def test_inputs_and_outputs(fixed16: bytes) -> None:
 
 
 def test_other_numbers_are_a_note_of_the_export(fixed16: bytes) -> None:
-    firmware_of(fixed16, kernels=KERNELS)
+    firmware_of(fixed16, kernels=KERNELS, model_bytes=1 << 16)
     result = export("--numerics", "fixed8", "--calibrate", CALIBRATION)
     assert result.exit_code == 0, result.stderr
     assert "An application that compiled the old numbers in must take the new ones" in result.stdout
@@ -216,7 +216,7 @@ def test_names_of_a_file_are_no_commands_to_the_terminal(fixed16: bytes) -> None
 
 
 def test_verify_shows_what_is_lacking(fixed16: bytes, fixed8: bytes) -> None:
-    firmware_of(fixed16)
+    firmware_of(fixed16, model_bytes=len(fixed8))
     Path("new.bdn").write_bytes(fixed8)
     result = invoke("verify", "new.bdn", "--for-firmware", "m.json", "--format", "json")
     assert result.exit_code == 3
@@ -358,7 +358,9 @@ def test_an_image_runs_a_later_model_that_its_manifest_takes(
     for keep in ([], other.plan.kernels):
         folder = tmp_path / f"kept{len(keep)}"
         folder.mkdir()
-        image = firmware.build_with_model("slot", lowered, where, folder, files={"slot.h": slot}, keep=keep)
+        image = firmware.build_with_model(
+            "slot", lowered, where, folder, files={"slot.h": slot}, keep=keep, reserve_model=1 << 16
+        )
         manifest = read_manifest(folder / "slot.manifest.json")
         lacks = fit(manifest, fixed8).lacks
         with Emulator(image, where) as emulator:

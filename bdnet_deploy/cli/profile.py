@@ -37,7 +37,8 @@ def command(
 ) -> None:
     """Count what MODEL executes on an emulated core or board, per layer, and read its memory from the linked image.
 
-    Needs no samples: counts of fixed numerics do not depend on the input.
+    Needs no samples, though --calibrate makes the counts of fixed numerics those of the real ranges. They do not depend on
+    the input.
     """
     if (core is None) == (board is None):
         raise UsageError("name one target", fix="--core cortex-m4 or --board pico; see: bdnet-deploy cores")
