@@ -82,7 +82,9 @@ class Comparison:
         assert isinstance(where, Core)
         rows = [best_symbol(k) for k in sorted(kernel_names())]
         source = folder / "compare.c"
-        source.write_text(_MAIN % ("\n".join(rows), 20 if where.is_linux else 18), encoding="utf-8")
+        bits = 20 if where.is_linux else 18
+        self.room = 1 << bits
+        source.write_text(_MAIN % ("\n".join(rows), bits), encoding="utf-8")
         image = build_image(
             where,
             [source, *runtime_sources(where.sets)],
@@ -94,8 +96,15 @@ class Comparison:
         self.emulator = Emulator(image, where, None)
         self.emulator.run()
 
+    def holds(self, data: bytes) -> bool:
+        """Whether the program has room for a file's model, inputs and outputs."""
+        tensors = bdn.read(data).tensors
+        sizes = tensors["row_stride"].astype(np.int64) * tensors["height"]
+        return max(len(data), int(sizes.max())) + 64 <= self.room
+
     def different(self, data: bytes, inputs: list[Array]) -> int:
         """Bytes in which the outputs differ; the runtime must take the file."""
+        assert self.holds(data)
         file = bdn.read(data)
         places = {place: file.tensors[file.tensors["place"] == place] for place in (bdn.Place.INPUT, bdn.Place.OUTPUT)}
         ins, outs = (np.sort(places[p], order="offset") for p in (bdn.Place.INPUT, bdn.Place.OUTPUT))
