@@ -86,7 +86,7 @@ def whole(kernel: str, rng: np.random.Generator) -> Case:
     x = b.tensor((height, width, channels), CODES[dtype], INPUT)
     out = b.tensor((1, 1, channels), bdn.DType.I32, OUTPUT)
     b.step(
-        kernel, [x], [out], (1, 1, channels), kind=bdn.StepKind.ACCUMULATE, acc_dtype=bdn.DType.I32,
+        kernel, [x], [out], (1, 1, channels), kind=bdn.Kind.ACCUMULATE, acc_dtype=bdn.DType.I32,
         rows_per_call=int(rng.integers(1, 4)),
     )  # fmt: skip
     sample = draw(rng, (1, height, width, channels), dtype, str(rng.choice(["random", "high", "low"])))

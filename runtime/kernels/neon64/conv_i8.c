@@ -1,4 +1,5 @@
-/* Convolution with 8-bit weights on AArch64 by SMLAL: taps and weights as 16 bits, four products an instruction. */
+/* Convolution with 8-bit weights on AArch64 by SMLAL: taps and weights as 16 bits, four products an instruction, up to eight
+ * pixels at once. Windows of in_pairs by SMULL, SMLAL and SADALP of bytes: 16 products in three instructions. */
 #include "../neon/conv_i8.h"
 
 #define AT_ONCE 8u /* pixels */
@@ -30,20 +31,26 @@ BD_INLINE void take_eight(int16_t *to, const uint8_t *from, uint32_t dtype, int3
 
 /* The same of 32. */
 BD_INLINE void take_more(int16_t *to, const uint8_t *from, uint32_t dtype, int32_t zero) {
-    for (uint32_t i = 0; i < 32u; i += 16u) {
-        if (dtype == BD_I8) {
-            const int8x16_t x = vld1q_s8((const int8_t *)(const void *)from + i),
-                            less = vdupq_n_s8((int8_t)zero);
-            vst1q_s16(to + i, vsubl_s8(vget_low_s8(x), vget_low_s8(less)));
-            vst1q_s16(to + i + 8, vsubl_high_s8(x, less));
-        } else if (dtype == BD_U8) {
-            const uint8x16_t x = vld1q_u8(from + i), less = vdupq_n_u8((uint8_t)zero);
-            vst1q_s16(to + i, vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(x), vget_low_u8(less))));
-            vst1q_s16(to + i + 8, vreinterpretq_s16_u16(vsubl_high_u8(x, less)));
-        } else {
-            vst1q_s16(to + i, vld1q_s16((const int16_t *)(const void *)from + i));
-            vst1q_s16(to + i + 8, vld1q_s16((const int16_t *)(const void *)from + i + 8));
+    int16x8_t x[4];
+    if (dtype == BD_I16) {
+        for (uint32_t i = 0; i < 4u; i++) {
+            x[i] = vld1q_s16((const int16_t *)(const void *)from + 8u * i);
         }
+    } else {
+        const uint8x16_t less = vdupq_n_u8((uint8_t)zero), bytes[2] = {vld1q_u8(from), vld1q_u8(from + 16)};
+        for (uint32_t i = 0; i < 2u; i++) {
+            const int8x16_t s = vreinterpretq_s8_u8(bytes[i]), less_s = vreinterpretq_s8_u8(less);
+            if (dtype == BD_I8) {
+                x[2u * i] = vsubl_s8(vget_low_s8(s), vget_low_s8(less_s));
+                x[2u * i + 1u] = vsubl_high_s8(s, less_s);
+            } else {
+                x[2u * i] = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(bytes[i]), vget_low_u8(less)));
+                x[2u * i + 1u] = vreinterpretq_s16_u16(vsubl_high_u8(bytes[i], less));
+            }
+        }
+    }
+    for (uint32_t i = 0; i < 4u; i++) {
+        vst1q_s16(to + 8u * i, x[i]);
     }
 }
 
@@ -114,33 +121,37 @@ static int in_pairs(const job *j) {
            j->taps <= TAPS && j->outputs % 8u == 0 && j->border == NULL;
 }
 
+/* Four pairs of eight outputs. */
+BD_INLINE int8x8_t turn_four_pairs(int8_t (*to)[8][2], const int8_t *const rows[8], uint32_t t,
+                                   int8x8_t least) {
+    int32x4_t two[4];
+    for (uint32_t i = 0; i < 4u; i++) {
+        const int8x8_t a = vld1_s8(rows[2u * i] + t), b = vld1_s8(rows[2u * i + 1u] + t);
+        least = vmin_s8(vmin_s8(least, a), b);
+        two[i] = vreinterpretq_s32_s16(
+            vzip1q_s16(vreinterpretq_s16_s8(vcombine_s8(a, a)), vreinterpretq_s16_s8(vcombine_s8(b, b))));
+    }
+    const int64x2_t first = vreinterpretq_s64_s32(vzip1q_s32(two[0], two[1]));
+    const int64x2_t second = vreinterpretq_s64_s32(vzip2q_s32(two[0], two[1]));
+    const int64x2_t third = vreinterpretq_s64_s32(vzip1q_s32(two[2], two[3]));
+    const int64x2_t fourth = vreinterpretq_s64_s32(vzip2q_s32(two[2], two[3]));
+    vst1q_s8(to[0][0], vreinterpretq_s8_s64(vzip1q_s64(first, third)));
+    vst1q_s8(to[1][0], vreinterpretq_s8_s64(vzip2q_s64(first, third)));
+    vst1q_s8(to[2][0], vreinterpretq_s8_s64(vzip1q_s64(second, fourth)));
+    vst1q_s8(to[3][0], vreinterpretq_s8_s64(vzip2q_s64(second, fourth)));
+    return least;
+}
+
 /* Pairs of eight outputs. Says whether no weight is -128: two products of others and of bytes fit 16 bits. */
 static uint32_t turn_pairs(panel *to, const int8_t *const rows[8], uint32_t taps) {
     int8_t (*pairs)[8][2] = (void *)to->w;
     int8x8_t least = vdup_n_s8(0);
-    for (uint32_t t = 0; t < taps; t += 8u, pairs += 4) {
-        int16x8_t row[8];
-        const uint32_t from = t + 8u <= taps ? t : t - 4u; /* the last four as the second half of eight */
-        for (uint32_t i = 0; i < 8u; i++) {
-            const int8x8_t eight = vld1_s8(rows[i] + from);
-            least = vmin_s8(least, eight);
-            row[i] = vreinterpretq_s16_s8(vcombine_s8(eight, eight));
-        }
-        int32x4_t two[4];
-        for (uint32_t i = 0; i < 4u; i++) {
-            two[i] = vreinterpretq_s32_s16(vzip1q_s16(row[2u * i], row[2u * i + 1u]));
-        }
-        const int64x2_t first = vreinterpretq_s64_s32(vzip1q_s32(two[0], two[1]));
-        const int64x2_t second = vreinterpretq_s64_s32(vzip2q_s32(two[0], two[1]));
-        const int64x2_t third = vreinterpretq_s64_s32(vzip1q_s32(two[2], two[3]));
-        const int64x2_t fourth = vreinterpretq_s64_s32(vzip2q_s32(two[2], two[3]));
-        if (from != t) {
-            pairs -= 2;
-        }
-        vst1q_s8(pairs[0][0], vreinterpretq_s8_s64(vzip1q_s64(first, third)));
-        vst1q_s8(pairs[1][0], vreinterpretq_s8_s64(vzip2q_s64(first, third)));
-        vst1q_s8(pairs[2][0], vreinterpretq_s8_s64(vzip1q_s64(second, fourth)));
-        vst1q_s8(pairs[3][0], vreinterpretq_s8_s64(vzip2q_s64(second, fourth)));
+    uint32_t t = 0;
+    for (; t + 8u <= taps; t += 8u) {
+        least = turn_four_pairs(pairs + t / 2u, rows, t, least);
+    }
+    if (t < taps) {
+        least = turn_four_pairs(pairs + taps / 2u - 4u, rows, taps - 8u, least);
     }
     return vminv_s8(least) != INT8_MIN;
 }
