@@ -37,7 +37,11 @@ BD_INLINE void take_more(int16_t *to, const uint8_t *from, uint32_t dtype, int32
             x[i] = vld1q_s16((const int16_t *)(const void *)from + 8u * i);
         }
     } else {
-        const uint8x16_t less = vdupq_n_u8((uint8_t)zero), bytes[2] = {vld1q_u8(from), vld1q_u8(from + 16)};
+        const uint8x16_t bytes[2] = {vld1q_u8(from), vld1q_u8(from + 16)};
+        uint8x16_t less = vdupq_n_u8((uint8_t)zero);
+        __asm__(
+            ""
+            : "+w"(less)); /* a whole vector: else the compiler turns halves instead of using the high ones */
         for (uint32_t i = 0; i < 2u; i++) {
             const int8x16_t s = vreinterpretq_s8_u8(bytes[i]), less_s = vreinterpretq_s8_u8(less);
             if (dtype == BD_I8) {
@@ -269,33 +273,31 @@ static BD_APART void spread(const job *j, pairs_of_rows x, size_t begin) {
     }
 }
 
-/* Four outputs of which the weights lie in a half of `w`: two pairs of products are added as 16 bits. */
-BD_INLINE int32x4_t add_low(int32x4_t sum, int8x16_t w, int8x16_t x, int8x16_t second, int8x16_t next) {
-    const int16x8_t product = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-    return vpadalq_s16(sum, vmlal_s8(product, vget_low_s8(second), vget_low_s8(next)));
-}
-
-BD_INLINE int32x4_t add_high(int32x4_t sum, int8x16_t w, int8x16_t x, int8x16_t second, int8x16_t next) {
-    return vpadalq_s16(sum, vmlal_high_s8(vmull_high_s8(w, x), second, next));
+/* A row of the windows of five pixels and the outputs of one or two panels: two pairs of products are added as 16 bits, and those
+ * to the sums, unless it is the `first` row. */
+BD_INLINE void add_pairs(int32x4_t (*sum)[4], const int8_t (*w)[16], uint32_t panels, const int8x16_t *x,
+                         int first) {
+    for (uint32_t i = 0; i < panels; i++, w += sizeof(panel) / 16u) {
+        const int8x16_t one = vld1q_s8(w[0]), two = vld1q_s8(w[1]);
+        for (uint32_t p = 0; p < PIXELS_OF_PAIRS; p++) {
+            const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(one), vget_low_s8(x[p])), vget_low_s8(two),
+                                           vget_low_s8(x[p + 1u]));
+            const int16x8_t high = vmlal_high_s8(vmull_high_s8(one, x[p]), two, x[p + 1u]);
+            int32x4_t *to = sum[p] + 2u * i;
+            to[0] = first ? vpaddlq_s16(low) : vpadalq_s16(to[0], low);
+            to[1] = first ? vpaddlq_s16(high) : vpadalq_s16(to[1], high);
+        }
+    }
 }
 
 /* The outputs of one or two panels, of five pixels. */
 BD_INLINE void multiply_pairs(const panel *of, uint32_t panels, int32_t *to, size_t stride,
                               const pairs_of_rows x, uint32_t rows) {
     const int8_t (*w)[16] = (const void *)of->w;
-    const size_t next = sizeof(panel) / 16u;
     int32x4_t sum[PIXELS_OF_PAIRS][4];
-    for (uint32_t p = 0; p < PIXELS_OF_PAIRS; p++) {
-        sum[p][0] = sum[p][1] = sum[p][2] = sum[p][3] = vdupq_n_s32(0);
-    }
-    for (uint32_t ky = 0; ky < rows; ky++, w += 2) {
-        for (uint32_t i = 0; i < panels; i++) {
-            const int8x16_t first = vld1q_s8(w[i * next]), second = vld1q_s8(w[i * next + 1u]);
-            for (uint32_t p = 0; p < PIXELS_OF_PAIRS; p++) {
-                sum[p][2u * i] = add_low(sum[p][2u * i], first, x[ky][p], second, x[ky][p + 1u]);
-                sum[p][2u * i + 1u] = add_high(sum[p][2u * i + 1u], first, x[ky][p], second, x[ky][p + 1u]);
-            }
-        }
+    add_pairs(sum, w, panels, x[0], 1);
+    for (uint32_t ky = 1; ky < rows; ky++) {
+        add_pairs(sum, w + 2u * ky, panels, x[ky], 0);
     }
     for (uint32_t p = 0; p < PIXELS_OF_PAIRS; p++) {
         for (uint32_t i = 0; i < 2u * panels; i++) {
