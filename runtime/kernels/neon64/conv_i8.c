@@ -118,11 +118,14 @@ BD_INLINE void turn_eight(int16_t (*to)[8], const int8_t *const rows[8], uint32_
     }
 }
 
+#define PIXELS_OF_PAIRS 5u
+#define ROWS_OF_PAIRS   12u /* of taps, for little stack */
+
 /* Windows of which bytes are multiplied in pairs: rows of 4 at steps of 2 elements, of bytes that need no zero point. */
 static int in_pairs(const job *j) {
     return j->row_elements == 4u && j->step->stride_w * j->in->channels == 2u && j->in->dtype == BD_I8 &&
            j->step->zero_point == 0 && (j->step->pad_value == 0 || j->step->pad_value == BD_PAD_REPLICATE) &&
-           j->taps <= TAPS && j->outputs % 8u == 0 && j->border == NULL;
+           j->step->kernel_h <= ROWS_OF_PAIRS && j->outputs % 8u == 0 && j->border == NULL;
 }
 
 /* Four pairs of eight outputs. */
@@ -254,10 +257,8 @@ BD_INLINE void multiply_9_by_6(int32x4_t (*sum)[2], const int16_t *from, uint32_
     }
 }
 
-#define PIXELS_OF_PAIRS 5u
-
 /* [row of a window][pair of adjacent elements], each in all lanes. */
-typedef int8x16_t pairs_of_rows[ROWS][PIXELS_OF_PAIRS + 1u];
+typedef int8x16_t pairs_of_rows[ROWS_OF_PAIRS][PIXELS_OF_PAIRS + 1u];
 
 static BD_APART void spread(const job *j, pairs_of_rows x, size_t begin) {
     for (uint32_t ky = 0; ky < j->step->kernel_h; ky++) {
