@@ -85,7 +85,7 @@ def whole(kernel: str, rng: np.random.Generator) -> Case:
     x = b.tensor((height, width, channels), CODES[dtype], INPUT)
     out = b.tensor((1, 1, channels), bdn.DType.I32, OUTPUT)
     b.step(
-        kernel, [x], [out], (1, 1, channels), kind=bdn.StepKind.ACCUMULATE, acc_dtype=bdn.DType.I32,
+        kernel, [x], [out], (1, 1, channels), kind=bdn.Kind.ACCUMULATE, acc_dtype=bdn.DType.I32,
         rows_per_call=int(rng.integers(1, 4)),
     )  # fmt: skip
     sample = draw(rng, (1, height, width, channels), dtype, str(rng.choice(["random", "high", "low"])))
@@ -125,6 +125,39 @@ def test_bytes_of_the_generic_kernel(
         if not comparisons(core).holds(random.file):
             continue
         assert comparisons(core).different(random.file, random.inputs) == 0, random.what
+
+
+def first_layer(rng: np.random.Generator) -> Case:
+    """The first layers that have loops of their own: by pairs of bytes unless a weight is -128, and rows of 9 taps."""
+    kernel_h, kernel_w, channels, stride = ((10, 4, 1, 2), (3, 4, 1, 2), (2, 2, 2, 1), (3, 3, 3, 2), (3, 3, 3, 1))[
+        rng.integers(5)
+    ]
+    outputs, height, width = int(rng.choice([8, 16, 24, 64])), int(rng.integers(1, 24)), int(rng.integers(2, 46))
+    shape = (max(1, height // stride), max(1, width // stride), outputs)
+    weights = rng.integers(-127, 128, (outputs, kernel_h, kernel_w, channels)).astype(np.int8)
+    ends = rng.random()
+    if ends < 0.3:
+        weights[rng.random(weights.shape) < 0.9] = -127
+    elif ends < 0.5:
+        weights[rng.integers(outputs), rng.integers(kernel_h), 0, 0] = -128
+    b = Bdn()
+    x, out = b.tensor((height, width, channels), bdn.DType.I8, INPUT), b.tensor(shape, bdn.DType.I32, OUTPUT)
+    b.step(
+        "bd_conv_qq_i32", [x], [out], shape, weights=conv_weights("bd_conv_qq_i32", weights), acc_dtype=bdn.DType.I32,
+        rows_per_call=int(rng.integers(1, 5)), kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride, stride_w=stride,
+        pad_top=int(rng.integers(0, kernel_h)), pad_left=int(rng.integers(0, kernel_w)),
+        pad_value=int(rng.choice([0, 0, 2])),
+    )  # fmt: skip
+    sample = draw(rng, (1, height, width, channels), DType.I8, str(rng.choice(["random", "low"])))
+    return Case(f"{(height, width, channels)} -> {shape} {kernel_h}x{kernel_w}", b.write(), [sample])
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("core", ("cortex-a72", "cortex-a76"))
+def test_bytes_of_first_layers(core: str, count: int, comparisons: Callable[[str], Comparison]) -> None:
+    for seed in range(count):
+        layer = first_layer(np.random.default_rng([seed, count]))
+        assert comparisons(core).different(layer.file, layer.inputs) == 0, layer.what
 
 
 @pytest.mark.parametrize("core", CORES)

@@ -20,10 +20,9 @@ typedef struct job {
     const int8_t *weights;
     const bd_border *border; /* NULL: nothing is added */
     uint32_t outputs, taps;
-    uint32_t row_elements; /* of one row of a window */
-    uint32_t together,
-        pitch; /* pixels of which rows are decoded at once; elements from row to row of those */
-    const uint8_t *rows[ROWS]; /* of the present output row; NULL: padding */
+    uint32_t row_elements;    /* of one row of a window */
+    uint32_t together, pitch; /* pixels of which rows are decoded at once; elements of such a row */
+    const void *lines[ROWS];  /* rows of taps of the present output row, decoded */
 } job;
 
 /* Eight sums to `width` outputs of a pixel, all eight in most calls. */
