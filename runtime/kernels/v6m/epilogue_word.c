@@ -3,8 +3,10 @@
  * Channels descend, so that bits shifted in from below end in natural order; 8 of them are one round of a loop in assembly, as
  * compilers spill and branch on data here. r0 records, r1 bits of the first threshold, r2 accumulators, r4 two residuals,
  * r7 trunk; r8 and r9 are the distances of accumulators and residual from the trunk, r11 bits of the second threshold. A sign
- * is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out. Accumulators that are not
- * of 16 bits in natural order, nor of 8 in order 1, are widened by 32 in front of it. */
+ * is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out.
+ *
+ * One call of a loop is a row where its operands allow it: of a residual that repeats every 8 or 16 channels, the pixels whose
+ * copies fit a buffer; of one that repeats every 32 or a multiple, one repeat. The rest goes pixel by pixel. */
 #include "bd_kernels.h"
 #include "bd_records.h"
 
@@ -24,6 +26,8 @@
     "mov r2, r8\n\t"                                                                                         \
     "ldr r2, [r2, r7]\n\t"
 #define PAIR_PLANES(i) "subs r7, #4\n\t"
+#define PAIR_BYTES(i)  PAIR_PLANES(i)
+#define PAIR_LONG(i)   PAIR_PLANES(i)
 #define OTHERS                                                                                               \
     "mov r4, r9\n\t"                                                                                         \
     "ldr r4, [r4, r7]\n\t"
@@ -39,8 +43,31 @@
 #endif
 #define ACC_PLANES_1(i) "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t" EXTENDED
 #define ACC_PLANES_0(i) "ldrb r3, [r2, #(4 * " #i ")]\n\t" EXTENDED
+#define ACC_BYTES_1(i)                                                                                       \
+    "ldrb r3, [r2, #(" #i " + 1)]\n\t"                                                                       \
+    "sxtb r3, r3\n\t"
+#define ACC_BYTES_0(i)                                                                                       \
+    "ldrb r3, [r2, #(" #i ")]\n\t"                                                                           \
+    "sxtb r3, r3\n\t"
+/* Of 32 bits, shifted by r4, which forms without residual leave alone, and saturated. */
+#define SHORTENED                                                                                            \
+    "asrs r5, r4\n\t"                                                                                        \
+    "asrs r3, r5, #15\n\t"                                                                                   \
+    "asrs r6, r5, #31\n\t"                                                                                   \
+    "eors r3, r6\n\t"                                                                                        \
+    "rsbs r3, r3, #0\n\t"                                                                                    \
+    "asrs r3, r3, #31\n\t"                                                                                   \
+    "bics r5, r3\n\t"                                                                                        \
+    "ands r6, r3\n\t"                                                                                        \
+    "lsrs r3, r3, #17\n\t"                                                                                   \
+    "eors r3, r6\n\t"                                                                                        \
+    "orrs r3, r5\n\t"
+#define ACC_LONG_1(i) "ldr r5, [r2, #(4 * " #i " + 4)]\n\t" SHORTENED
+#define ACC_LONG_0(i) "ldr r5, [r2, #(4 * " #i ")]\n\t" SHORTENED
 /* At the begin of 8 channels. */
 #define EIGHT_WIDE
+#define EIGHT_BYTES  "subs r2, #8\n\t"
+#define EIGHT_LONG   "subs r2, #32\n\t"
 #define EIGHT_PLANES "subs r2, #1\n\t"
 /* A residual to r3 or r6. */
 #define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
@@ -172,42 +199,51 @@
     "str r6, [r3, r5]\n\t"                                                                                   \
     "stmia r3!, {r1}\n\t"                                                                                    \
     "str r3, [sp, #20]\n\t"
+/* Behind a word; r3: twice the bytes of its trunk. */
 #define NEXT_WIDE
 #define NEXT_PLANES "adds r2, #36\n\t"
+#define NEXT_BYTES                                                                                           \
+    "lsrs r3, r3, #1\n\t"                                                                                    \
+    "adds r2, r2, r3\n\t"
+#define NEXT_LONG                                                                                            \
+    "lsls r3, r3, #1\n\t"                                                                                    \
+    "adds r2, r2, r3\n\t"
 
 /* Words of a pixel, pixels of a row. */
 #define PIXELS(v, acc, bits)                                                                                 \
     "1:\n\t" BEGIN_##bits "2:\n\t" EIGHT_##acc PAIR(v, acc, bits, 6) PAIR(v, acc, bits, 4)                   \
         PAIR(v, acc, bits, 2) PAIR(v, acc, bits, 0) LAST_##bits "bcs 3f\n\t"                                 \
                                                                 "b 2b\n\t"                                   \
-                                                                "3:\n\t" END_##bits NEXT_##acc               \
-        "adds r7, #128\n\t"                                                                                  \
-        "ldr r3, [sp, #4]\n\t"                                                                               \
-        "cmp r0, r3\n\t"                                                                                     \
-        "beq 4f\n\t"                                                                                         \
-        "b 1b\n\t"                                                                                           \
-        "4:\n\t"                                                                                             \
-        "ldr r0, [sp]\n\t"                                                                                   \
-        "ldr r3, [sp, #24]\n\t"                                                                              \
-        "subs r3, #1\n\t"                                                                                    \
-        "str r3, [sp, #24]\n\t"                                                                              \
-        "beq 5f\n\t"                                                                                         \
-        "b 1b\n\t"                                                                                           \
-        "5:\n\t"
+                                                                "3:\n\t" END_##bits                          \
+        "ldr r3, [sp, #28]\n\t"                                                                              \
+        "adds r7, r7, r3\n\t" NEXT_##acc "ldr r3, [sp, #4]\n\t"                                              \
+                                         "cmp r0, r3\n\t"                                                    \
+                                         "beq 4f\n\t"                                                        \
+                                         "b 1b\n\t"                                                          \
+                                         "4:\n\t"                                                            \
+                                         "ldr r0, [sp]\n\t"                                                  \
+                                         "ldr r3, [sp, #24]\n\t"                                             \
+                                         "subs r3, #1\n\t"                                                   \
+                                         "str r3, [sp, #24]\n\t"                                             \
+                                         "beq 5f\n\t"                                                        \
+                                         "b 1b\n\t"                                                          \
+                                         "5:\n\t"
 
-/* Up to 32 channels of one pixel, a multiple of 8, or all of several pixels whose operands lie behind one another. The assembly
- * knows the offsets. */
+/* Up to 32 channels of one pixel, a multiple of 8, or all of several pixels whose operands lie behind one another, up to 32 of
+ * them or a multiple. The assembly knows the offsets. */
 typedef struct job {
     const uint32_t *first, *end; /* records */
     uint32_t begin,
         begin_high; /* bits of higher channels of the word; begin: with a bit 2**(32 - channels) */
     uint32_t plane; /* bytes from a packed word to the one of the second plane */
     uint32_t *packed;
-    uint32_t pixels;    /* at least 1 */
-    const uint8_t *acc; /* order 1: behind the first byte of each eight; else not read */
-    uint32_t to_acc;    /* from the trunk, bytes */
-    uint32_t to_other;  /* the same of the residual */
-    uint8_t *trunk;     /* behind the channels of the first word */
+    uint32_t pixels; /* at least 1 */
+    const uint8_t
+        *acc; /* of 16 bits: not read; order 1: behind the first byte of each eight; else like the trunk */
+    uint32_t to_acc;   /* from the trunk, bytes */
+    uint32_t to_other; /* the same of the residual; for accumulators of 32 bits their shift */
+    uint32_t step;  /* from behind a word's channels in the trunk down and on to the next such place, bytes */
+    uint8_t *trunk; /* behind the channels of the first word */
 } job;
 
 #define FORM(v, acc, bits)                                                                                   \
@@ -222,7 +258,8 @@ typedef struct job {
                          "str r5, [sp, #16]\n\t"                                                             \
                          "str r6, [sp, #20]\n\t"                                                             \
                          "str r7, [sp, #24]\n\t"                                                             \
-                         "ldmia r0!, {r2, r3, r4, r7}\n\t"                                                   \
+                         "ldmia r0!, {r2, r3, r4, r5, r7}\n\t"                                               \
+                         "str r5, [sp, #28]\n\t"                                                             \
                          "mov r8, r3\n\t"                                                                    \
                          "mov r9, r4\n\t"                                                                    \
                          "mov r0, r1\n\t" PIXELS(v, acc, bits) "add sp, #32"                                 \
@@ -245,6 +282,10 @@ FORMS(WIDE, BITS)
 FORMS(WIDE, TRITS)
 FORMS(PLANES, BITS)
 FORMS(PLANES, TRITS)
+FORMS(BYTES, BITS)
+FORM(NONE, LONG, NO)
+FORM(NONE, LONG, BITS)
+FORM(NONE, LONG, TRITS)
 
 typedef void (*form_fn)(const job *j);
 
@@ -253,8 +294,10 @@ enum { SUM_NONE, SUM_ONE, SUM_ONE_FITS, SUM_MIXED, SUM_WIDE, SUM_NONE_STEEP, SUM
     {NONE_##acc##_##bits, ONE_##acc##_##bits,        ONE_FITS_##acc##_##bits,   MIXED_##acc##_##bits,        \
      WIDE_##acc##_##bits, NONE_STEEP_##acc##_##bits, MIXED_STEEP_##acc##_##bits}
 /* [operands][sum] */
-static const form_fn bd_loops_word[5][7] = {ROW(WIDE, NO), ROW(WIDE, BITS), ROW(WIDE, TRITS),
-                                            ROW(PLANES, BITS), ROW(PLANES, TRITS)};
+static const form_fn bd_loops_word[6][7] = {ROW(WIDE, NO),     ROW(WIDE, BITS),    ROW(WIDE, TRITS),
+                                            ROW(PLANES, BITS), ROW(PLANES, TRITS), ROW(BYTES, BITS)};
+/* Accumulators of 32 bits. */
+static const form_fn bd_loops_word_long[3] = {NONE_LONG_NO, NONE_LONG_BITS, NONE_LONG_TRITS};
 
 static uint32_t sum_of(uint32_t form) {
     if ((form & BD_FORM_STEEP) != 0) {
@@ -307,6 +350,7 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     j.plane = 0;
     j.acc = NULL;
     j.to_other = 0;
+    j.step = 0;
     if (r->at.packed != NULL) {
         a = bd_packed_at(&r->out[1], r->at.packed, x, 0, &b);
         j.plane = b != NULL ? distance(b, a) : 0;
@@ -362,38 +406,115 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     }
 }
 
+/* Copies own * 8 residuals of each pixel `times` times. */
+static BD_APART void repeat_eights(uint32_t *to, const uint32_t *from, uint32_t pixels, uint32_t own,
+                                   uint32_t times) {
+    do {
+        uint32_t left = times;
+        const uint32_t *pixel = from;
+        do {
+            uint32_t eights = own;
+            from = pixel;
+            do {
+                const uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
+                from += 4;
+                to[0] = a;
+                to[1] = b;
+                to[2] = c;
+                to[3] = d;
+                to += 4;
+            } while (--eights != 0);
+        } while (--left != 0);
+    } while (--pixels != 0);
+}
+
+#define COPIES 128u /* residuals */
+
+/* How often `part` goes into a whole; 0: not without a rest. (Without a division.) */
+static uint32_t times_of(uint32_t part, uint32_t whole) {
+    uint32_t n = 0, sum = 0;
+    while (sum < whole) {
+        sum += part;
+        n++;
+    }
+    return sum == whole ? n : 0;
+}
+
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     bd_record_row r = bd_word_row(step, constants, in, out);
-    const uint32_t channels = r.channels, width = step->out_width;
+    const uint32_t channels = r.channels, width = step->out_width, acc_dtype = in[0].dtype;
     const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
-    const int planes = in[0].order == 1 && in[0].dtype == PLANES_DTYPE && bits != 0;
-    const int whole = (in[0].dtype == BD_I16 || planes) && channels % 32u == 0 && out[0].rows_held != 0 &&
-                      (in[1].rows_held == 0 || (in[1].width == width && in[1].channels == channels));
-    const form_fn form = bd_loops_word[whole && planes ? bits + 2 : bits][sum_of(r.form)];
+    const int wide = acc_dtype == BD_I16;
+    const int planes = in[0].order == 1 && acc_dtype == PLANES_DTYPE && bits != 0;
+    const int bytes = in[0].order == 0 && acc_dtype == BD_I8 && bits == 1;
+    const int is_long = in[0].order == 0 && acc_dtype == BD_I32 && (r.form & BD_RES) == BD_RES_NONE &&
+                        (r.form & BD_FORM_STEEP) == 0;
+    const int ends = channels % 32u == 0 || (channels % 8u == 0 && channels < 32u);
+    /* Channels that the residual has; of a loop, and pixels of one. */
+    const uint32_t own = in[1].rows_held != 0 ? in[1].channels : channels;
+    uint32_t times = own == channels ? 1u : 0, once = channels, most = width;
+    if (own != channels && wide && own % 8u == 0) {
+        times = times_of(own, channels);
+        if (times != 0 && own % 32u == 0) {
+            once = own;
+            most = 1;
+        } else if (own <= 16u && channels <= COPIES) {
+            for (most = 1; (most + 1u) * channels <= COPIES;) {
+                most++;
+            }
+        } else {
+            times = 0;
+        }
+    }
+    const int whole = (wide || planes || bytes || is_long) && ends && times != 0 && out[0].rows_held != 0 &&
+                      (in[1].rows_held == 0 || in[1].width == width);
+    const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
+    const form_fn form =
+        whole && is_long ? bd_loops_word_long[bits] : bd_loops_word[operands][sum_of(r.form)];
+    const uint32_t words = bd_words(channels), of_word = channels < 32u ? channels : 32u;
     if (channels % 2u != 0) { /* pairs would not be aligned */
         return bd_epilogue_i16__word.run(step, constants, in, out, y0, rows, scratch);
     }
     for (uint32_t y = y0; y < y0 + rows; y++) {
         r.at = bd_rows_of(in, out, y);
-        if (whole) {
-            job j;
-            j.first = r.records;
-            j.end = r.records + channels * r.words;
-            j.begin = 1;
-            j.begin_high = 0;
-            j.plane = width * (channels / 8u);
-            j.packed = (uint32_t *)(void *)r.at.packed;
-            j.pixels = width;
-            j.acc = r.at.acc + 4;
-            j.trunk = r.at.trunk + 64;
-            j.to_acc = distance(r.at.acc, r.at.trunk);
-            j.to_other = distance(r.at.residual, r.at.trunk);
-            form(&j);
-        } else {
+        if (!whole) {
             for (uint32_t x = 0; x < width; x++) {
                 one_pixel(&r, form, x);
             }
+            continue;
+        }
+        uint32_t copies[COPIES / 2u];
+        const uint8_t *residual = r.at.residual;
+        job j;
+        j.begin = 1u << (32u - of_word);
+        j.begin_high = 0;
+        j.plane = 4u * width * words;
+        j.packed = (uint32_t *)(void *)r.at.packed;
+        j.acc = r.at.acc + (planes ? 4u : is_long ? 4u * of_word : of_word);
+        j.to_acc = distance(r.at.acc, r.at.trunk);
+        j.step = 4u * of_word;
+        j.trunk = r.at.trunk + 2u * of_word;
+        for (uint32_t x = 0; x < width; x += most) {
+            j.pixels = width - x < most ? width - x : most;
+            for (uint32_t c = 0; c < channels; c += once) {
+                uint8_t *trunk = r.at.trunk + 2u * ((size_t)x * channels + c);
+                const uint8_t *others = residual;
+                if (own < once) {
+                    repeat_eights(copies, (const uint32_t *)(const void *)residual, j.pixels, own / 8u,
+                                  times);
+                    others = (const uint8_t *)copies;
+                }
+                j.first = r.records + c * r.words;
+                j.end = j.first + once * r.words;
+                j.trunk = trunk + 2u * of_word;
+                j.to_other = is_long ? (uint32_t)-r.shift : distance(others, trunk);
+                if (r.at.packed != NULL) {
+                    j.packed = (uint32_t *)(void *)r.at.packed + x * words + c / 32u;
+                }
+                form(&j);
+            }
+            residual = residual != NULL ? residual + 2u * j.pixels * own : NULL;
         }
     }
     return BD_OK;
