@@ -7,7 +7,8 @@
  * ones in the upper one; the loop ends where a bit that was in r4 at the start falls out.
  *
  * One call of a loop is a row where its operands allow it: of a residual that repeats every 16 channels or a multiple, a call
- * for each repeat; of one that repeats every 8, a call for the pixels whose copies fit a buffer. The rest goes pixel by pixel. */
+ * for each repeat; of one of 8 channels added twice, a call for the pixels whose copies fit a buffer. The rest goes pixel by
+ * pixel. */
 #include "bd_kernels.h"
 #include "bd_records.h"
 
@@ -291,7 +292,7 @@ static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint
 }
 
 /* One pixel, 16 channels at a time. */
-static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
+static BD_APART void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     const int widened = r->in[0].dtype != BD_I16;
     const uint32_t eights = r->channels & ~7u;
     int16_t acc[16], unread[16], other[16];
@@ -351,20 +352,29 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     }
 }
 
-/* Copies 8 residuals of each pixel `times` times. */
-static BD_APART void repeat_eights(uint32_t *to, const uint32_t *from, uint32_t pixels, uint32_t times) {
-    do {
+/* Copies 8 residuals of each pixel, each pixel twice. */
+static BD_APART void repeat_twice(uint32_t *to, const uint32_t *from, uint32_t pixels) {
+    for (; pixels != 0; pixels--, from += 4, to += 8) {
         const uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
-        uint32_t left = times;
-        from += 4;
-        do {
-            to[0] = a;
-            to[1] = b;
-            to[2] = c;
-            to[3] = d;
-            to += 4;
-        } while (--left != 0);
-    } while (--pixels != 0);
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
+        to[4] = a;
+        to[5] = b;
+        to[6] = c;
+        to[7] = d;
+    }
+}
+
+/* Words of which the loop stores only the lower halves. */
+static BD_APART void clear_words(uint32_t *words, uint32_t n) {
+    for (; n >= 4u; n -= 4u, words += 4) {
+        words[0] = words[1] = words[2] = words[3] = 0;
+    }
+    for (; n != 0; n--) {
+        *words++ = 0;
+    }
 }
 
 /* Of words that got the bits of 8 channels in bits 8 .. 15, those in their place and 0 elsewhere. */
@@ -383,73 +393,99 @@ static BD_APART void settle_eights(uint32_t *words, uint32_t n) {
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     bd_record_row r = bd_quad_row(step, constants, in, out);
-    const uint32_t channels = r.channels, width = step->out_width, acc_dtype = in[0].dtype;
-    const uint32_t residual = r.form & BD_RES;
-    const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
-    const int wide = acc_dtype == BD_I16;
-    const int planes = in[0].order == 1 && acc_dtype == BD_I8 && bits != 0;
-    const int bytes = in[0].order == 0 && acc_dtype == BD_I8 && bits == 1;
-    const int is_long =
-        in[0].order == 0 && acc_dtype == BD_I32 && residual == BD_RES_NONE && (r.form & BD_FORM_STEEP) == 0;
-    const uint32_t last = channels % 32u; /* of a word: all, half or 8 of it */
-    const int ends = last == 0 || (!planes && (last == 16u || channels == 8u));
-    /* Channels that the residual has; of a loop, and pixels of one. */
+    const uint32_t channels = r.channels, width = step->out_width, words = bd_words(channels);
+    const uint32_t order = in[0].order, last = channels % 32u; /* of a word: all, half or 8 of it */
+    const uint32_t bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
+    /* Channels that the residual has; of a call; pixels of a call. */
     const uint32_t own = in[1].rows_held != 0 ? in[1].channels : channels;
-    uint32_t once = channels, most = width;
-    int fits = own == channels;
-    if (!fits && wide && own == 8u && channels % 16u == 0 && channels <= COPIES) {
-        most = COPIES / channels;
-        fits = 1;
-    } else if (!fits && wide && own % 16u == 0 && channels % own == 0) {
-        once = own;
-        fits = 1;
+    uint32_t once = channels, most = width, acc_bytes = 1;
+    const form_fn *forms = &bd_loops_quad[bits][sum_of(r.form)];
+    form_fn form = *forms;
+    int whole = 0;
+    if (last == 0 || ((last == 16u || channels == 8u) && order == 0)) {
+        if (in[0].dtype == BD_I16) {
+            acc_bytes = 2;
+            whole = 1;
+        } else if (in[0].dtype == BD_I32) {
+            acc_bytes = 4;
+            whole = (r.form & (BD_RES | BD_FORM_STEEP)) == BD_RES_NONE;
+            form = whole ? bd_loops_quad_long[bits] : form;
+        } else if (in[0].dtype == BD_I8 && (order == 1 ? bits != 0 : bits == 1u)) {
+            whole = 1;
+            form = order == 1 ? forms[2 * 9] : forms[4 * 9];
+        }
     }
-    const int whole = (wide || planes || bytes || is_long) && ends && fits && out[0].rows_held != 0 &&
-                      (in[1].rows_held == 0 || in[1].width == width);
-    const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
-    const form_fn form =
-        whole && is_long ? bd_loops_quad_long[bits] : bd_loops_quad[operands][sum_of(r.form)];
-    const uint32_t words = bd_words(channels), acc_bytes = wide ? 2u : is_long ? 4u : 1u;
-    (void)scratch;
-    for (uint32_t y = y0; y < y0 + rows; y++) {
-        r.at = bd_rows_of(in, out, y);
-        if (!whole) {
+    if (own != channels) {
+        if (own == 8u && channels == 16u) {
+            most = COPIES / 16u;
+        } else if (own % 16u == 0 && channels % own == 0) {
+            once = own;
+        } else {
+            whole = 0;
+        }
+        whole = whole && acc_bytes == 2u;
+    }
+    if (out[0].rows_held == 0 || (in[1].rows_held != 0 && in[1].width != width)) {
+        whole = 0;
+    }
+    if (!whole) {
+        form = *forms;
+        for (uint32_t y = y0; y < y0 + rows; y++) {
+            r.at = bd_rows_of(in, out, y);
             for (uint32_t x = 0; x < width; x++) {
                 one_pixel(&r, form, x);
             }
-            continue;
         }
-        uint32_t copies[COPIES / 2u], *packed = (uint32_t *)(void *)r.at.packed;
-        const uint32_t all = packed != NULL ? width * words * (bits == 2 ? 2u : 1u) : 0;
-        for (uint32_t i = 0; i < all && last == 16u; i++) {
-            packed[i] = 0;
+        return BD_OK;
+    }
+    (void)scratch;
+    uint32_t copies[COPIES / 2u];
+    job j;
+    j.skip = 4u * words - (once > 8u ? once / 8u : 2u);
+    j.skip_wide = 2u * (channels - once);
+    j.plane = 4u * width * words;
+    j.last = channels == 8u ? 0x80u : 0x8000u;
+    j.shift = (uint32_t)-r.shift;
+    for (uint32_t y = y0; y < y0 + rows; y++) {
+        const bd_epilogue_rows at = bd_rows_of(in, out, y);
+        uint32_t left = width;
+        if (last == 16u && bits != 0) {
+            clear_words((uint32_t *)(void *)at.packed, width * words * bits);
         }
-        job j;
-        j.plane = 4u * width * words;
-        j.last = channels == 8u ? 0x80u : 0x8000u;
-        j.skip = 4u * words - (once > 8u ? once / 8u : 2u);
-        j.skip_wide = 2u * (channels - once);
-        j.shift = (uint32_t)-r.shift;
-        for (uint32_t x = 0; x < width; x += most) {
-            const size_t at = (size_t)x * channels;
-            j.residual = r.at.residual != NULL ? r.at.residual + 2u * (size_t)x * own : NULL;
-            if (own != channels && once == channels) {
-                const uint32_t n = width - x < most ? width - x : most;
-                repeat_eights(copies, (const uint32_t *)(const void *)j.residual, n, channels / 8u);
-                j.residual = (const uint8_t *)copies;
-            }
-            for (uint32_t c = 0; c < channels; c += once) {
-                j.first = r.records + c / 2u * r.words;
-                j.end = j.first + once / 2u * r.words;
-                j.pixels = width - x < most ? width - x : most;
-                j.acc = r.at.acc + acc_bytes * (at + c);
-                j.trunk = r.at.trunk + 2u * (at + c);
-                j.packed = packed != NULL ? r.at.packed + 4u * (size_t)x * words + c / 8u : r.at.packed;
+        j.acc = at.acc;
+        j.residual = at.residual;
+        j.trunk = at.trunk;
+        j.packed = at.packed;
+        j.end = r.records;
+        do { /* pixels, or channels of all pixels */
+            const uint8_t *residual = j.residual;
+            j.pixels = left < most ? left : most;
+            j.first = j.end;
+            j.end = j.first + once / 2u * r.words;
+            if (own == channels) {
                 form(&j);
+                break;
             }
-        }
-        if (packed != NULL && channels == 8u) {
-            settle_eights(packed, all);
+            if (once == channels) {
+                repeat_twice(copies, (const uint32_t *)(const void *)residual, j.pixels);
+                j.residual = (const uint8_t *)copies;
+                form(&j);
+                left -= j.pixels;
+                j.residual = residual + 16u * j.pixels;
+                j.acc += 32u * j.pixels;
+                j.trunk += 32u * j.pixels;
+                j.packed = bits != 0 ? j.packed + 4u * j.pixels : j.packed;
+                j.end = r.records;
+            } else {
+                form(&j);
+                j.acc += 2u * once;
+                j.trunk += 2u * once;
+                j.packed = bits != 0 ? j.packed + once / 8u : j.packed;
+                left = j.trunk != at.trunk + 2u * channels ? width : 0;
+            }
+        } while (left != 0);
+        if (channels == 8u && bits != 0) {
+            settle_eights((uint32_t *)(void *)at.packed, width * bits);
         }
     }
     return BD_OK;

@@ -5,8 +5,8 @@
  * r7 trunk; r8 and r9 are the distances of accumulators and residual from the trunk, r11 bits of the second threshold. A sign
  * is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out.
  *
- * One call of a loop is a row where its operands allow it: of a residual that repeats every 8 or 16 channels, the pixels whose
- * copies fit a buffer; of one that repeats every 32 or a multiple, one repeat. The rest goes pixel by pixel. */
+ * One call of a loop is a row where its operands allow it: of a residual of 8 or 16 channels that is added twice, the pixels
+ * whose copies fit a buffer; of one that repeats every 32 or a multiple, one repeat. The rest goes pixel by pixel. */
 #include "bd_kernels.h"
 #include "bd_records.h"
 
@@ -341,7 +341,7 @@ static BD_APART void widen(int16_t *to, const bd_record_row *r, uint32_t x, uint
 }
 
 /* One pixel, word by word. */
-static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
+static BD_APART void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     const int widened = r->in[0].dtype != BD_I16;
     const uint32_t channels = r->channels;
     uint32_t acc[16], unread[16], other[16], none = 0;
@@ -406,38 +406,46 @@ static void one_pixel(const bd_record_row *r, form_fn form, uint32_t x) {
     }
 }
 
-/* Copies own * 8 residuals of each pixel `times` times. */
-static BD_APART void repeat_eights(uint32_t *to, const uint32_t *from, uint32_t pixels, uint32_t own,
-                                   uint32_t times) {
-    do {
-        uint32_t left = times;
-        const uint32_t *pixel = from;
-        do {
-            uint32_t eights = own;
-            from = pixel;
-            do {
-                const uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
-                from += 4;
-                to[0] = a;
-                to[1] = b;
-                to[2] = c;
-                to[3] = d;
-                to += 4;
-            } while (--eights != 0);
-        } while (--left != 0);
-    } while (--pixels != 0);
+/* Copies own residuals (8 or 16) of each pixel, each pixel twice. */
+static BD_APART void repeat_twice(void *copies, const void *residual, uint32_t pixels, uint32_t own) {
+    if (own == 8u) {
+        __asm__ volatile("1:\n\t"
+                         "ldmia %1!, {r4, r5, r6, r7}\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "subs %2, %2, #1\n\t"
+                         "bne 1b"
+                         : "+l"(copies), "+l"(residual), "+l"(pixels)
+                         :
+                         : "r4", "r5", "r6", "r7", "cc", "memory");
+    } else {
+        __asm__ volatile("1:\n\t"
+                         "ldmia %1!, {r4, r5, r6, r7}\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "adds %0, %0, #16\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "subs %0, %0, #32\n\t"
+                         "ldmia %1!, {r4, r5, r6, r7}\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "adds %0, %0, #16\n\t"
+                         "stmia %0!, {r4, r5, r6, r7}\n\t"
+                         "subs %2, %2, #1\n\t"
+                         "bne 1b"
+                         : "+l"(copies), "+l"(residual), "+l"(pixels)
+                         :
+                         : "r4", "r5", "r6", "r7", "cc", "memory");
+    }
 }
 
 #define COPIES 128u /* residuals */
 
-/* How often `part` goes into a whole; 0: not without a rest. (Without a division.) */
-static uint32_t times_of(uint32_t part, uint32_t whole) {
-    uint32_t n = 0, sum = 0;
+/* Whether a whole has an integer number of parts. (Without a division.) */
+static int divides(uint32_t part, uint32_t whole) {
+    uint32_t sum = part;
     while (sum < whole) {
         sum += part;
-        n++;
     }
-    return sum == whole ? n : 0;
+    return sum == whole;
 }
 
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
@@ -453,21 +461,17 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
     const int ends = channels % 32u == 0 || (channels % 8u == 0 && channels < 32u);
     /* Channels that the residual has; of a loop, and pixels of one. */
     const uint32_t own = in[1].rows_held != 0 ? in[1].channels : channels;
-    uint32_t times = own == channels ? 1u : 0, once = channels, most = width;
-    if (own != channels && wide && own % 8u == 0) {
-        times = times_of(own, channels);
-        if (times != 0 && own % 32u == 0) {
-            once = own;
-            most = 1;
-        } else if (own <= 16u && channels <= COPIES) {
-            for (most = 1; (most + 1u) * channels <= COPIES;) {
-                most++;
-            }
-        } else {
-            times = 0;
-        }
+    uint32_t once = channels, most = width;
+    int fits = own == channels;
+    if (wide && 2u * own == channels && (own == 8u || own == 16u)) {
+        most = own == 8u ? COPIES / 16u : COPIES / 32u;
+        fits = 1;
+    } else if (!fits && wide && own % 32u == 0 && divides(own, channels)) {
+        once = own;
+        most = 1;
+        fits = 1;
     }
-    const int whole = (wide || planes || bytes || is_long) && ends && times != 0 && out[0].rows_held != 0 &&
+    const int whole = (wide || planes || bytes || is_long) && ends && fits && out[0].rows_held != 0 &&
                       (in[1].rows_held == 0 || in[1].width == width);
     const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
     const form_fn form =
@@ -501,8 +505,7 @@ static bd_status epilogue(const bd_step *step, const uint8_t *constants, const b
                 uint8_t *trunk = r.at.trunk + 2u * ((size_t)x * channels + c);
                 const uint8_t *others = residual;
                 if (own < once) {
-                    repeat_eights(copies, (const uint32_t *)(const void *)residual, j.pixels, own / 8u,
-                                  times);
+                    repeat_twice(copies, residual, j.pixels, own);
                     others = (const uint8_t *)copies;
                 }
                 j.first = r.records + c * r.words;
