@@ -451,74 +451,105 @@ static int divides(uint32_t part, uint32_t whole) {
 static bd_status epilogue(const bd_step *step, const uint8_t *constants, const bd_view in[],
                           const bd_view out[], uint32_t y0, uint32_t rows, void *scratch) {
     bd_record_row r = bd_word_row(step, constants, in, out);
-    const uint32_t channels = r.channels, width = step->out_width, acc_dtype = in[0].dtype;
-    const int bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
-    const int wide = acc_dtype == BD_I16;
-    const int planes = in[0].order == 1 && acc_dtype == PLANES_DTYPE && bits != 0;
-    const int bytes = in[0].order == 0 && acc_dtype == BD_I8 && bits == 1;
-    const int is_long = in[0].order == 0 && acc_dtype == BD_I32 && (r.form & BD_RES) == BD_RES_NONE &&
-                        (r.form & BD_FORM_STEEP) == 0;
-    const int ends = channels % 32u == 0 || (channels % 8u == 0 && channels < 32u);
-    /* Channels that the residual has; of a loop, and pixels of one. */
+    const uint32_t channels = r.channels, width = step->out_width, words = bd_words(channels);
+    const uint32_t order = in[0].order, of_word = channels < 32u ? channels : 32u;
+    const uint32_t bits = out[1].rows_held == 0 ? 0 : (r.form & BD_FORM_TRITS) != 0 ? 2 : 1;
+    /* Channels that the residual has; of a call; pixels of a call; bytes of an accumulator. */
     const uint32_t own = in[1].rows_held != 0 ? in[1].channels : channels;
-    uint32_t once = channels, most = width;
-    int fits = own == channels;
-    if (wide && 2u * own == channels && (own == 8u || own == 16u)) {
-        most = own == 8u ? COPIES / 16u : COPIES / 32u;
-        fits = 1;
-    } else if (!fits && wide && own % 32u == 0 && divides(own, channels)) {
-        once = own;
-        most = 1;
-        fits = 1;
-    }
-    const int whole = (wide || planes || bytes || is_long) && ends && fits && out[0].rows_held != 0 &&
-                      (in[1].rows_held == 0 || in[1].width == width);
-    const int operands = !whole ? bits : planes ? bits + 2 : bytes ? 5 : bits;
-    const form_fn form =
-        whole && is_long ? bd_loops_word_long[bits] : bd_loops_word[operands][sum_of(r.form)];
-    const uint32_t words = bd_words(channels), of_word = channels < 32u ? channels : 32u;
+    uint32_t once = channels, most = width, acc_bytes = 1, acc_begin = of_word;
+    const form_fn *forms = &bd_loops_word[bits][sum_of(r.form)];
+    form_fn form = *forms;
+    int whole = 0;
     if (channels % 2u != 0) { /* pairs would not be aligned */
         return bd_epilogue_i16__word.run(step, constants, in, out, y0, rows, scratch);
     }
-    for (uint32_t y = y0; y < y0 + rows; y++) {
-        r.at = bd_rows_of(in, out, y);
-        if (!whole) {
+    if (channels % 32u == 0 || (channels % 8u == 0 && channels < 32u)) {
+        if (in[0].dtype == BD_I16) {
+            acc_bytes = 2;
+            whole = 1;
+        } else if (in[0].dtype == BD_I32) {
+            acc_begin = 4u * of_word;
+            whole = (r.form & (BD_RES | BD_FORM_STEEP)) == BD_RES_NONE;
+            form = whole ? bd_loops_word_long[bits] : form;
+        } else if (order == 1) {
+            acc_begin = 4;
+            whole = in[0].dtype == PLANES_DTYPE && bits != 0;
+            form = whole ? forms[2 * 7] : form;
+        } else {
+            whole = in[0].dtype == BD_I8 && bits == 1u;
+            form = whole ? forms[4 * 7] : form;
+        }
+    }
+    if (own != channels) {
+        if (2u * own == channels && (own == 8u || own == 16u)) {
+            most = own == 8u ? COPIES / 16u : COPIES / 32u;
+        } else if (own % 32u == 0 && divides(own, channels)) {
+            once = own;
+            most = 1;
+        } else {
+            whole = 0;
+        }
+        whole = whole && acc_bytes == 2u;
+    }
+    if (out[0].rows_held == 0 || (in[1].rows_held != 0 && in[1].width != width)) {
+        whole = 0;
+    }
+    if (!whole) {
+        for (uint32_t y = y0; y < y0 + rows; y++) {
+            r.at = bd_rows_of(in, out, y);
             for (uint32_t x = 0; x < width; x++) {
-                one_pixel(&r, form, x);
+                one_pixel(&r, *forms, x);
             }
-            continue;
         }
-        uint32_t copies[COPIES / 2u];
-        const uint8_t *residual = r.at.residual;
-        job j;
-        j.begin = 1u << (32u - of_word);
-        j.begin_high = 0;
-        j.plane = 4u * width * words;
-        j.packed = (uint32_t *)(void *)r.at.packed;
-        j.acc = r.at.acc + (planes ? 4u : is_long ? 4u * of_word : of_word);
-        j.to_acc = distance(r.at.acc, r.at.trunk);
-        j.step = 4u * of_word;
-        j.trunk = r.at.trunk + 2u * of_word;
-        for (uint32_t x = 0; x < width; x += most) {
-            j.pixels = width - x < most ? width - x : most;
-            for (uint32_t c = 0; c < channels; c += once) {
-                uint8_t *trunk = r.at.trunk + 2u * ((size_t)x * channels + c);
-                const uint8_t *others = residual;
-                if (own < once) {
-                    repeat_twice(copies, residual, j.pixels, own);
-                    others = (const uint8_t *)copies;
-                }
-                j.first = r.records + c * r.words;
-                j.end = j.first + once * r.words;
-                j.trunk = trunk + 2u * of_word;
-                j.to_other = is_long ? (uint32_t)-r.shift : distance(others, trunk);
-                if (r.at.packed != NULL) {
-                    j.packed = (uint32_t *)(void *)r.at.packed + x * words + c / 32u;
-                }
+        return BD_OK;
+    }
+    uint32_t copies[COPIES / 2u], none = 0;
+    job j;
+    j.begin = 1u << (32u - of_word);
+    j.begin_high = 0;
+    j.plane = 4u * width * words;
+    j.step = 4u * of_word;
+    for (uint32_t y = y0; y < y0 + rows; y++) {
+        const bd_epilogue_rows at = bd_rows_of(in, out, y);
+        const uint8_t *residual = at.residual;
+        uint32_t left = width;
+        j.acc = at.acc + acc_begin;
+        j.trunk = at.trunk + 2u * of_word;
+        j.to_acc = distance(at.acc, at.trunk);
+        j.to_other =
+            own != channels || at.residual != NULL ? distance(at.residual, at.trunk) : (uint32_t)-r.shift;
+        j.packed = bits != 0 ? (uint32_t *)(void *)at.packed : &none;
+        j.end = r.records;
+        do { /* pixels, or channels of one */
+            j.pixels = left < most ? left : most;
+            j.first = j.end;
+            j.end = j.first + once * r.words;
+            if (own == channels) {
                 form(&j);
+                break;
             }
-            residual = residual != NULL ? residual + 2u * j.pixels * own : NULL;
-        }
+            const uint32_t step_of_trunk = 2u * j.pixels * once,
+                           packed_words = j.pixels * ((once + 31u) / 32u);
+            const uint32_t pixels = j.pixels;
+            if (once == channels) {
+                repeat_twice(copies, residual, pixels, own);
+                j.to_other = distance(copies, j.trunk - 2u * of_word);
+                residual += 2u * pixels * own;
+                left -= pixels;
+                form(&j);
+                j.end = r.records;
+            } else {
+                j.to_other = distance(residual, j.trunk - 2u * of_word);
+                form(&j);
+                if (j.end == r.records + channels * r.words) {
+                    j.end = r.records;
+                    residual += 2u * own;
+                    left--;
+                }
+            }
+            j.trunk += step_of_trunk;
+            j.packed = bits != 0 ? j.packed + packed_words : j.packed;
+        } while (left != 0);
     }
     return BD_OK;
 }
