@@ -167,20 +167,35 @@
     "addeq r1, r1, #28\n\t"
 
 #define PAIR(v, acc, bits) V_##v(ACC_##acc, bits) Y_##v COMPARE_##bits
+#define FOUR(v, acc, bits, first)                                                                            \
+    PAIR(v, acc##_0, bits)                                                                                   \
+    first PAIR(v, acc##_1, bits) SHIFT_##bits PAIR(v, acc##_2, bits) SHIFT_##bits PAIR(v, acc##_3, bits)
+/* Behind 16 channels, then behind a pixel, from where all goes on at `pixel`. */
+#define NEXT(acc, pixel)                                                                                     \
+    NEXT_##acc "ldr r5, [sp, #16]\n\t"                                                                       \
+               "cmp r0, r5\n\t"                                                                              \
+               "bne 1b\n\t"                                                                                  \
+               "ldm sp, {r0, r5, r6, r7}\n\t"                                                                \
+               "add lr, lr, r6\n\t"                                                                          \
+               "add r1, r1, r7\n\t"                                                                          \
+               "add r3, r3, r7\n\t"                                                                          \
+               "subs r5, r5, #1\n\t"                                                                         \
+               "str r5, [sp, #4]\n\t"                                                                        \
+               "bne " pixel "\n\t"
 #define PIXELS(v, acc, bits)                                                                                 \
     "1:\n\t"                                                                                                 \
-    "ldr r4, [sp, #24]\n\t" BEGIN_##acc "2:\n\t" PAIR(v, acc##_0, bits) SHIFT_##bits                         \
-    PAIR(v, acc##_1, bits) SHIFT_##bits PAIR(v, acc##_2, bits) SHIFT_##bits PAIR(v, acc##_3, bits)           \
-        LAST_##bits "bcc 2b\n\t" STORE_##bits NEXT_##acc "ldr r5, [sp, #16]\n\t"                             \
-                                                         "cmp r0, r5\n\t"                                    \
-                                                         "bne 1b\n\t"                                        \
-                                                         "ldm sp, {r0, r5, r6, r7}\n\t"                      \
-                                                         "add lr, lr, r6\n\t"                                \
-                                                         "add r1, r1, r7\n\t"                                \
-                                                         "add r3, r3, r7\n\t"                                \
-                                                         "subs r5, r5, #1\n\t"                               \
-                                                         "str r5, [sp, #4]\n\t"                              \
-                                                         "bne 1b\n\t"
+    "ldr r4, [sp, #24]\n\t" BEGIN_##acc "2:\n\t" FOUR(v, acc, bits, SHIFT_##bits) LAST_##bits                \
+        "bcc 2b\n\t" STORE_##bits                                                                            \
+        NEXT(acc, "1b")
+/* The same without a loop in the 16, where 8 at a time begin in the middle. */
+#define PIXELS_UNROLLED(v, acc, bits)                                                                        \
+    "0:\n\t"                                                                                                 \
+    "ldr r4, [sp, #24]\n\t"                                                                                  \
+    "lsrs r4, r4, #8\n\t"                                                                                    \
+    "bcs 2f\n\t"                                                                                             \
+    "1:\n\t" FOUR(v, acc, bits, "mov r4, r10\n\t") SHIFT_##bits "2:\n\t" FOUR(v, acc, bits, SHIFT_##bits)    \
+        SHIFT_##bits STORE_##bits                                                                            \
+        NEXT(acc, "0b")
 
 /* Channels of one pixel, or the same ones of several. The assembly knows the offsets; what it reads seldom it copies to the
  * stack, as no register is left to point there. */
@@ -198,37 +213,36 @@ typedef struct job {
     uint8_t *trunk, *packed;
 } job;
 
-#define FORM(v, acc, bits)                                                                                   \
+#define FORM_OF(v, acc, bits, pixels)                                                                        \
     static BD_APART void v##_##acc##_##bits(const job *j) {                                                  \
         register const job *at __asm__("r0") = j;                                                            \
         __asm__ volatile("sub sp, sp, #32\n\t"                                                               \
                          "ldm r0!, {r4, r5, r6, r7, r8, r9, r10, r11}\n\t"                                   \
                          "stm sp, {r4, r5, r6, r7, r8, r9, r10, r11}\n\t"                                    \
                          "ldm r0, {r1, r2, r3, lr}\n\t"                                                      \
-                         "mov r0, r4\n\t" PIXELS(v, acc, bits) "add sp, sp, #32"                             \
+                         "mov r0, r4\n\t" pixels(v, acc, bits) "add sp, sp, #32"                             \
                          : "+r"(at)                                                                          \
                          :                                                                                   \
                          : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr",  \
                            "cc", "memory");                                                                  \
     }
 
-#define FORMS(acc_kind, bits_kind)                                                                           \
-    FORM(NONE, acc_kind, bits_kind)                                                                          \
-    FORM(ONE, acc_kind, bits_kind)                                                                           \
-    FORM(ONE_FITS, acc_kind, bits_kind)                                                                      \
-    FORM(LOW, acc_kind, bits_kind)                                                                           \
-    FORM(ALL, acc_kind, bits_kind)                                                                           \
-    FORM(ALL_FITS, acc_kind, bits_kind)                                                                      \
-    FORM(MIXED, acc_kind, bits_kind)                                                                         \
-    FORM(NONE_STEEP, acc_kind, bits_kind)                                                                    \
-    FORM(MIXED_STEEP, acc_kind, bits_kind)
+#define FORM(v, acc, bits)     FORM_OF(v, acc, bits, PIXELS)
+#define UNROLLED(v, acc, bits) FORM_OF(v, acc, bits, PIXELS_UNROLLED)
 
-FORMS(WIDE, NO)
-FORMS(WIDE, BITS)
-FORMS(WIDE, TRITS)
-FORMS(PLANES, BITS)
-FORMS(PLANES, TRITS)
-FORMS(BYTES, BITS)
+/* Those of which networks of an int16 trunk of proved range consist are unrolled. */
+#define FORMS(acc_kind, bits_kind, form)                                                                     \
+    FORM(NONE, acc_kind, bits_kind)                                                                          \
+    form(ONE, acc_kind, bits_kind) form(ONE_FITS, acc_kind, bits_kind) FORM(LOW, acc_kind, bits_kind)        \
+        form(ALL, acc_kind, bits_kind) form(ALL_FITS, acc_kind, bits_kind) FORM(MIXED, acc_kind, bits_kind)  \
+            FORM(NONE_STEEP, acc_kind, bits_kind) FORM(MIXED_STEEP, acc_kind, bits_kind)
+
+FORMS(WIDE, NO, FORM)
+FORMS(WIDE, BITS, UNROLLED)
+FORMS(WIDE, TRITS, UNROLLED)
+FORMS(PLANES, BITS, UNROLLED)
+FORMS(PLANES, TRITS, FORM)
+FORMS(BYTES, BITS, FORM)
 FORM(NONE, LONG, NO)
 FORM(NONE, LONG, BITS)
 FORM(NONE, LONG, TRITS)
