@@ -73,17 +73,16 @@
 #define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
 #define OTHER_0(r) "sxth " #r ", r4\n\t"
 
-/* To 16 bits, of a number of 17 in r5; r3 and r6 are lost. */
+/* To 16 bits, of a number of 17 in r5; r3 and r6 are lost. Without its sign, one beyond 15 bits becomes 15 ones. */
 #define SATURATE                                                                                             \
     "asrs r3, r5, #31\n\t"                                                                                   \
-    "asrs r6, r5, #15\n\t"                                                                                   \
-    "eors r6, r3\n\t"                                                                                        \
-    "rsbs r6, r6, #0\n\t"                                                                                    \
-    "bics r5, r6\n\t"                                                                                        \
-    "ands r3, r6\n\t"                                                                                        \
-    "lsrs r6, r6, #17\n\t"                                                                                   \
-    "eors r3, r6\n\t"                                                                                        \
-    "orrs r5, r3\n\t"
+    "eors r5, r3\n\t"                                                                                        \
+    "lsls r6, r5, #16\n\t"                                                                                   \
+    "asrs r6, r6, #31\n\t"                                                                                   \
+    "orrs r5, r6\n\t"                                                                                        \
+    "lsls r5, r5, #17\n\t"                                                                                   \
+    "lsrs r5, r5, #17\n\t"                                                                                   \
+    "eors r5, r3\n\t"
 
 /* v in r5, slope - 65536 in r3. */
 #define PRODUCT                                                                                              \
