@@ -20,20 +20,8 @@
 #    define BD_EPILOGUE_WORD_COUNTS 1
 #endif
 
-/* Of channels c and c + 1, c the i-th of 8: where the two accumulators, and then the two residuals are. */
-#define PAIR_WIDE(i)                                                                                         \
-    "subs r7, #4\n\t"                                                                                        \
-    "mov r2, r8\n\t"                                                                                         \
-    "ldr r2, [r2, r7]\n\t"
-#define PAIR_PLANES(i) "subs r7, #4\n\t"
-#define PAIR_BYTES(i)  PAIR_PLANES(i)
-#define PAIR_LONG(i)   PAIR_PLANES(i)
-#define OTHERS                                                                                               \
-    "mov r4, r9\n\t"                                                                                         \
-    "ldr r4, [r4, r7]\n\t"
-/* An accumulator to r3. */
-#define ACC_WIDE_1(i) "asrs r3, r2, #16\n\t"
-#define ACC_WIDE_0(i) "sxth r3, r2\n\t"
+/* The accumulator of channel i of 8 to r3. */
+#define ACC_WIDE(i) "ldrsh r3, [r2, r7]\n\t"
 #if BD_EPILOGUE_WORD_COUNTS
 #    define PLANES_DTYPE BD_U8
 #    define EXTENDED
@@ -41,37 +29,35 @@
 #    define PLANES_DTYPE BD_I8
 #    define EXTENDED     "sxtb r3, r3\n\t"
 #endif
-#define ACC_PLANES_1(i) "ldrb r3, [r2, #(4 * " #i " + 4)]\n\t" EXTENDED
-#define ACC_PLANES_0(i) "ldrb r3, [r2, #(4 * " #i ")]\n\t" EXTENDED
-#define ACC_BYTES_1(i)                                                                                       \
-    "ldrb r3, [r2, #(" #i " + 1)]\n\t"                                                                       \
-    "sxtb r3, r3\n\t"
-#define ACC_BYTES_0(i)                                                                                       \
+#define ACC_PLANES(i) "ldrb r3, [r2, #(4 * " #i ")]\n\t" EXTENDED
+#define ACC_BYTES(i)                                                                                         \
     "ldrb r3, [r2, #(" #i ")]\n\t"                                                                           \
     "sxtb r3, r3\n\t"
 /* Of 32 bits, shifted by r4, which forms without residual leave alone, and saturated. */
-#define SHORTENED                                                                                            \
+#define ACC_LONG(i)                                                                                          \
+    "ldr r5, [r2, #(4 * " #i ")]\n\t"                                                                        \
     "asrs r5, r4\n\t"                                                                                        \
-    "asrs r3, r5, #15\n\t"                                                                                   \
     "asrs r6, r5, #31\n\t"                                                                                   \
-    "eors r3, r6\n\t"                                                                                        \
+    "eors r5, r6\n\t"                                                                                        \
+    "lsrs r3, r5, #15\n\t"                                                                                   \
     "rsbs r3, r3, #0\n\t"                                                                                    \
     "asrs r3, r3, #31\n\t"                                                                                   \
-    "bics r5, r3\n\t"                                                                                        \
-    "ands r6, r3\n\t"                                                                                        \
-    "lsrs r3, r3, #17\n\t"                                                                                   \
-    "eors r3, r6\n\t"                                                                                        \
-    "orrs r3, r5\n\t"
-#define ACC_LONG_1(i) "ldr r5, [r2, #(4 * " #i " + 4)]\n\t" SHORTENED
-#define ACC_LONG_0(i) "ldr r5, [r2, #(4 * " #i ")]\n\t" SHORTENED
+    "orrs r5, r3\n\t"                                                                                        \
+    "lsls r5, r5, #17\n\t"                                                                                   \
+    "lsrs r3, r5, #17\n\t"                                                                                   \
+    "eors r3, r6\n\t"
+/* At the begin: r2 is the address of accumulators, and r3 how far from the trunk they are. */
+#define ENTER_WIDE "mov r2, r3\n\t"
+#define ENTER_PLANES
+#define ENTER_BYTES
+#define ENTER_LONG
 /* At the begin of 8 channels. */
 #define EIGHT_WIDE
 #define EIGHT_BYTES  "subs r2, #8\n\t"
 #define EIGHT_LONG   "subs r2, #32\n\t"
 #define EIGHT_PLANES "subs r2, #1\n\t"
-/* A residual to r3 or r6. */
-#define OTHER_1(r) "asrs " #r ", r4, #16\n\t"
-#define OTHER_0(r) "sxth " #r ", r4\n\t"
+/* A residual. */
+#define OTHER(r) "ldrsh " #r ", [r4, r7]\n\t"
 
 /* To 16 bits, of a number of 17 in r5; r3 and r6 are lost. Without its sign, one beyond 15 bits becomes 15 ones. */
 #define SATURATE                                                                                             \
@@ -91,40 +77,40 @@
     "ldmia r0!, {r3, r6}\n\t"                                                                                \
     "adds r5, r5, r6\n\t"                                                                                    \
     "asrs r5, r5, #16\n\t"
-#define V_NONE(e)     PRODUCT
-#define V_ONE_FITS(e) PRODUCT OTHER_##e(r6) "adds r5, r5, r6\n\t"
-#define V_ONE(e)                                                                                             \
+#define V_NONE     PRODUCT
+#define V_ONE_FITS PRODUCT OTHER(r6) "adds r5, r5, r6\n\t"
+#define V_ONE                                                                                                \
     "ldmia r0!, {r5}\n\t"                                                                                    \
     "muls r5, r3, r5\n\t"                                                                                    \
     "ldr r6, [r0, #4]\n\t"                                                                                   \
     "adds r5, r5, r6\n\t"                                                                                    \
-    "asrs r5, r5, #16\n\t" OTHER_##e(r6) "adds r5, r5, r6\n\t" SATURATE "ldmia r0!, {r3, r6}\n\t"
-#define V_WIDE(e)                                                                                            \
+    "asrs r5, r5, #16\n\t" OTHER(r6) "adds r5, r5, r6\n\t" SATURATE "ldmia r0!, {r3, r6}\n\t"
+#define V_WIDE                                                                                               \
     "ldmia r0!, {r5, r6}\n\t"                                                                                \
-    "muls r5, r3, r5\n\t" OTHER_##e(r3) "muls r6, r3, r6\n\t"                                                \
-                                        "adds r5, r5, r6\n\t"                                                \
-                                        "ldmia r0!, {r3, r6}\n\t"                                            \
-                                        "adds r5, r5, r6\n\t"                                                \
-                                        "asrs r5, r5, #16\n\t"
-#define V_MIXED_STEEP(e)                                                                                     \
+    "muls r5, r3, r5\n\t" OTHER(r3) "muls r6, r3, r6\n\t"                                                    \
+                                    "adds r5, r5, r6\n\t"                                                    \
+                                    "ldmia r0!, {r3, r6}\n\t"                                                \
+                                    "adds r5, r5, r6\n\t"                                                    \
+                                    "asrs r5, r5, #16\n\t"
+#define V_MIXED_STEEP                                                                                        \
     "ldmia r0!, {r5, r6}\n\t"                                                                                \
-    "muls r5, r3, r5\n\t" OTHER_##e(r3) "muls r6, r3, r6\n\t"                                                \
-                                        "adds r5, r5, r6\n\t"                                                \
-                                        "ldr r6, [r0, #4]\n\t"                                               \
-                                        "adds r5, r5, r6\n\t"                                                \
-                                        "asrs r5, r5, #16\n\t"                                               \
-                                        "ldr r6, [r0, #8]\n\t"                                               \
-                                        "ands r6, r3\n\t"                                                    \
-                                        "adds r5, r5, r6\n\t" SATURATE
-#define V_MIXED(e) V_MIXED_STEEP(e) "ldmia r0!, {r3, r6}\n\tadds r0, #4\n\t"
-#define V_NONE_STEEP(e)                                                                                      \
+    "muls r5, r3, r5\n\t" OTHER(r3) "muls r6, r3, r6\n\t"                                                    \
+                                    "adds r5, r5, r6\n\t"                                                    \
+                                    "ldr r6, [r0, #4]\n\t"                                                   \
+                                    "adds r5, r5, r6\n\t"                                                    \
+                                    "asrs r5, r5, #16\n\t"                                                   \
+                                    "ldr r6, [r0, #8]\n\t"                                                   \
+                                    "ands r6, r3\n\t"                                                        \
+                                    "adds r5, r5, r6\n\t" SATURATE
+#define V_MIXED V_MIXED_STEEP "ldmia r0!, {r3, r6}\n\tadds r0, #4\n\t"
+#define V_NONE_STEEP                                                                                         \
     "ldmia r0!, {r5}\n\t"                                                                                    \
     "muls r5, r3, r5\n\t"                                                                                    \
     "ldr r6, [r0, #4]\n\t"                                                                                   \
     "adds r5, r5, r6\n\t"                                                                                    \
     "asrs r5, r5, #16\n\t"
 
-/* y in r5, stored as the upper or lower one of two, then compared. */
+/* y in r5, stored, then compared. */
 #define Y_FLAT                                                                                               \
     "asrs r6, r5, #31\n\t"                                                                                   \
     "ands r6, r5\n\t"                                                                                        \
@@ -150,8 +136,6 @@
 #define Y_MIXED       Y_FLAT
 #define Y_NONE_STEEP  Y_STEEP_AT(8)
 #define Y_MIXED_STEEP Y_STEEP_AT(12)
-#define STORE_1       "strh r5, [r7, #2]\n\t"
-#define STORE_0       "strh r5, [r7]\n\t"
 #define COMPARE_NO    "adds r0, #4\n\t"
 #define COMPARE_BITS                                                                                         \
     "ldmia r0!, {r6}\n\t"                                                                                    \
@@ -169,16 +153,12 @@
     "lsls r5, r5, #1\n\t"                                                                                    \
     "adcs r1, r1\n\t"
 
-#define ELEMENT(v, acc, bits, i, e) ACC_##acc##_##e(i) V_##v(e) Y_##v STORE_##e COMPARE_##bits
-#define LOAD_NONE
-#define LOAD_ONE      OTHERS
-#define LOAD_ONE_FITS OTHERS
-#define LOAD_WIDE     OTHERS
-#define LOAD_NONE_STEEP
-#define LOAD_MIXED_STEEP      OTHERS
-#define LOAD_MIXED            OTHERS
-#define PAIR(v, acc, bits, i) PAIR_##acc(i) LOAD_##v ELEMENT(v, acc, bits, i, 1) ELEMENT(v, acc, bits, i, 0)
-#define LAST_NO               "lsls r1, r1, #8\n\t"
+#define ELEMENT(v, acc, bits, i) "subs r7, #2\n\t" ACC_##acc(i) V_##v Y_##v "strh r5, [r7]\n\t" COMPARE_##bits
+#define EIGHT(v, acc, bits)                                                                                  \
+    EIGHT_##acc ELEMENT(v, acc, bits, 7) ELEMENT(v, acc, bits, 6) ELEMENT(v, acc, bits, 5)                   \
+        ELEMENT(v, acc, bits, 4) ELEMENT(v, acc, bits, 3) ELEMENT(v, acc, bits, 2) ELEMENT(v, acc, bits, 1)  \
+            ELEMENT(v, acc, bits, 0)
+#define LAST_NO "lsls r1, r1, #8\n\t"
 #define LAST_BITS
 #define LAST_TRITS
 #define BEGIN_NO   "ldr r1, [sp, #8]\n\t"
@@ -210,10 +190,9 @@
 
 /* Words of a pixel, pixels of a row. */
 #define PIXELS(v, acc, bits)                                                                                 \
-    "1:\n\t" BEGIN_##bits "2:\n\t" EIGHT_##acc PAIR(v, acc, bits, 6) PAIR(v, acc, bits, 4)                   \
-        PAIR(v, acc, bits, 2) PAIR(v, acc, bits, 0) LAST_##bits "bcs 3f\n\t"                                 \
-                                                                "b 2b\n\t"                                   \
-                                                                "3:\n\t" END_##bits                          \
+    "1:\n\t" BEGIN_##bits "2:\n\t" EIGHT(v, acc, bits) LAST_##bits "bcs 3f\n\t"                              \
+                                                                   "b 2b\n\t"                                \
+                                                                   "3:\n\t" END_##bits                       \
         "ldr r3, [sp, #28]\n\t"                                                                              \
         "adds r7, r7, r3\n\t" NEXT_##acc "ldr r3, [sp, #4]\n\t"                                              \
                                          "cmp r0, r3\n\t"                                                    \
@@ -258,13 +237,11 @@ typedef struct job {
                          "str r6, [sp, #20]\n\t"                                                             \
                          "str r7, [sp, #24]\n\t"                                                             \
                          "ldmia r0!, {r2, r3, r4, r5, r7}\n\t"                                               \
-                         "str r5, [sp, #28]\n\t"                                                             \
-                         "mov r8, r3\n\t"                                                                    \
-                         "mov r9, r4\n\t"                                                                    \
+                         "str r5, [sp, #28]\n\t" ENTER_##acc                                                 \
                          "mov r0, r1\n\t" PIXELS(v, acc, bits) "add sp, #32"                                 \
                          : "+r"(at)                                                                          \
                          :                                                                                   \
-                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r11", "cc", "memory");     \
+                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r11", "cc", "memory");                 \
     }
 
 #define FORMS(acc_kind, bits_kind)                                                                           \
