@@ -1,9 +1,9 @@
 /* Packed epilogue (bd_records.h) channel by channel, Armv6-M: int16 residuals and trunk.
  *
  * Channels descend, so that bits shifted in from below end in natural order; 8 of them are one round of a loop in assembly, as
- * compilers spill and branch on data here. r0 records, r1 bits of the first threshold, r2 accumulators, r4 two residuals,
- * r7 trunk; r8 and r9 are the distances of accumulators and residual from the trunk, r11 bits of the second threshold. A sign
- * is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out.
+ * compilers spill and branch on data here. r0 records, r8 their end, r1 bits of the first threshold, r11 those of the second,
+ * r2 accumulators of 8 and 32 bits, r7 trunk, r2 and r4 how far accumulators of 16 bits and residuals are from the trunk. A
+ * sign of the first threshold is shifted in by way of the carry, and the loop ends where the bit that r1 began with falls out.
  *
  * One call of a loop is a row where its operands allow it: of a residual of 8 or 16 channels that is added twice, the pixels
  * whose copies fit a buffer; of one that repeats every 32 or a multiple, one repeat. The rest goes pixel by pixel. */
@@ -145,10 +145,9 @@
 #define COMPARE_TRITS                                                                                        \
     "ldmia r0!, {r3, r6}\n\t"                                                                                \
     "subs r6, r5, r6\n\t"                                                                                    \
-    "lsls r6, r6, #1\n\t"                                                                                    \
-    "mov r6, r11\n\t"                                                                                        \
-    "adcs r6, r6\n\t"                                                                                        \
-    "mov r11, r6\n\t"                                                                                        \
+    "lsrs r6, r6, #31\n\t"                                                                                   \
+    "add r11, r11\n\t"                                                                                       \
+    "add r11, r6\n\t"                                                                                        \
     "subs r5, r5, r3\n\t"                                                                                    \
     "lsls r5, r5, #1\n\t"                                                                                    \
     "adcs r1, r1\n\t"
@@ -178,50 +177,48 @@
     "str r6, [r3, r5]\n\t"                                                                                   \
     "stmia r3!, {r1}\n\t"                                                                                    \
     "str r3, [sp, #20]\n\t"
-/* Behind a word; r3: twice the bytes of its trunk. */
+/* Behind a word; r9: twice the bytes of its trunk. */
 #define NEXT_WIDE
 #define NEXT_PLANES "adds r2, #36\n\t"
 #define NEXT_BYTES                                                                                           \
+    "mov r3, r9\n\t"                                                                                         \
     "lsrs r3, r3, #1\n\t"                                                                                    \
     "adds r2, r2, r3\n\t"
 #define NEXT_LONG                                                                                            \
-    "lsls r3, r3, #1\n\t"                                                                                    \
-    "adds r2, r2, r3\n\t"
+    "add r2, r9\n\t"                                                                                         \
+    "add r2, r9\n\t"
 
 /* Words of a pixel, pixels of a row. */
 #define PIXELS(v, acc, bits)                                                                                 \
     "1:\n\t" BEGIN_##bits "2:\n\t" EIGHT(v, acc, bits) LAST_##bits "bcs 3f\n\t"                              \
                                                                    "b 2b\n\t"                                \
                                                                    "3:\n\t" END_##bits                       \
-        "ldr r3, [sp, #28]\n\t"                                                                              \
-        "adds r7, r7, r3\n\t" NEXT_##acc "ldr r3, [sp, #4]\n\t"                                              \
-                                         "cmp r0, r3\n\t"                                                    \
-                                         "beq 4f\n\t"                                                        \
-                                         "b 1b\n\t"                                                          \
-                                         "4:\n\t"                                                            \
-                                         "ldr r0, [sp]\n\t"                                                  \
-                                         "ldr r3, [sp, #24]\n\t"                                             \
-                                         "subs r3, #1\n\t"                                                   \
-                                         "str r3, [sp, #24]\n\t"                                             \
-                                         "beq 5f\n\t"                                                        \
-                                         "b 1b\n\t"                                                          \
-                                         "5:\n\t"
+        "add r7, r9\n\t" NEXT_##acc "cmp r0, r8\n\t"                                                         \
+                                    "beq 4f\n\t"                                                             \
+                                    "b 1b\n\t"                                                               \
+                                    "4:\n\t"                                                                 \
+                                    "ldr r0, [sp]\n\t"                                                       \
+                                    "ldr r3, [sp, #24]\n\t"                                                  \
+                                    "subs r3, #1\n\t"                                                        \
+                                    "str r3, [sp, #24]\n\t"                                                  \
+                                    "beq 5f\n\t"                                                             \
+                                    "b 1b\n\t"                                                               \
+                                    "5:\n\t"
 
 /* Up to 32 channels of one pixel, a multiple of 8, or all of several pixels whose operands lie behind one another, up to 32 of
  * them or a multiple. The assembly knows the offsets. */
 typedef struct job {
     const uint32_t *first, *end; /* records */
-    uint32_t begin,
-        begin_high; /* bits of higher channels of the word; begin: with a bit 2**(32 - channels) */
-    uint32_t plane; /* bytes from a packed word to the one of the second plane */
+    uint32_t begin;              /* bits of higher channels of the word, and a bit 2**(32 - channels) */
+    uint32_t begin_high;         /* of the second plane, bits of higher channels of the word */
+    uint32_t plane;              /* bytes from a packed word to the one of the second plane */
     uint32_t *packed;
-    uint32_t pixels; /* at least 1 */
-    const uint8_t
-        *acc; /* of 16 bits: not read; order 1: behind the first byte of each eight; else like the trunk */
-    uint32_t to_acc;   /* from the trunk, bytes */
-    uint32_t to_other; /* the same of the residual; for accumulators of 32 bits their shift */
-    uint32_t step;  /* from behind a word's channels in the trunk down and on to the next such place, bytes */
-    uint8_t *trunk; /* behind the channels of the first word */
+    uint32_t pixels;    /* at least 1 */
+    const uint8_t *acc; /* like the trunk; order 1: behind the first byte of each eight; 16 bits: not read */
+    uint32_t to_acc;    /* from the trunk, bytes */
+    uint32_t to_other;  /* the same of the residual; for accumulators of 32 bits their shift */
+    uint32_t step;      /* from a word's first channel in the trunk to behind the next word's, bytes */
+    uint8_t *trunk;     /* behind the channels of the first word */
 } job;
 
 #define FORM(v, acc, bits)                                                                                   \
@@ -230,18 +227,17 @@ typedef struct job {
         __asm__ volatile("sub sp, #32\n\t"                                                                   \
                          "ldmia r0!, {r1, r2, r3, r4, r5, r6, r7}\n\t"                                       \
                          "str r1, [sp]\n\t"                                                                  \
-                         "str r2, [sp, #4]\n\t"                                                              \
+                         "mov r8, r2\n\t"                                                                    \
                          "str r3, [sp, #8]\n\t"                                                              \
                          "str r4, [sp, #12]\n\t"                                                             \
                          "str r5, [sp, #16]\n\t"                                                             \
                          "str r6, [sp, #20]\n\t"                                                             \
                          "str r7, [sp, #24]\n\t"                                                             \
                          "ldmia r0!, {r2, r3, r4, r5, r7}\n\t"                                               \
-                         "str r5, [sp, #28]\n\t" ENTER_##acc                                                 \
-                         "mov r0, r1\n\t" PIXELS(v, acc, bits) "add sp, #32"                                 \
+                         "mov r9, r5\n\t" ENTER_##acc "mov r0, r1\n\t" PIXELS(v, acc, bits) "add sp, #32"    \
                          : "+r"(at)                                                                          \
                          :                                                                                   \
-                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r11", "cc", "memory");                 \
+                         : "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r11", "cc", "memory");     \
     }
 
 #define FORMS(acc_kind, bits_kind)                                                                           \
