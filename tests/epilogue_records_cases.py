@@ -52,6 +52,8 @@ def case(kernel: str, rng: np.random.Generator) -> Case:
     acc = [DType.I16, DType.I16, DType.I8, DType.I32, DType.U8][rng.integers(5)]
     width, height = int(rng.integers(1, 7)), int(rng.integers(1, 4))
     channels = int(rng.choice([8, 16, 24, 32, 64, 96, 40, 48, 56, 20, 12, 30, rng.integers(1, 100)]))
+    if channels < 64 and rng.random() < 0.3:  # more pixels than one call of a loop has copies of residuals for
+        width = int(rng.integers(7, 20))
     order = int(acc in (DType.I8, DType.U8) and channels % 32 == 0 and rng.random() < 0.7)
     shape = (height, width, channels)
 
@@ -71,8 +73,12 @@ def case(kernel: str, rng: np.random.Generator) -> Case:
         factors = [np.full(channels, 65536), numbers(-32768, 32767), numbers(32768, 98303), numbers(-32768, 98303)]
         e.residual_mul = factors[rng.integers(4)]
         own = (
-            channels if rng.random() < 0.6 else int(rng.choice([rng.integers(1, channels + 1), max(1, channels // 2)]))
+            channels
+            if rng.random() < 0.5
+            else int(rng.choice([rng.integers(1, channels + 1), max(1, channels // 2), 8 if channels > 8 else 1]))
         )
+        halved = acc is DType.I16 and channels in (16, 32, 64, 96) and rng.random() < 0.6
+        own = channels // 2 if halved else own  # what loops take in strips and in parts
         size = (1, 1) if rng.random() < 0.2 else (height, width)
         residual = draw(rng, (1, *size, own), produced, str(rng.choice(["random", "random", "low", "high"])))
         if modest and rng.random() < 0.8:
