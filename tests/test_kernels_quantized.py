@@ -111,7 +111,7 @@ def comparisons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         yield get
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("core,kernel", [(c, k) for c in CORES for k in of_core(c)])
 def test_bytes_of_the_generic_kernel(
     core: str, kernel: str, count: int, comparisons: Callable[[str], Comparison]
@@ -152,7 +152,7 @@ def first_layer(rng: np.random.Generator) -> Case:
     return Case(f"{(height, width, channels)} -> {shape} {kernel_h}x{kernel_w}", b.write(), [sample])
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("core", ("cortex-a72", "cortex-a76"))
 def test_bytes_of_first_layers(core: str, count: int, comparisons: Callable[[str], Comparison]) -> None:
     for seed in range(count):

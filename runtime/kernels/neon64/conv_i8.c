@@ -177,7 +177,7 @@ static void turn(panel *to, const job *j, uint32_t o, uint32_t t, uint32_t taps)
         turn_eight(to->w + k, rows, k);
     }
     if (k < taps && taps >= 8u) {
-        turn_eight(to->w + taps - 8u, rows, taps - 8u);
+        turn_eight(to->w + (taps - 8u), rows, taps - 8u);
         k = taps;
     }
     for (; k < taps; k++) {
