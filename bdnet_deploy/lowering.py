@@ -58,7 +58,8 @@ class Lowered:
         a core with these ``sets`` of instructions.
 
         Arguments and errors as :func:`bdnet_deploy.plan.make_plan`. Values do not change. Where nothing else fits
-        into ``ram``, maps that would wait for a sum over themselves are computed twice.
+        into ``ram``, kernels with packings, which need more scratch, are given up, then maps that would wait for a sum over
+        themselves are computed twice.
         """
 
         def plan_of(graph: Graph) -> Plan:
@@ -67,6 +68,8 @@ class Lowered:
         try:
             return dataclasses.replace(self, plan=plan_of(self.graph))
         except DoesNotFitError:
+            if sets:
+                return self.replanned(ram=ram, cache=cache, push_rows=push_rows)
             twice = recompute(self.graph)
             if twice is None:
                 raise

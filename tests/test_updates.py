@@ -167,7 +167,12 @@ def test_inputs_and_outputs(fixed16: bytes) -> None:
 
 
 def test_other_numbers_are_a_note_of_the_export(fixed16: bytes) -> None:
-    firmware_of(fixed16, kernels=KERNELS, model_bytes=1 << 16)
+    model = make_manifest(fixed16).model
+    assert model is not None
+    port = model.outputs[0]
+    other = dataclasses.replace(port, scale=tuple(2 * s for s in port.scale))
+    changed = dataclasses.replace(model, outputs=(other,))
+    firmware_of(fixed16, kernels=KERNELS, model_bytes=1 << 16, model=changed)
     result = export("--numerics", "fixed8", "--calibrate", CALIBRATION)
     assert result.exit_code == 0, result.stderr
     assert "An application that compiled the old numbers in must take the new ones" in result.stdout

@@ -39,10 +39,12 @@ def two_slope(q: Quantizer, node: Node) -> Value:
     need = q.after_slopes(node, dtype)
     scale, _ = q.vectors(x)
     # The positive slope becomes 1 where the output can take the input's scale times it: a finer one would only serve the
-    # negative side. Of 16 bits four are given away for that, of 8 two.
+    # negative side. Of 16 bits an affine in front has made the scale for that; else four may be given away, of 8 bits two.
     natural = scale * positive
     coarser = np.maximum(need, scale * np.abs(positive) / 4)
-    most = (16 if dtype is DType.I16 else 4) * need
+    producer = node.inputs[0].node
+    made = dtype is DType.I16 and producer is not None and isinstance(producer.op, Affine)
+    most = np.inf if made else (16 if dtype is DType.I16 else 4) * need
     out = np.where((natural >= need * (1 - 1e-9)) & (natural <= most), natural, coarser)
     out = np.maximum(out, scale * np.abs(negative) / 4)
     slopes = [  # even, so that a doubling product of 16-bit numbers does: see lanes16
