@@ -105,7 +105,7 @@ def test_wheel_holds_the_source_tree_s_files_and_nothing_else(wheel: Path, root:
         }
 
     wanted = {
-        *expected("bdnet_deploy", ("*.py", "*.toml", "py.typed"), "bdnet_deploy"),
+        *expected("bdnet_deploy", ("*.py", "*.toml", "*.c", "py.typed"), "bdnet_deploy"),
         *expected("export", ("*.py",), "bdnet_deploy/export"),
         *expected("runtime/include", ("*",), "bdnet_deploy/runtime/include"),
         *expected("runtime/src", ("*",), "bdnet_deploy/runtime/src"),
