@@ -93,14 +93,12 @@ def has_variant(kernel: str, sets: Collection[str]) -> bool:
     return bool(set(variants().get(kernel, ())) & set(sets))
 
 
-def thresholds(step: PlanStep) -> tuple[Array, ...] | None:
-    """Where nothing but a sign or a ternarizer reads the accumulators: its thresholds, per output (low, or low and high)."""
+def threshold(step: PlanStep) -> Array | None:
+    """Where nothing but a sign reads the accumulators: its thresholds, per output."""
     e = step.epilogue
     if e is None or e.mul is not None or e.positive is not None or e.repeats or step.trunk is not None:
         return None
-    if e.low is None or step.packed is None or step.packed.dtype is DType.UBIT:
-        return None
-    return (e.low,) if e.high is None else (e.low, e.high)
+    return e.low if e.high is None and step.packed is not None and step.packed.dtype is not DType.UBIT else None
 
 
 def store_packed(step: PlanStep) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
 from bdnet_deploy.graph import Array, DType
-from bdnet_deploy.plan.packings.base import Site, can_fold, fold_counts, has_variant, site, store_packed, thresholds
+from bdnet_deploy.plan.packings.base import Site, can_fold, fold_counts, has_variant, site, store_packed, threshold
 from bdnet_deploy.plan.packings.epilogues import EPILOGUES
 from bdnet_deploy.plan.plan import PlanStep
 
@@ -77,10 +77,10 @@ class _Forms3:
         if found is None or not _fits(found):
             return False
         start = f"bd_dw_{'t' if found.x is DType.TRIT else 'b'}b"
-        limits = thresholds(step)
-        if limits is not None and len(limits) == 1 and self.planes and has_variant(f"{start}_bit__forms3", sets):
+        limits = threshold(step)
+        if limits is not None and self.planes and has_variant(f"{start}_bit__forms3", sets):
             step.kernel = f"{start}_bit__forms3"
-            step.weights = self._pack(found, limits[0])
+            step.weights = self._pack(found, limits)
             step.why = "32 channels a word in bit planes, thresholds as carries of an addition"
             store_packed(step)
             return True

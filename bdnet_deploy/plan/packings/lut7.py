@@ -18,7 +18,7 @@ from bdnet_deploy.plan.packings.base import (
     has_variant,
     site,
     store_packed,
-    thresholds,
+    threshold,
 )
 from bdnet_deploy.plan.plan import PlanStep
 
@@ -131,10 +131,10 @@ class _Lut7:
         if found is None or found.x is not DType.BIT or found.w is not DType.BIT or not _fits(found):
             return False
         outputs = found.weights.shape[0]
-        limits = thresholds(step)
+        limits = threshold(step)
         kernel = "bd_conv_bb_bit__lut7"
-        if limits is not None and len(limits) == 1 and outputs % 32 == 0 and has_variant(kernel, sets):
-            step.kernel, step.weights = kernel, pack_lut7(found.weights, limits_of(limits[0], found.taps))
+        if limits is not None and outputs % 32 == 0 and has_variant(kernel, sets):
+            step.kernel, step.weights = kernel, pack_lut7(found.weights, limits_of(limits, found.taps))
             store_packed(step)
             step.rows_per_call = rows_of(*found.out_size, 0)
             step.why = f"tables over {PIXELS} pixels, which pay from {FEWEST_OUTPUTS} outputs on"

@@ -11,7 +11,7 @@ import numpy as np
 
 from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
 from bdnet_deploy.graph import Array, DType
-from bdnet_deploy.plan.packings.base import Site, has_variant, site, store_packed, thresholds
+from bdnet_deploy.plan.packings.base import Site, has_variant, site, store_packed, threshold
 from bdnet_deploy.plan.plan import PlanStep
 
 #: Taps inside of the map that a window can see.
@@ -48,15 +48,15 @@ class _Planes:
     suffix = "planes"
 
     def take(self, step: PlanStep, sets: Collection[str]) -> bool:
-        found, limits = site(step), thresholds(step)
-        if found is None or found.w is not DType.BIT or limits is None or len(limits) != 1 or not _fits(found):
+        found, limits = site(step), threshold(step)
+        if found is None or found.w is not DType.BIT or limits is None or not _fits(found):
             return False
         trits = found.x is DType.TRIT
         kernel = f"bd_dw_{'tb' if trits else 'bb'}_bit__planes"
         if not has_variant(kernel, sets):
             return False
         step.kernel = kernel
-        step.weights = pack_planes(found.weights, limits[0], trits=trits)
+        step.weights = pack_planes(found.weights, limits, trits=trits)
         step.why = "only a sign reads the sums: its thresholds are added in bit planes"
         store_packed(step)
         return True

@@ -12,7 +12,7 @@ import numpy as np
 
 from bdnet_deploy.bitplanes import pack_plane, unpack_plane, words
 from bdnet_deploy.graph import Array, DType
-from bdnet_deploy.plan.packings.base import Site, has_variant, site, store_packed, thresholds
+from bdnet_deploy.plan.packings.base import Site, has_variant, site, store_packed, threshold
 from bdnet_deploy.plan.plan import PlanStep
 
 #: Outputs that one pass of a ``tile16`` kernel computes.
@@ -111,15 +111,15 @@ class _Tile16:
         if found is None or found.x is not DType.BIT or found.w is not DType.BIT or not _fits(found):
             return False
         outputs = found.weights.shape[0]
-        limits = thresholds(step)
-        packs = limits is not None and len(limits) == 1 and outputs % (2 * OUTPUTS) == 0
+        limits = threshold(step)
+        packs = limits is not None and outputs % (2 * OUTPUTS) == 0
         kernel = "bd_conv_bb_bit__tile16" if packs else "bd_conv_bb_i16__tile16"
         if (not packs and step.acc_dtype is not DType.I16) or not has_variant(kernel, sets):
             return False
         if found.weights.shape[3] % 64 and "neon64" not in sets:
             return False  # no other variant has a body for a part of a vector
         step.kernel = kernel
-        step.weights = pack_tile16(found.weights, limits[0] if packs and limits else None)
+        step.weights = pack_tile16(found.weights, limits if packs else None)
         step.why = "channels in halves of vectors, 16 outputs share a tree of additions"
         if packs:
             store_packed(step)
